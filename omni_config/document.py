@@ -1,0 +1,135 @@
+"""The configuration document: one YAML file, typed, where every key is known and every value has a range.
+
+The leaf names are unique over all sections, so that a rule may say ``ulysses_degree`` and mean
+``parallel.ulysses_degree`` (``FIELDS`` maps one to the other; a test keeps it so).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+Degree = Annotated[int, Field(ge=1, le=1024)]
+Pixels = Annotated[int, Field(ge=16, le=16384)]
+
+VERSION = 1
+
+
+class _Section(BaseModel):
+    """A mapping of the document: unknown keys and loose types (``"2"`` for 2, ``yes`` for 1) are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True, allow_inf_nan=False)
+
+
+def _switch(value: Any) -> Any:
+    """``true`` switches a feature on with its defaults; ``null`` could mean either, so it is refused."""
+    if value is True:
+        return {}
+    if value is None:
+        raise ValueError("is empty: write {} to switch it on with its defaults, or leave the key out")
+    return None if value is False else value
+
+
+class Hardware(_Section):
+    """What the deployment may use."""
+
+    gpus: Degree | None = Field(
+        default=None, description="GPUs (processes) of the deployment; left out, it is the product of the degrees."
+    )
+
+
+class Parallel(_Section):
+    """Degrees of parallelism; their product is the number of GPUs."""
+
+    ulysses_degree: Degree = Field(default=1, description="Ulysses sequence parallelism (all-to-all over heads).")
+    ring_degree: Degree = Field(default=1, description="Ring attention (keys and values travel round a ring).")
+    cfg_parallel_size: Degree = Field(default=1, description="Branches of classifier-free guidance run side by side.")
+    tensor_parallel_size: Degree = Field(default=1, description="Tensor parallelism of the DiT blocks.")
+    vae_patch_parallel_size: Degree = Field(default=1, description="Ranks of the DiT group that share the VAE decode.")
+
+
+class TeaCache(_Section):
+    """TeaCache (Liu et al., 2024): reuses a step's residual while its modulated input changes little."""
+
+    rel_l1_thresh: float = Field(default=0.2, gt=0, description="Accumulated relative L1 distance that ends reuse.")
+    coefficients: tuple[float, ...] | None = Field(
+        default=None,
+        min_length=5,
+        max_length=5,
+        strict=False,
+        description="Polynomial, highest power first, that rescales the distance; left out, the model card's.",
+    )
+
+
+class CacheDiT(_Section):
+    """Cache-DiT's DBCache: the first blocks decide whether the middle ones are computed or reused."""
+
+    Fn_compute_blocks: int = Field(default=1, ge=0, description="Blocks at the front that are always computed.")
+    Bn_compute_blocks: int = Field(default=0, ge=0, description="Blocks at the back that are always computed.")
+    max_warmup_steps: int = Field(default=4, ge=0, description="Steps at the start that are never cached.")
+    max_cached_steps: int = Field(default=-1, ge=-1, description="Most steps that may be cached; -1: no limit.")
+    max_continuous_cached_steps: int = Field(
+        default=3, ge=-1, description="Most steps in a row that may be cached; -1: no limit."
+    )
+    residual_diff_threshold: float = Field(
+        default=0.24, ge=0, description="Relative difference of the first blocks' residual below which a step is cached."
+    )
+
+
+class Cache(_Section):
+    """Step caches; at most one can be active."""
+
+    tea_cache: Annotated[TeaCache | None, BeforeValidator(_switch)] = Field(
+        default=None, description="Switch TeaCache on: true, or its parameters."
+    )
+    cache_dit: Annotated[CacheDiT | None, BeforeValidator(_switch)] = Field(
+        default=None, description="Switch Cache-DiT on: true, or its parameters."
+    )
+
+
+class Memory(_Section):
+    """What trades time for GPU memory. The VAE stays on the GPU in both kinds of offload."""
+
+    enable_cpu_offload: bool = Field(default=False, description="Model-level offload: whole components wait on the CPU.")
+    enable_layerwise_offload: bool = Field(default=False, description="Layerwise offload: blocks wait on the CPU.")
+
+
+class Vae(_Section):
+    """How latents are decoded."""
+
+    vae_use_tiling: bool = Field(default=False, description="Decode tile by tile, which bounds the peak memory.")
+    vae_use_slicing: bool = Field(default=False, description="Decode one picture of a batch at a time.")
+
+
+class Sampling(_Section):
+    """What is generated; a server takes these from each request instead."""
+
+    prompt: str = Field(default="", description="What the picture shows.")
+    negative_prompt: str | None = Field(default=None, description="What it must not show; '' is a negative prompt too.")
+    image: str | None = Field(default=None, description="Path of the input picture of an editing model.")
+    width: Pixels | None = Field(default=None, description="Pixels; left out, the model's own default.")
+    height: Pixels | None = Field(default=None, description="Pixels; left out, the model's own default.")
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="Denoising steps; left out, the model's own default."
+    )
+    cfg_scale: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        default=None, description="Strength of classifier-free guidance; left out, the model's own default."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of the initial noise.")
+
+
+class Document(_Section):
+    """One deployment of one diffusion transformer."""
+
+    version: Literal[1] = Field(description="Version of this format.")
+    model: str = Field(min_length=1, description="Hub id, local diffusers folder, or `tiny` (the embedded model).")
+    engine: str = Field(default="native", description="Who runs it: `native` is the built-in runtime.")
+    hardware: Hardware = Hardware.model_construct()
+    parallel: Parallel = Parallel.model_construct()
+    cache: Cache = Cache.model_construct()
+    memory: Memory = Memory.model_construct()
+    vae: Vae = Vae.model_construct()
+    sampling: Sampling = Sampling.model_construct()
+    output: str = Field(default="outputs", min_length=1, description="Folder for pictures and report.json.")
