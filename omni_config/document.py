@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.fields import FieldInfo
 
 Degree = Annotated[int, Field(ge=1, le=1024)]
 Pixels = Annotated[int, Field(ge=16, le=16384)]
@@ -74,7 +73,9 @@ class CacheDiT(_Section):
         default=3, ge=-1, description="Most steps in a row that may be cached; -1: no limit."
     )
     residual_diff_threshold: float = Field(
-        default=0.24, ge=0, description="Relative difference of the first blocks' residual below which a step is cached."
+        default=0.24,
+        ge=0,
+        description="Relative change of the first blocks' residual below which a step is cached.",
     )
 
 
@@ -92,7 +93,7 @@ class Cache(_Section):
 class Memory(_Section):
     """What trades time for GPU memory. The VAE stays on the GPU in both kinds of offload."""
 
-    enable_cpu_offload: bool = Field(default=False, description="Model-level offload: whole components wait on the CPU.")
+    enable_cpu_offload: bool = Field(default=False, description="Model-level offload: components wait on the CPU.")
     enable_layerwise_offload: bool = Field(default=False, description="Layerwise offload: blocks wait on the CPU.")
 
 
@@ -133,3 +134,66 @@ class Document(_Section):
     vae: Vae = Vae.model_construct()
     sampling: Sampling = Sampling.model_construct()
     output: str = Field(default="outputs", min_length=1, description="Folder for pictures and report.json.")
+
+
+def _leaves(section: type[BaseModel], path: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
+    result: dict[str, tuple[str, ...]] = {}
+    for name, info in section.model_fields.items():
+        inner = _section_of(info.annotation)
+        if inner is None or info.default is None:
+            result[name] = (*path, name)  # a value, or a section that is itself a switch
+        if inner is not None:
+            result |= _leaves(inner, (*path, name))
+    return result
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+#: Path in the document of each setting, by its leaf name.
+FIELDS: dict[str, tuple[str, ...]] = _leaves(Document)
+
+_SWITCHES: dict[str, type[_Section]] = {"tea_cache": TeaCache, "cache_dit": CacheDiT}
+_DEFAULTS = {name: info.default for section in _SWITCHES.values() for name, info in section.model_fields.items()}
+
+
+def settings_of(document: Document) -> dict[str, Any]:
+    """The document as a flat mapping of leaf names; a switch is a bool, and its parameters stand beside it."""
+    result = dict(_DEFAULTS)
+    for name, value in document:
+        if isinstance(value, _Section):
+            for inner, leaf in value:
+                if inner in _SWITCHES:
+                    result[inner] = leaf is not None
+                    if leaf is not None:
+                        result.update(leaf)
+                else:
+                    result[inner] = leaf
+        else:
+            result[name] = value
+    return result
+
+
+def document_of(settings: dict[str, Any]) -> Document:
+    """The inverse of ``settings_of``.
+
+    Raises:
+        pydantic.ValidationError: a setting is out of its range.
+    """
+    tree: dict[str, Any] = {}
+    for name, path in FIELDS.items():
+        if any(switch in path[:-1] and not settings[switch] for switch in _SWITCHES):
+            continue
+        *sections, leaf = path
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        if name not in _SWITCHES:
+            place[leaf] = settings[name]
+        elif settings[name]:
+            place[leaf] = {}
+    return Document.model_validate(tree)

@@ -1,0 +1,95 @@
+"""What the catalog knows about models, engines and features, typed. The facts themselves are YAML in ``catalog/``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Task = Literal["text_to_image", "image_to_image", "text_to_video", "image_to_video", "text_to_audio"]
+Verdict = Literal["supported", "unsupported", "unverified"]
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Something that can be switched on.
+
+    ``active`` tells from the settings that it is on; ``switch_on`` are the smallest settings that make it so, and
+    ``switch_off`` those that undo it.
+    """
+
+    name: str
+    title: str
+    active: str
+    fields: tuple[str, ...]
+    switch_on: dict[str, Any]
+    switch_off: dict[str, Any]
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """How a pipeline does classifier-free guidance.
+
+    ``argument`` is the pipeline's own name for the scale; guidance is on above ``off_at``, and for
+    ``needs_negative_prompt`` (true CFG) only with a negative prompt. ``calls`` a step: two, or one batched call.
+    """
+
+    argument: str
+    off_at: float
+    needs_negative_prompt: bool
+    calls: Literal["two", "batched"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Which features one source says that a model has. ``only`` holds the condition of a conditional yes."""
+
+    source: str
+    supported: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
+    only: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """One model: how it is loaded and the numbers that decide how it can be split.
+
+    ``dims`` are counts and widths of the transformer; ``tensor_parallel_splits`` names those that tensor parallelism
+    divides. ``claims`` is by the name of the claimant, which an engine card refers to.
+    """
+
+    id: str
+    family: str
+    pipeline: str
+    task: Task
+    guidance: Guidance | None
+    defaults: dict[str, Any]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    dims: dict[str, int]
+    tensor_parallel_splits: tuple[str, ...]
+    claims: dict[str, Claim]
+    sources: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCard:
+    """What an engine can do: by pipeline class, or by the claims of model cards that it names."""
+
+    id: str
+    title: str
+    source: str
+    claimant: str | None = None
+    features: tuple[str, ...] = ()
+    pipelines: dict[str, Claim] = field(default_factory=dict)
+
+    def verdict(self, feature: str, card: ModelCard) -> Verdict:
+        """Whether this engine has the feature for this model."""
+        claim = card.claims.get(self.claimant) if self.claimant else self.pipelines.get(card.pipeline)
+        for verdict in ("supported", "unsupported", "unverified"):
+            if claim is not None and feature in getattr(claim, verdict):
+                return verdict
+        if claim is not None and feature in claim.only:
+            return "supported"
+        return "supported" if feature in self.features else "unsupported"

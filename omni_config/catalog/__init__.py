@@ -1,0 +1,167 @@
+"""The catalog: features, rules, model cards and engine cards, read from the YAML beside this file.
+
+Reading and validating it takes longer than a check, so the result is kept in ``__pycache__``, as Python keeps its own
+compiled modules, and made anew when a file of the catalog changes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omni_config.cards import Claim, EngineCard, Feature, Guidance, ModelCard
+from omni_config.rules import KINDS, Rule
+
+FOLDER = Path(__file__).parent
+T = TypeVar("T")
+
+
+class Catalog:
+    """All that is known, by name. Cards are built when they are asked for."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self._data = data
+        self._models: dict[str, ModelCard] = {}
+        self._engines: dict[str, EngineCard] = {}
+        self.features: dict[str, Feature] = {name: _build(Feature, item) for name, item in data["features"].items()}
+        self.rules: tuple[Rule, ...] = tuple(
+            _build(KINDS[item["kind"]], {key: value for key, value in item.items() if key != "kind"})
+            for item in data["rules"]
+        )
+        self.by_code = {rule.code: rule for rule in self.rules}
+
+    @property
+    def model_ids(self) -> list[str]:
+        """Every id that a config may name in ``model``."""
+        return list(self._data["models"])
+
+    @property
+    def engine_ids(self) -> list[str]:
+        """Every id that a config may name in ``engine``."""
+        return list(self._data["engines"])
+
+    def model(self, name: str) -> ModelCard | None:
+        """The card of a model id, or None."""
+        if name not in self._models and name in self._data["models"]:
+            item = dict(self._data["models"][name])
+            item["guidance"] = item.get("guidance") and _build(Guidance, item["guidance"])
+            item["claims"] = _claims(item["claims"])
+            self._models[name] = _build(ModelCard, item)
+        return self._models.get(name)
+
+    def engine(self, name: str) -> EngineCard | None:
+        """The card of an engine id, or None."""
+        if name not in self._engines and name in self._data["engines"]:
+            item = dict(self._data["engines"][name])
+            item["pipelines"] = _claims(item.get("pipelines", {}))
+            self._engines[name] = _build(EngineCard, item)
+        return self._engines.get(name)
+
+
+@cache
+def catalog() -> Catalog:
+    """The catalog of this installation."""
+    files = sorted(FOLDER.rglob("*.yaml"))
+    sources = [FOLDER.parent / "cards.py", FOLDER.parent / "rules.py", Path(__file__), *files]
+    stamp = [[path.name, (status := path.stat()).st_mtime_ns, status.st_size] for path in sources]
+    compiled = FOLDER / "__pycache__" / f"catalog.{sys.implementation.cache_tag}.json"
+    try:
+        kept = json.loads(compiled.read_bytes())
+        if kept["stamp"] == stamp:
+            return Catalog(kept["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there, or half a file of another program: made anew below
+    data = read(files)
+    _write(compiled, json.dumps({"stamp": stamp, "data": data}))
+    return Catalog(data)
+
+
+def read(files: list[Path]) -> dict[str, Any]:
+    """The YAML files as one validated mapping.
+
+    Raises:
+        ValueError: a file is not valid, names an unknown key, or repeats a code or an id.
+    """
+    from omni_config.source import Unreadable, decode, parse
+
+    data: dict[str, Any] = {"features": {}, "rules": [], "models": {}, "engines": {}}
+    for path in files:
+        try:
+            content = parse(decode(path.name, path.read_bytes()))[0].value
+        except Unreadable as error:
+            raise ValueError(f"{error.finding.span}: {error}") from None
+        if path.parent.name == "models":
+            _add(data["models"], _cards_of(content), path)
+        elif path.parent.name == "engines":
+            _add(data["engines"], {content["id"]: content}, path)
+        elif path.name == "features.yaml":
+            _add(data["features"], {item["name"]: item for item in content}, path)
+        elif path.name == "rules.yaml":
+            data["rules"] += content
+        else:
+            raise ValueError(f"{path.name}: the catalog has no place for it")
+    _validate(data)
+    return data
+
+
+def _cards_of(family: dict[str, Any]) -> dict[str, Any]:
+    """A family's file as one card a model: an entry under ``models`` overrides and extends what the family says."""
+    shared = {key: value for key, value in family.items() if key != "models"}
+    cards = {}
+    for entry in family["models"]:
+        merged = shared | entry
+        for key in ("defaults", "dims", "claims"):
+            merged[key] = shared.get(key, {}) | entry.get(key, {})
+        cards[entry["id"]] = merged
+    return cards
+
+
+def _add(target: dict[str, Any], items: dict[str, Any], path: Path) -> None:
+    for name, item in items.items():
+        if name in target:
+            raise ValueError(f"{path.name}: {name} is there twice")
+        target[name] = item
+
+
+def _validate(data: dict[str, Any]) -> None:
+    from pydantic import TypeAdapter
+
+    adapters: dict[type[Any], TypeAdapter[Any]] = {}
+    items: list[tuple[type[Any], Any]] = [(Feature, item) for item in data["features"].values()]
+    items += [(ModelCard, item) for item in data["models"].values()]
+    items += [(EngineCard, item) for item in data["engines"].values()]
+    items += [(KINDS[item["kind"]], {k: v for k, v in item.items() if k != "kind"}) for item in data["rules"]]
+    for kind, item in items:
+        unknown = set(item) - {entry.name for entry in fields(kind)}
+        if unknown:
+            raise ValueError(f"{kind.__name__} {item.get('code') or item.get('id')}: unknown key {unknown.pop()}")
+        if kind not in adapters:
+            adapters[kind] = TypeAdapter(kind)
+        adapters[kind].validate_json(json.dumps(item), strict=True)
+    codes = [item["code"] for item in data["rules"]]
+    if len(set(codes)) < len(codes):
+        raise ValueError("rules.yaml: a code is there twice")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write whole or not at all; an installation that cannot be written to goes without."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            file.write(text)
+        Path(file.name).replace(path)
+    except OSError:
+        return
+
+
+def _claims(items: dict[str, Any]) -> dict[str, Claim]:
+    return {name: _build(Claim, item) for name, item in items.items()}
+
+
+def _build(kind: type[T], item: dict[str, Any]) -> T:
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in item.items()})

@@ -1,0 +1,214 @@
+"""Files in, located findings out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from omni_config.catalog import catalog
+from omni_config.document import FIELDS, Document
+from omni_config.findings import Finding, Span
+from omni_config.plan import Plan
+from omni_config.resolve import Resolution, resolve
+from omni_config.source import Node, Source, Unreadable, decode, parse
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One document of a file after its check. ``resolution`` is None where the document could not be read."""
+
+    source: Source
+    findings: tuple[Finding, ...]
+    resolution: Resolution | None = None
+    node: Node | None = None
+
+    @property
+    def plan(self) -> Plan | None:
+        """The Plan of a document without errors."""
+        return self.resolution.plan if self.resolution else None
+
+    @property
+    def exit_code(self) -> int:
+        """0 clean (warnings and advice included), 1 findings, 2 a document that cannot be used at all."""
+        if not any(finding.severity == "error" for finding in self.findings):
+            return 0
+        return 1 if self.resolution else 2
+
+
+def check(path: str | Path) -> list[Checked]:
+    """Check every document of a file; a file that cannot be read is one Checked with a finding that says so."""
+    name = str(path)
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        return [_unusable(Source(name, ""), "OMNI902", (error.strerror or "cannot be read").lower())]
+    return check_bytes(name, data)
+
+
+def check_bytes(name: str, data: bytes) -> list[Checked]:
+    """``check`` for a text that is in memory."""
+    source = Source(name, "")
+    try:
+        source = decode(name, data)
+        nodes = parse(source)
+    except Unreadable as error:
+        return [Checked(source, (_documented(error.finding),))]
+    if not nodes:
+        return [_unusable(source, "OMNI906", "the file is empty; it needs at least version and model")]
+    return [check_node(source, node) for node in nodes]
+
+
+def load(path: str | Path) -> Document:
+    """The document in a file.
+
+    Raises:
+        ValueError: it cannot be read or does not fit the schema; the message is the first finding.
+    """
+    try:
+        source = decode(str(path), Path(path).read_bytes())
+        node = parse(source)[0]
+    except Unreadable as error:
+        raise ValueError(f"{error.finding.span}: {error.finding.code} {error}") from None
+    except IndexError:
+        raise ValueError(f"{path}:1:1: OMNI906 the file is empty") from None
+    document, findings = _validate(node)
+    if document is None:
+        raise ValueError(f"{findings[0].span}: {findings[0].code} {findings[0].message}")
+    return document
+
+
+def check_node(source: Source, node: Node) -> Checked:
+    """Check one parsed document."""
+    document, findings = _validate(node)
+    if document is None:
+        return Checked(source, tuple(_documented(finding) for finding in findings), node=node)
+    known = catalog()
+    card, engine = known.model(document.model), known.engine(document.engine)
+    if card is None:
+        findings.append(_unknown("OMNI501", "model", document.model, known.model_ids, node))
+    if engine is None:
+        findings.append(_unknown("OMNI502", "engine", document.engine, known.engine_ids, node))
+    if card is None or engine is None:
+        return Checked(source, tuple(_documented(finding) for finding in findings), node=node)
+    resolution = resolve(document, card, engine)
+    located = sorted((_locate(finding, node) for finding in resolution.findings), key=_place)
+    return Checked(source, tuple(located), resolution, node)
+
+
+def _validate(node: Node) -> tuple[Document | None, list[Finding]]:
+    if not isinstance(node.value, dict):
+        return None, [Finding("OMNI905", "a config is a mapping of keys to values", span=node.span)]
+    try:
+        return Document.model_validate(node.value), []
+    except ValidationError as error:
+        return None, [_schema_finding(item, node) for item in error.errors(include_url=False, include_input=False)]
+
+
+def _schema_finding(error: Mapping[str, Any], node: Node) -> Finding:
+    path = tuple(part for part in error["loc"] if not str(part).startswith("function-"))
+    place, depth = node, 0
+    for part in path:
+        if part not in place.children:
+            break
+        place, depth = place.children[part], depth + 1
+    dotted = ".".join(map(str, path))
+    if error["type"] == "extra_forbidden":
+        return _unknown_key(path, place)
+    if error["type"] == "missing":
+        return Finding("OMNI906", f"{dotted} is missing", fix=f"add {dotted}", span=place.key_span or place.span)
+    return Finding("OMNI905", f"{dotted}: {_reason(error, place)}", fields=(dotted,), span=place.span)
+
+
+_TYPES = {
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+    "tuple_type": "must be a list",
+}
+
+
+def _reason(error: Mapping[str, Any], place: Node) -> str:
+    kind, value = error["type"], place.value
+    if kind in _TYPES:
+        reason = _TYPES[kind]
+        if isinstance(value, str) and place.plain is None and kind in ("int_type", "float_type", "bool_type"):
+            return f"{reason}, not text: remove the quotes"
+        if kind == "string_type" and place.plain is not None:
+            return f"{reason}; YAML reads {place.plain or 'an empty value'} as {_spoken(value)}: quote it"
+        if isinstance(value, int | float | str | bool | None):
+            return f"{reason}, not {_spoken(value)}"
+        return f"{reason}, not a {'list' if isinstance(value, list) else 'mapping'}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message[0].lower() + message[1:].replace("Input should", "should").replace("input should", "should")
+
+
+def _spoken(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _unknown_key(path: tuple[Any, ...], place: Node) -> Finding:
+    *section, key = path
+    siblings = _keys_of(tuple(section))
+    near = difflib.get_close_matches(str(key), siblings, 1, 0.6)
+    message = f"unknown key '{_spoken(key)}'" + (f" in {'.'.join(section)}" if section else "")
+    if near:
+        fix = f"did you mean '{near[0]}'?"
+    elif str(key) in FIELDS:
+        fix = f"it belongs in {'.'.join(FIELDS[str(key)][:-1]) or 'the top level'}"
+    else:
+        nearest = difflib.get_close_matches(str(key), FIELDS, 1, 0.8)
+        belongs = ".".join(FIELDS[nearest[0]]) if nearest else ""
+        fix = f"did you mean '{belongs}'?" if belongs else f"known here: {', '.join(siblings)}"
+    return Finding("OMNI904", message, fix=fix, fields=(".".join(map(str, path)),), span=place.key_span or place.span)
+
+
+def _keys_of(section: tuple[str, ...]) -> list[str]:
+    depth = len(section)
+    inside = (path for path in FIELDS.values() if path[:depth] == section and len(path) > depth)
+    return list(dict.fromkeys(path[depth] for path in inside))
+
+
+def _unknown(code: str, key: str, value: str, known: list[str], node: Node) -> Finding:
+    folded = {name.lower(): name for name in known}
+    near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded, 3, 0.6)]
+    fix = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    place = node.children.get(key, node)
+    return Finding(code, f"no card for {key} '{_spoken(value)}'", fix=fix, fields=(key,), span=place.span)
+
+
+def _unusable(source: Source, code: str, message: str) -> Checked:
+    return Checked(source, (_documented(Finding(code, message, span=Span(source, 1, 1, 1))),))
+
+
+def _documented(finding: Finding) -> Finding:
+    """A finding of the reader with the name, the reason and, where it has none, the next step of its rule."""
+    rule = catalog().by_code[finding.code]
+    return replace(finding, name=rule.name, why=rule.why, fix=finding.fix or rule.fix)
+
+
+def _locate(finding: Finding, node: Node) -> Finding:
+    """Put a finding where its first field that the file says stands; the other fields become related places."""
+    spans = list(_spans(finding.fields, node)) or [node.children["model"].span]
+    return replace(finding, span=spans[0], related=tuple(spans[1:]))
+
+
+def _place(finding: Finding) -> tuple[int, int]:
+    return (finding.span.line, finding.span.column) if finding.span else (0, 0)
+
+
+def _spans(fields: tuple[str, ...], node: Node) -> Iterator[Span]:
+    for name in fields:
+        place = node.find(FIELDS[name])
+        if place is not None:
+            yield (place.key_span or place.span) if isinstance(place.value, dict) else place.span

@@ -1,0 +1,100 @@
+"""Flags that override settings: the document's own words with dashes, as in the guide's commands."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, get_args
+
+import typer
+
+from omni_config.document import FIELDS, Document
+from omni_config.overrides import Override, assignment, yaml_value
+
+ALIASES = {"ulysses_degree": ["--usp"], "ring_degree": ["--ring"], "cfg_scale": ["--true-cfg-scale"]}
+_NOT_FLAGS = {"version", "tea_cache", "cache_dit"}
+
+
+def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a flag for each setting; it receives what was typed as its argument ``overrides``."""
+    settings = {name: path for name, path in FIELDS.items() if name not in _NOT_FLAGS and path[0] != "cache"}
+    own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "overrides"]
+    flags = [_flag(name, path) for name, path in settings.items()]
+
+    @functools.wraps(command)
+    def wrapper(**given: Any) -> None:
+        try:
+            overrides = [assignment(text) for text in given.pop("set_")]
+            overrides += _cache_overrides(given.pop("cache_backend"), given.pop("cache_config"))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        for name, path in settings.items():
+            value = given.pop(name)
+            if value is not None:
+                dashed = _dashed(name)
+                words = (dashed, str(value)) if not isinstance(value, bool) else (dashed,)
+                overrides.append(Override(path, value, words))
+        command(**given, overrides=overrides)
+
+    parameters = [*own, *_general(), *flags]
+    wrapper.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    )
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
+
+
+def _general() -> list[inspect.Parameter]:
+    return [
+        _parameter("set_", list[str], [], "--set", help="Set PATH=VALUE, such as parallel.ulysses_degree=2."),
+        _parameter("cache_backend", list[str], [], "--cache-backend", help="tea_cache, cache_dit or none."),
+        _parameter("cache_config", str | None, None, "--cache-config", help="Parameters of the cache, as JSON."),
+    ]
+
+
+def _flag(name: str, path: tuple[str, ...]) -> inspect.Parameter:
+    section: Any = Document
+    for part in path[:-1]:
+        section = section.model_fields[part].annotation
+    info = section.model_fields[path[-1]]
+    kind = _plain_type(info.annotation)
+    names = [_dashed(name), *ALIASES.get(name, [])]
+    if kind is bool:
+        names[0] += f"/--no-{_dashed(name)[2:]}"
+    return _parameter(
+        name, kind | None, None, *names, help=info.description, panel=(path[0] if path[1:] else "document")
+    )
+
+
+def _plain_type(annotation: Any) -> Any:
+    if annotation in (int, float, str, bool):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _plain_type(inner))), None)
+
+
+def _parameter(
+    name: str, kind: Any, default: Any, *names: str, help: str, panel: str = "overrides"
+) -> inspect.Parameter:
+    option = typer.Option(default, *names, help=help, show_default=False, rich_help_panel=f"Settings: {panel}")
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
+
+
+def _dashed(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _cache_overrides(backends: list[str], config: str | None) -> list[Override]:
+    parameters = {} if config is None else yaml_value(config, "--cache-config")
+    if not isinstance(parameters, dict):
+        raise ValueError("--cache-config: expected a JSON object")
+    chosen = [name for name in backends if name != "none"]
+    if config is not None and not chosen:
+        raise ValueError("--cache-config needs --cache-backend")
+    unknown = [name for name in chosen if name not in ("tea_cache", "cache_dit")]
+    if unknown:
+        raise ValueError(f"--cache-backend {unknown[0]}: expected tea_cache, cache_dit or none")
+    if "none" in backends:
+        words = ("--cache-backend", "none")
+        return [Override(("cache", name), False, words) for name in ("tea_cache", "cache_dit")]
+    return [Override(("cache", name), parameters, ("--cache-backend", name)) for name in chosen]

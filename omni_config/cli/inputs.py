@@ -1,0 +1,42 @@
+"""What ``plan`` and ``launch`` share: a file and flags in, one checked Plan out, or findings and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from omni_config.check import Checked, check, check_node
+from omni_config.overrides import Override, lay_over
+from omni_config.plan import Plan
+from omni_config.report import render
+
+
+def checked_plan(file: Path | None, overrides: Sequence[Override]) -> Plan:
+    """The Plan of a file with overrides.
+
+    Findings go to stderr. With an error among them this ends the command: exit code 1, or 2 for unusable input.
+    """
+    if file is None and not overrides:
+        raise typer.BadParameter("give a config, or at least --model")
+    checked = _check(file, overrides)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for finding in checked.findings:
+        console.print(render(finding), end="\n\n")
+    if checked.plan is None:
+        raise typer.Exit(checked.exit_code)
+    return checked.plan
+
+
+def _check(file: Path | None, overrides: Sequence[Override]) -> Checked:
+    if file is None:
+        return check_node(*lay_over(None, overrides))
+    documents = check(file)
+    if len(documents) > 1:
+        raise typer.BadParameter(f"{file} holds {len(documents)} documents; this command takes one")
+    checked = documents[0]
+    if checked.node is None or not overrides:
+        return checked
+    return check_node(*lay_over(checked.node, overrides))

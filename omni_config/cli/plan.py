@@ -1,0 +1,76 @@
+"""``omni plan``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from omni_config.cli.flags import with_overrides
+from omni_config.cli.inputs import checked_plan
+from omni_config.overrides import Override
+from omni_config.plan import AXES, Plan
+
+
+@with_overrides
+def plan(
+    file: Annotated[Path | None, typer.Argument(help="The config.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the Plan as JSON.")] = False,
+    overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
+) -> None:
+    """Show what would run: every setting decided, and which rank holds which part of the mesh."""
+    result = checked_plan(file, overrides)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict() | {"ranks": ranks(result)}, indent=2))
+        return
+    console = Console(highlight=False)
+    console.print(plan_table(result))
+    console.print(rank_table(result))
+
+
+def ranks(plan: Plan) -> list[dict[str, int]]:
+    """The rank grid: each rank with its coordinates."""
+    return [{"rank": rank} | plan.mesh.coordinates(rank) for rank in range(plan.mesh.world_size)]
+
+
+def plan_table(plan: Plan) -> Table:
+    """The Plan in two columns."""
+    table = Table(title=f"Plan for {plan.model.id}", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    sampling, vae = plan.sampling, plan.vae
+    mesh = " x ".join(f"{axis} {getattr(plan.mesh, axis)}" for axis in AXES)
+    parameters = [f"{name}={value}" for name, value in plan.cache.parameters.items() if value is not None]
+    tiling, slicing = ("on" if on else "off" for on in (vae.use_tiling, vae.use_slicing))
+    rows: dict[str, Any] = {
+        "engine": plan.engine,
+        "pipeline": f"{plan.model.pipeline} ({plan.model.dtype}) from {plan.model.source}",
+        "mesh": f"{mesh} = {plan.mesh.world_size} rank{'s' if plan.mesh.world_size > 1 else ''}",
+        "cache": " ".join([plan.cache.backend, *parameters]),
+        "offload": plan.offload,
+        "vae": f"tiling {tiling}, slicing {slicing}, patch parallel {vae.patch_parallel_size}",
+        "picture": f"{sampling.width}x{sampling.height}, {sampling.num_inference_steps} steps, seed {sampling.seed}",
+        "guidance": ", ".join(f"{name} {value:g}" for name, value in sampling.guidance.items()) or "none",
+        "prompt": sampling.prompt,
+        "negative prompt": sampling.negative_prompt,
+        "image": sampling.image,
+        "output": plan.output,
+    }
+    for name, value in rows.items():
+        if value is not None:
+            table.add_row(name, str(value))
+    return table
+
+
+def rank_table(plan: Plan) -> Table:
+    """Which rank holds which coordinate."""
+    table = Table(title="Ranks", title_justify="left")
+    for column in ("rank", *AXES):
+        table.add_column(column, justify="right")
+    for row in ranks(plan):
+        table.add_row(*(str(value) for value in row.values()))
+    return table

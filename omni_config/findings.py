@@ -1,0 +1,65 @@
+"""What a check reports: a coded finding, and the place in a text that it is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from omni_config.source import Source
+
+Severity = Literal["error", "warning", "advice"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Columns ``[column, end)`` of one line of a text, both counted from 1."""
+
+    source: Source
+    line: int
+    column: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.source.name}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong with a config, was changed in it, or could be better.
+
+    ``fields`` names the settings concerned, the one to look at first in front; ``span`` and ``related`` say where they
+    stand, once the finding has been located in a file. ``changes`` are the settings that the resolver itself changed.
+    """
+
+    code: str
+    message: str
+    severity: Severity = "error"
+    name: str = ""
+    why: str = ""
+    fix: str = ""
+    fields: tuple[str, ...] = ()
+    changes: tuple[tuple[str, Any], ...] = ()
+    span: Span | None = None
+    related: tuple[Span, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; positions are counted from 1."""
+        return {
+            "code": self.code,
+            "name": self.name,
+            "severity": self.severity,
+            "message": self.message,
+            "why": self.why,
+            "fix": self.fix,
+            "fields": list(self.fields),
+            "changes": dict(self.changes),
+            "location": _place(self.span),
+            "related": [_place(span) for span in self.related],
+        }
+
+
+def _place(span: Span | None) -> dict[str, Any] | None:
+    if span is None:
+        return None
+    return {"file": span.source.name, "line": span.line, "column": span.column, "end_column": span.end}

@@ -1,0 +1,102 @@
+"""From a document to a Plan: adjusting rules to a fixed point, then the refusing ones, then advice. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from omni_config.cards import EngineCard, ModelCard
+from omni_config.catalog import catalog
+from omni_config.document import CacheDiT, Document, TeaCache, document_of, settings_of
+from omni_config.findings import Finding
+from omni_config.plan import VERSION, Cache, Mesh, Model, Plan, Sampling, Vae
+from omni_config.quantities import Quantities
+from omni_config.rules import Rule, Settings
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a document means: its settings with every default and adjustment in them, and what was found on the way."""
+
+    settings: Settings
+    findings: tuple[Finding, ...]
+    card: ModelCard
+    engine: EngineCard
+
+    @property
+    def plan(self) -> Plan | None:
+        """The Plan; None where a finding is an error."""
+        if any(finding.severity == "error" for finding in self.findings):
+            return None
+        return _plan(self.settings, self.card, self.engine)
+
+    @property
+    def document(self) -> Document:
+        """The document that says what was resolved; resolving it again changes nothing."""
+        return document_of(self.settings)
+
+
+def resolve(document: Document, card: ModelCard, engine: EngineCard) -> Resolution:
+    """Apply all rules to a document, for a model and an engine."""
+    return resolve_settings(settings_of(document), card, engine, catalog().rules)
+
+
+def resolve_settings(settings: Settings, card: ModelCard, engine: EngineCard, rules: Iterable[Rule]) -> Resolution:
+    """``resolve`` for flat settings and given rules; the searches call this."""
+    features = catalog().features
+    for name, value in card.defaults.items():
+        if settings[name] is None:
+            settings = settings | {name: value}
+    adjusting = [rule for rule in rules if rule.adjusts]
+    findings: list[Finding] = []
+    q = Quantities(settings, card, engine, features)
+    # Each adjustment switches something off or lowers it, so there is an end, and it does not depend on the order:
+    # no adjusting rule reads what another one lowers, which a test shuffles.
+    while found := [finding for rule in adjusting for finding in rule.check(q)]:
+        findings += found
+        settings = settings | {name: value for finding in found for name, value in finding.changes}
+        q = Quantities(settings, card, engine, features)
+    for rule in rules:
+        if not rule.adjusts:
+            findings += rule.check(q)
+    if settings["gpus"] is None:
+        settings = settings | {"gpus": q["world_size"]}
+    return Resolution(settings, tuple(findings), card, engine)
+
+
+def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
+    s = settings
+    if s["enable_layerwise_offload"]:
+        offload = "layerwise"
+    else:
+        offload = "model" if s["enable_cpu_offload"] else "none"
+    guidance = {card.guidance.argument: float(s["cfg_scale"])} if card.guidance and s["cfg_scale"] is not None else {}
+    return Plan(
+        version=VERSION,
+        engine=engine.id,
+        model=Model(card.id, s["model"], card.pipeline, card.task, card.dtype),
+        mesh=Mesh(s["cfg_parallel_size"], s["ring_degree"], s["ulysses_degree"], s["tensor_parallel_size"]),
+        cache=_cache(s),
+        offload=offload,  # type: ignore[arg-type]
+        vae=Vae(s["vae_use_tiling"], s["vae_use_slicing"], s["vae_patch_parallel_size"]),
+        sampling=Sampling(
+            prompt=s["prompt"],
+            negative_prompt=s["negative_prompt"],
+            image=s["image"],
+            width=s["width"],
+            height=s["height"],
+            num_inference_steps=s["num_inference_steps"],
+            guidance=guidance,
+            seed=s["seed"],
+        ),
+        output=s["output"],
+    )
+
+
+def _cache(settings: dict[str, Any]) -> Cache:
+    if settings["cache_dit"]:
+        return Cache("cache_dit", {name: settings[name] for name in CacheDiT.model_fields})
+    if settings["tea_cache"]:
+        return Cache("tea_cache", {name: settings[name] for name in TeaCache.model_fields})
+    return Cache("none", {})

@@ -1,0 +1,313 @@
+"""The kinds of rule. Each can decide (findings), explain (one sentence) and mend (settings that would satisfy it).
+
+The rules themselves are data: ``catalog/rules.yaml``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any, ClassVar
+
+from omni_config.expressions import Expression, parse
+from omni_config.findings import Finding, Severity
+from omni_config.quantities import DIMS, Quantities
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule(ABC):
+    """What every rule states. ``when`` limits it to some configs and ``engines`` to some engines (empty: all).
+
+    ``message`` and ``fix`` are format strings over quantities; ``bad`` and ``good`` are example documents, which tests
+    run.
+    """
+
+    code: str
+    name: str
+    message: str
+    why: str
+    fix: str
+    source: str
+    bad: str
+    good: str
+    severity: Severity = "error"
+    when: str = "True"
+    engines: tuple[str, ...] = ()
+
+    adjusts: ClassVar[bool] = False
+
+    @cached_property
+    def _when(self) -> Expression:
+        return parse(self.when)
+
+    def holds_for(self, q: Quantities) -> bool:
+        """Whether the rule speaks about this config at all."""
+        if self.engines and not any(q.engine_card.id.startswith(engine) for engine in self.engines):
+            return False
+        return self.when == "True" or bool(self._when(q))
+
+    def check(self, q: Quantities) -> list[Finding]:
+        """Findings of this rule about a config; empty where it is kept or does not apply."""
+        return self.decide(q) if self.holds_for(q) else []
+
+    @abstractmethod
+    def decide(self, q: Quantities) -> list[Finding]:
+        """Findings, given that the rule applies."""
+
+    @abstractmethod
+    def explain(self) -> str:
+        """The rule as one sentence."""
+
+    @abstractmethod
+    def mend(self, q: Quantities) -> list[Settings]:
+        """Changes of settings, smallest first, each of which would satisfy this rule."""
+
+    def finding(
+        self, q: Mapping[str, Any], fields: tuple[str, ...], changes: Settings | None = None, **extra: Any
+    ) -> Finding:
+        """A finding of this rule, with the numbers of the config in its words."""
+        words = _Words(q, extra)
+        return Finding(
+            code=self.code,
+            name=self.name,
+            severity=self.severity,
+            message=self.message.format_map(words),
+            why=self.why,
+            fix=self.fix.format_map(words),
+            fields=fields,
+            changes=tuple((changes or {}).items()),
+        )
+
+
+class _Words(dict[str, Any]):
+    """Quantities for a message; ``extra`` are the names that only one finding knows."""
+
+    def __init__(self, q: Mapping[str, Any], extra: Settings) -> None:
+        super().__init__(extra)
+        self.q = q
+
+    def __missing__(self, name: str) -> Any:
+        return self.q[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product(Rule):
+    """A total equals a product of fields; a total that is left out is the product."""
+
+    total: str
+    factors: tuple[str, ...]
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        if q[self.total] is None or q[self.total] == self._product(q):
+            return []
+        return [self.finding(q, (self.total, *self.factors))]
+
+    def explain(self) -> str:
+        return f"{self.total} = {' x '.join(self.factors)}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        result: list[Settings] = [{self.total: self._product(q)}]
+        for factor in self.factors:
+            others = self._product(q) // q[factor]
+            if q[self.total] % others == 0:
+                result.append({factor: q[self.total] // others})
+        return result
+
+    def _product(self, q: Quantities) -> int:
+        return prod(q[factor] for factor in self.factors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exclusive(Rule):
+    """At most one of these features."""
+
+    features: tuple[str, ...]
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        on = [name for name in self.features if q[name]]
+        if len(on) < 2:
+            return []
+        fields = tuple(name for feature in reversed(on) for name in q.features[feature].fields)
+        return [self.finding(q, fields)]
+
+    def explain(self) -> str:
+        return f"At most one of {', '.join(self.features)}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        on = [name for name in self.features if q[name]]
+        return [
+            {key: value for other in on if other != kept for key, value in q.features[other].switch_off.items()}
+            for kept in on
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overrides(Rule):
+    """If both features are on, ``winner`` stays, ``loser`` is switched off, and that is said aloud."""
+
+    winner: str
+    loser: str
+    severity: Severity = "warning"
+
+    adjusts: ClassVar[bool] = True
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        if not (q[self.winner] and q[self.loser]):
+            return []
+        winner, loser = q.features[self.winner], q.features[self.loser]
+        return [self.finding(q, (*loser.fields, *winner.fields), changes=loser.switch_off)]
+
+    def explain(self) -> str:
+        return f"{self.winner} wins over {self.loser}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        return [q.features[self.loser].switch_off, q.features[self.winner].switch_off]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtMost(Rule):
+    """A field is lowered to a bound, and that is said aloud."""
+
+    field: str
+    bound: str
+    severity: Severity = "warning"
+
+    adjusts: ClassVar[bool] = True
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        if q[self.field] <= q[self.bound]:
+            return []
+        return [self.finding(q, (self.field,), changes={self.field: q[self.bound]})]
+
+    def explain(self) -> str:
+        return f"{self.field} <= {self.bound}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        return [{self.field: q[self.bound]}]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divides(Rule):
+    """A field divides each of some dimensions; ``dimensions`` empty: those that the model card says are split."""
+
+    field: str
+    dimensions: tuple[str, ...] = ()
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        sizes = self._sizes(q)
+        bad = {name: size for name, size in sizes.items() if size % q[self.field]}
+        if not bad:
+            return []
+        listed = ", ".join(f"{DIMS.get(name, name.replace('_', ' '))} {size}" for name, size in bad.items())
+        return [self.finding(q, (self.field,), undivided=listed)]
+
+    def explain(self) -> str:
+        return (
+            f"{self.field} divides {', '.join(self.dimensions) or 'the dimensions that the model card says are split'}"
+        )
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        sizes = self._sizes(q).values()
+        choices = [size for size in range(1, min(sizes) + 1) if not any(dimension % size for dimension in sizes)]
+        choices.sort(key=lambda size: (abs(size - q[self.field]), -size))
+        return [{self.field: size} for size in choices]
+
+    def _sizes(self, q: Quantities) -> dict[str, int]:
+        names = self.dimensions or q.card.tensor_parallel_splits
+        return {name: q[name] for name in names if q[name] is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requires(Rule):
+    """Where the rule applies, ``needs`` must be true. ``repairs`` are the settings that make it so."""
+
+    needs: str
+    fields: tuple[str, ...]
+    repairs: tuple[Settings, ...] = ()
+
+    @cached_property
+    def _needs(self) -> Expression:
+        return parse(self.needs)
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        return [] if self._needs(q) else [self.finding(q, self.fields)]
+
+    def explain(self) -> str:
+        return f"{self.needs}, where {self.when}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        return list(self.repairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supported(Rule):
+    """Each feature that is on is one that the engine has for this model."""
+
+    verdicts: tuple[str, ...] = ("unsupported",)
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        return [
+            self.finding(q, tuple(feature.fields), feature=feature.title)
+            for feature in q.features.values()
+            if q[feature.name] and q.engine_card.verdict(feature.name, q.card) in self.verdicts
+        ]
+
+    def explain(self) -> str:
+        return f"No feature is on that the engine's card answers with {' or '.join(self.verdicts)}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        off: Settings = {}
+        for feature in q.features.values():
+            if q[feature.name] and q.engine_card.verdict(feature.name, q.card) in self.verdicts:
+                off |= feature.switch_off
+        return [off]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advise(Rule):
+    """Works, but something else works better."""
+
+    fields: tuple[str, ...]
+    severity: Severity = "advice"
+    repairs: tuple[Settings, ...] = ()
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        return [self.finding(q, self.fields)]
+
+    def explain(self) -> str:
+        return f"Advice where {self.when}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        return list(self.repairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading(Rule):
+    """A rule that reading the file decides, before there are settings to ask; here it is only explained."""
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        return []
+
+    def explain(self) -> str:
+        return self.why
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        return []
+
+
+KINDS: dict[str, type[Rule]] = {
+    "product": Product,
+    "exclusive": Exclusive,
+    "overrides": Overrides,
+    "at_most": AtMost,
+    "divides": Divides,
+    "requires": Requires,
+    "supported": Supported,
+    "advise": Advise,
+    "reading": Reading,
+}

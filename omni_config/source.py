@@ -1,0 +1,261 @@
+"""YAML with positions: what ``yaml.safe_load`` reads, and where in the text each key and value stands.
+
+Built on PyYAML's events rather than its loader, because a loader forgets positions, keeps the last of two equal keys,
+recurses as deep as the file nests, and expands aliases without a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import yaml
+from yaml.constructor import SafeConstructor
+
+from omni_config.findings import Finding, Span
+
+Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+MAX_NODES = 100_000
+
+_construct: Any = SafeConstructor()
+_SCALARS = {
+    "tag:yaml.org,2002:int": _construct.construct_yaml_int,
+    "tag:yaml.org,2002:float": _construct.construct_yaml_float,
+    "tag:yaml.org,2002:bool": _construct.construct_yaml_bool,
+    "tag:yaml.org,2002:null": lambda node: None,
+}
+_STR = "tag:yaml.org,2002:str"
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+@dataclass(slots=True)
+class Source:
+    """A named text, split into lines for display."""
+
+    name: str
+    text: str
+    _lines: list[str] | None = None
+
+    def line(self, number: int) -> str:
+        """Line ``number``, from 1; empty past the end."""
+        if self._lines is None:
+            self._lines = self.text.splitlines()
+        return self._lines[number - 1] if number <= len(self._lines) else ""
+
+
+@dataclass(slots=True)
+class Node:
+    """A value and where it stands. ``children`` of a mapping are by key, of a sequence by index."""
+
+    value: Any
+    span: Span
+    key_span: Span | None = None
+    children: dict[Any, Node] = field(default_factory=dict)
+    plain: str | None = None  # the text of an unquoted scalar, as written
+
+    def find(self, path: tuple[str | int, ...]) -> Node | None:
+        """The node at ``path``, or None where the file does not say it."""
+        node: Node | None = self
+        for key in path:
+            node = node.children.get(key) if node is not None else None
+        return node
+
+
+class Unreadable(Exception):
+    """The text cannot be used at all; ``finding`` says where and why."""
+
+    def __init__(self, finding: Finding):
+        super().__init__(finding.message)
+        self.finding = finding
+
+
+def decode(name: str, data: bytes) -> Source:
+    """Text of a file.
+
+    Raises:
+        Unreadable: it is larger than ``MAX_BYTES``, is not UTF-8, or holds control characters.
+    """
+    origin = Span(Source(name, ""), 1, 1, 1)
+    if len(data) > MAX_BYTES:
+        raise Unreadable(_unreadable("OMNI902", f"{len(data):,} bytes; a config has at most {MAX_BYTES:,}", origin))
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        source = Source(name, data.decode("latin-1"))
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        span = Span(source, line, column, column + 1)
+        message = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        raise Unreadable(_unreadable("OMNI902", message, span, "save the file as UTF-8")) from None
+    return Source(name, text)
+
+
+def parse(source: Source) -> list[Node]:
+    """Read every YAML document of a text, without its empty ones.
+
+    Raises:
+        Unreadable: a syntax error, a duplicate key, a tag that is not plain YAML, or more nesting or more nodes than
+            any real config has.
+    """
+    try:
+        return list(_documents(source))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        message = " ".join(part for part in (error.context, error.problem) if part)
+        raise Unreadable(_unreadable("OMNI901", message, _at(source, mark))) from None
+    except yaml.reader.ReaderError as error:
+        before = source.text[: error.position]
+        line, column = before.count("\n") + 1, error.position - before.rfind("\n")
+        message = f"character U+{ord(error.character):04X} is not allowed in YAML"
+        raise Unreadable(_unreadable("OMNI902", message, Span(source, line, column, column + 1))) from None
+
+
+def _documents(source: Source) -> Iterator[Node]:
+    anchors: dict[str, Node] = {}
+    loader = Loader(source.text)
+    stack: list[_Open] = []
+    count = 0
+    try:
+        while loader.check_event():
+            event = loader.get_event()
+            kind = type(event)
+            node: Node | None = None
+            if kind is yaml.ScalarEvent:
+                node = _scalar(loader, event, source)
+            elif kind is yaml.AliasEvent:
+                span = _span(source, event)
+                if event.anchor not in anchors:
+                    raise Unreadable(_unreadable("OMNI901", f"alias *{event.anchor} has no anchor", span))
+                node = replace(anchors[event.anchor], span=span)
+                count += _size(node, MAX_NODES - count)
+            elif kind in (yaml.MappingStartEvent, yaml.SequenceStartEvent):
+                mapping = kind is yaml.MappingStartEvent
+                default = "tag:yaml.org,2002:" + ("map" if mapping else "seq")
+                if event.tag not in (None, "!", default):
+                    raise Unreadable(_foreign_tag(event, source))
+                node = Node({} if mapping else [], _span(source, event))
+                if len(stack) >= MAX_DEPTH:
+                    raise Unreadable(_unreadable("OMNI902", f"nested more than {MAX_DEPTH} deep", node.span))
+                stack.append(_Open(node, mapping, event.anchor))
+                continue
+            elif kind in (yaml.MappingEndEvent, yaml.SequenceEndEvent):
+                opened = stack.pop()
+                node, event = opened.node, opened
+            elif kind is yaml.DocumentStartEvent:
+                anchors.clear()
+                continue
+            else:
+                continue
+            count += 1
+            if count > MAX_NODES:
+                raise Unreadable(_unreadable("OMNI902", f"expands to more than {MAX_NODES:,} values", node.span))
+            if event.anchor and kind is not yaml.AliasEvent:
+                anchors[event.anchor] = node
+            if stack:
+                stack[-1].add(node)
+            elif node.value is not None:
+                yield node
+    finally:
+        loader.dispose()
+
+
+@dataclass(slots=True)
+class _Open:
+    """A collection whose end has not been read yet."""
+
+    node: Node
+    mapping: bool
+    anchor: str | None
+    key: Node | None = None
+    merged: list[Node] = field(default_factory=list)
+
+    def add(self, node: Node) -> None:
+        target = self.node
+        if not self.mapping:
+            target.children[len(target.value)] = node
+            target.value.append(node.value)
+        elif self.key is None:
+            self.key = node
+        else:
+            key, self.key = self.key, None
+            if key.plain == "<<":
+                self._merge(node)
+                return
+            if not isinstance(key.value, str | int | float | bool | None):
+                raise Unreadable(_unreadable("OMNI901", "a key must be a single word", key.span))
+            earlier = target.children.get(key.value)
+            if earlier is not None and not any(earlier is merged for merged in self.merged):
+                message = f"key '{key.value}' is written twice; line {_line(earlier)} has it already"
+                raise Unreadable(
+                    _unreadable(
+                        "OMNI903", message, key.span, "keep one of the two", (earlier.key_span or earlier.span,)
+                    )
+                )
+            target.children[key.value] = replace(node, key_span=key.span)
+            target.value[key.value] = node.value
+
+    def _merge(self, node: Node) -> None:
+        """``<<``: keys of the merged mappings hold where the mapping does not say its own (YAML 1.1)."""
+        for other in list(node.children.values()) if isinstance(node.value, list) else [node]:
+            if not isinstance(other.value, dict):
+                raise Unreadable(_unreadable("OMNI901", "<< merges mappings only", node.span))
+            for key, child in other.children.items():
+                if key not in self.node.children:
+                    self.node.children[key] = child
+                    self.node.value[key] = child.value
+                    self.merged.append(child)
+
+
+def _scalar(loader: Any, event: yaml.ScalarEvent, source: Source) -> Node:
+    tag = event.tag
+    if tag is None or tag == "!":
+        tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit)
+    span = _span(source, event)
+    plain = event.value if event.style is None or event.style == "" else None
+    if tag in (_STR, _MERGE, "tag:yaml.org,2002:value", "tag:yaml.org,2002:timestamp"):
+        return Node(event.value, span, plain=plain)
+    if tag not in _SCALARS:
+        raise Unreadable(_foreign_tag(event, source))
+    try:
+        value = _SCALARS[tag](yaml.ScalarNode(tag, event.value))
+    except ValueError:
+        short = event.value[:20] + ("..." if len(event.value) > 20 else "")
+        raise Unreadable(_unreadable("OMNI901", f"{short} is not a number that YAML can read", span)) from None
+    return Node(value, span, plain=plain)
+
+
+def _size(node: Node, limit: int) -> int:
+    """Nodes below an alias, counted no further than ``limit``: aliases of aliases grow exponentially."""
+    total, pending = 0, [node]
+    while pending and total <= limit:
+        children = pending.pop().children.values()
+        total += len(children)
+        pending.extend(children)
+    return total
+
+
+def _span(source: Source, event: Any) -> Span:
+    start, end = event.start_mark, event.end_mark
+    width = end.column - start.column if end.line == start.line else 1
+    return Span(source, start.line + 1, start.column + 1, start.column + 1 + max(width, 1))
+
+
+def _at(source: Source, mark: Any) -> Span:
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    return Span(source, line, column, column + 1)
+
+
+def _line(node: Node) -> int:
+    return (node.key_span or node.span).line
+
+
+def _foreign_tag(event: Any, source: Source) -> Finding:
+    return _unreadable("OMNI901", f"tag {event.tag} is not plain YAML", _span(source, event), "remove the tag")
+
+
+def _unreadable(code: str, message: str, span: Span, fix: str = "", related: tuple[Span, ...] = ()) -> Finding:
+    return Finding(code=code, message=message, fix=fix, span=span, related=related)
