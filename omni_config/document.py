@@ -34,8 +34,10 @@ def _switch(value: Any) -> Any:
 class Hardware(_Section):
     """What the deployment may use."""
 
-    gpus: Degree | None = Field(
-        default=None, description="GPUs (processes) of the deployment; left out, it is the product of the degrees."
+    gpus: int | None = Field(
+        default=None,
+        ge=1,
+        description="GPUs (processes) of the deployment; left out, it is the product of the degrees.",
     )
 
 

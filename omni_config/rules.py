@@ -84,6 +84,13 @@ class Rule(ABC):
         )
 
 
+def _evaluated(repairs: tuple[Settings, ...], q: Quantities) -> list[Settings]:
+    def value(stated: Any) -> Any:
+        return parse(stated[1:])(q) if isinstance(stated, str) and stated.startswith("=") else stated
+
+    return [{name: value(stated) for name, stated in repair.items()} for repair in repairs]
+
+
 class _Words(dict[str, Any]):
     """Quantities for a message; ``extra`` are the names that only one finding knows."""
 
@@ -228,7 +235,7 @@ class Requires(Rule):
 
     needs: str
     fields: tuple[str, ...]
-    repairs: tuple[Settings, ...] = ()
+    repairs: tuple[Settings, ...] = ()  # a value "= ..." is an expression
 
     @cached_property
     def _needs(self) -> Expression:
@@ -241,7 +248,7 @@ class Requires(Rule):
         return f"{self.needs}, where {self.when}"
 
     def mend(self, q: Quantities) -> list[Settings]:
-        return list(self.repairs)
+        return _evaluated(self.repairs, q)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +290,7 @@ class Advise(Rule):
         return f"Advice where {self.when}"
 
     def mend(self, q: Quantities) -> list[Settings]:
-        return list(self.repairs)
+        return _evaluated(self.repairs, q)
 
 
 @dataclass(frozen=True, kw_only=True)

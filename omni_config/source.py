@@ -91,7 +91,12 @@ def decode(name: str, data: bytes) -> Source:
         span = Span(source, line, column, column + 1)
         message = f"byte 0x{data[error.start]:02x} is not UTF-8"
         raise Unreadable(_unreadable("OMNI902", message, span, "save the file as UTF-8")) from None
-    return Source(name, text)
+    source = Source(name, text)
+    if control := yaml.reader.Reader.NON_PRINTABLE.search(text):
+        line, column = text.count("\n", 0, control.start()) + 1, control.start() - text.rfind("\n", 0, control.start())
+        message = f"character U+{ord(control.group()):04X} is not allowed in YAML"
+        raise Unreadable(_unreadable("OMNI902", message, Span(source, line, column, column + 1), "remove it"))
+    return source
 
 
 def parse(source: Source) -> list[Node]:
@@ -107,11 +112,8 @@ def parse(source: Source) -> list[Node]:
         mark = error.problem_mark or error.context_mark
         message = " ".join(part for part in (error.context, error.problem) if part)
         raise Unreadable(_unreadable("OMNI901", message, _at(source, mark))) from None
-    except yaml.reader.ReaderError as error:
-        before = source.text[: error.position]
-        line, column = before.count("\n") + 1, error.position - before.rfind("\n")
-        message = f"character U+{ord(error.character):04X} is not allowed in YAML"
-        raise Unreadable(_unreadable("OMNI902", message, Span(source, line, column, column + 1))) from None
+    except yaml.YAMLError as error:  # an encoding fault, which has no position
+        raise Unreadable(_unreadable("OMNI902", str(error).partition("\n")[0], Span(source, 1, 1, 2))) from None
 
 
 def _documents(source: Source) -> Iterator[Node]:

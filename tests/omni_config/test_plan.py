@@ -1,0 +1,72 @@
+"""``omni plan``: the Plan is complete, goes to disk and back, and places every rank once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from omni_config.cli import app
+from omni_config.overrides import assignment
+from omni_config.plan import AXES, Mesh, Plan
+
+runner = CliRunner()
+
+
+@given(st.tuples(*[st.integers(1, 4)] * 4))
+def test_every_coordinate_is_held_by_one_rank_and_tensor_ranks_are_neighbours(sizes: tuple[int, int, int, int]) -> None:
+    mesh = Mesh(*sizes)
+    places = [tuple(mesh.coordinates(rank).values()) for rank in range(mesh.world_size)]
+    assert places == sorted(set(places))
+    assert len(places) == mesh.world_size
+    assert tuple(mesh.coordinates(0)) == AXES
+    with pytest.raises(IndexError):
+        mesh.coordinates(mesh.world_size)
+
+
+def test_json_is_the_plan_with_its_ranks() -> None:
+    result = runner.invoke(app, ["plan", "--json", "--model", "tiny", "--usp", "2", "--prompt", "a red star"])
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    assert data.pop("ranks") == [
+        {"rank": 0, "cfg": 0, "ring": 0, "ulysses": 0, "tensor": 0},
+        {"rank": 1, "cfg": 0, "ring": 0, "ulysses": 1, "tensor": 0},
+    ]
+    plan = Plan.from_json(json.dumps(data))
+    assert plan.to_dict() == data
+    assert plan.mesh == Mesh(ulysses=2)
+
+
+def test_a_plan_of_another_shape_is_refused() -> None:
+    result = runner.invoke(app, ["plan", "--json", "--model", "tiny"])
+    data = json.loads(result.stdout)
+    del data["ranks"]
+    with pytest.raises(ValueError, match="vae"):
+        Plan.from_json(json.dumps({name: value for name, value in data.items() if name != "vae"}))
+
+
+def test_flags_win_over_the_file_and_findings_point_at_them(tmp_path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("version: 1\nmodel: tiny\nparallel: {ulysses_degree: 2}\n")
+    result = runner.invoke(app, ["plan", "--json", str(path), "--set", "parallel.ulysses_degree=3"])
+    assert json.loads(result.stdout)["mesh"]["ulysses"] == 3
+    result = runner.invoke(app, ["plan", str(path), "--ulysses-degree", "4"])
+    assert result.exit_code == 1
+    assert "command line:1:1: OMNI103" in result.stderr
+    assert "--ulysses-degree 4" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["", "ulysses_degree", "=2", "a=[1", "a=!!python/name:os.system"])
+def test_a_set_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="--set"):
+        assignment(text)
+
+
+def test_the_table_names_every_axis() -> None:
+    result = runner.invoke(app, ["plan", "--model", "tiny", "--cache-backend", "cache_dit"])
+    assert result.exit_code == 0
+    assert "cfg 1 x ring 1 x ulysses 1 x tensor 1 = 1 rank" in result.stdout
+    assert "Fn_compute_blocks=1" in result.stdout

@@ -1,0 +1,90 @@
+"""The catalog: every rule runs its own examples, and every name that it speaks of exists."""
+
+from __future__ import annotations
+
+import re
+from string import Formatter
+
+import pytest
+
+from omni_config.catalog import FOLDER, catalog, read
+from omni_config.check import check_bytes
+from omni_config.document import FIELDS, Document, document_of, settings_of
+from omni_config.expressions import parse
+from omni_config.quantities import DERIVED, DIMS, Quantities
+from omni_config.resolve import resolve_settings
+from omni_config.rules import Reading, Rule
+
+RULES = catalog().rules
+NAMES = {*FIELDS, *DERIVED, *DIMS, *catalog().features}
+EXTRA = {"feature", "undivided"}  # names that only a finding knows
+
+
+def found(text: str) -> set[str]:
+    return {finding.code for checked in check_bytes("example.yaml", text.encode()) for finding in checked.findings}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+def test_the_bad_example_breaks_the_rule_and_the_good_one_is_clean(rule: Rule) -> None:
+    assert rule.code in found(rule.bad)
+    assert rule.code not in found(rule.good)
+    assert not any(checked.exit_code for checked in check_bytes("good.yaml", rule.good.encode()))
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if not isinstance(rule, Reading)], ids=lambda rule: rule.code)
+def test_a_mend_satisfies_the_rule_that_it_mends(rule: Rule) -> None:
+    (checked,) = check_bytes("bad.yaml", rule.bad.encode())
+    assert checked.node is not None
+    document = Document.model_validate(checked.node.value)
+    card, engine = catalog().model(document.model), catalog().engine(document.engine)
+    assert card is not None
+    assert engine is not None
+    settings = settings_of(document)
+    settings |= {name: value for name, value in card.defaults.items() if settings[name] is None}
+    mends = rule.mend(Quantities(settings, card, engine, catalog().features))
+    assert mends or rule.severity == "advice"
+    for changes in mends:
+        assert rule.code not in {f.code for f in resolve_settings(settings | changes, card, engine, [rule]).findings}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+def test_every_name_in_a_rule_is_a_quantity(rule: Rule) -> None:
+    texts = [rule.when, getattr(rule, "needs", "True")]
+    names = {name for text in texts for name in parse(text).names}
+    names |= {name for text in (rule.message, rule.fix) for _, name, _, _ in Formatter().parse(text) if name}
+    for key in ("total", "factors", "field", "bound", "dimensions", "fields", "features", "winner", "loser"):
+        value = getattr(rule, key, ())
+        names |= {value} if isinstance(value, str) else set(value)
+    assert names - NAMES - EXTRA == set()
+    assert re.fullmatch(r"OMNI[1-9]\d\d", rule.code)
+    assert rule.explain()
+    assert rule.why.endswith(".")
+
+
+def test_leaf_names_are_unique_over_all_sections() -> None:
+    assert len(set(FIELDS.values())) == len(FIELDS)
+    assert all(path[-1] == name for name, path in FIELDS.items())
+    assert not set(FIELDS) & {*DERIVED, *DIMS}
+
+
+def test_settings_and_document_are_inverse() -> None:
+    document = Document.model_validate(
+        {"version": 1, "model": "tiny", "cache": {"cache_dit": {"Fn_compute_blocks": 2}}, "sampling": {"prompt": "x"}}
+    )
+    assert settings_of(document_of(settings_of(document))) == settings_of(document)
+    assert document_of(settings_of(document)).cache.cache_dit == document.cache.cache_dit
+
+
+def test_the_catalog_rejects_typos(tmp_path) -> None:
+    text = (FOLDER / "rules.yaml").read_text().replace("factors:", "factor:", 1)
+    (tmp_path / "rules.yaml").write_text(text)
+    with pytest.raises(ValueError, match="unknown key factor"):
+        read([tmp_path / "rules.yaml"])
+
+
+@pytest.mark.parametrize(
+    "text", ["__import__('os')", "a.b", "[x for x in y]", "f(1)", "a[0]", "'a' * 9", "lambda: 1", "("]
+)
+def test_conditions_hold_nothing_but_comparisons(text: str) -> None:
+    with pytest.raises(ValueError, match=r"condition|expression|numbers"):
+        parse(text)
