@@ -32,23 +32,31 @@ class Guidance:
 
     ``argument`` is the pipeline's own name for the scale; guidance is on above ``off_at``, and for
     ``needs_negative_prompt`` (true CFG) only with a negative prompt. ``calls`` a step: two, or one batched call.
+    ``distilled_argument`` is what it calls guidance that is fed to the model as an input, where the model has that.
     """
 
     argument: str
     off_at: float
     needs_negative_prompt: bool
     calls: Literal["two", "batched"]
+    branches: int = 2
+    distilled_argument: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Which features one source says that a model has. ``only`` holds the condition of a conditional yes."""
+    """Which features one source says that a model or pipeline has.
 
-    source: str
+    ``only`` holds the condition of a conditional yes, an expression over quantities. ``effects`` says what the engine
+    really does with a feature that is not supported, where that is not what the engine card says of the feature.
+    """
+
+    source: str = ""
     supported: tuple[str, ...] = ()
     unsupported: tuple[str, ...] = ()
     unverified: tuple[str, ...] = ()
     only: dict[str, str] = field(default_factory=dict)
+    effects: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,8 @@ class ModelCard:
     """One model: how it is loaded and the numbers that decide how it can be split.
 
     ``dims`` are counts and widths of the transformer; ``tensor_parallel_splits`` names those that tensor parallelism
-    divides. ``claims`` is by the name of the claimant, which an engine card refers to.
+    divides. ``claims`` is by the name of the claimant, which an engine card refers to. ``teacache_coefficients`` is the
+    published polynomial, highest power first.
     """
 
     id: str
@@ -70,23 +79,32 @@ class ModelCard:
     tensor_parallel_splits: tuple[str, ...]
     claims: dict[str, Claim]
     sources: tuple[str, ...]
+    teacache_coefficients: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EngineCard:
-    """What an engine can do: by pipeline class, or by the claims of model cards that it names."""
+    """What an engine can do: by pipeline class, or by the claims of model cards that it names.
+
+    ``effects`` says, by feature, what the engine does where it lacks it.
+    """
 
     id: str
     title: str
     source: str
     claimant: str | None = None
     features: tuple[str, ...] = ()
+    effects: dict[str, str] = field(default_factory=dict)
     pipelines: dict[str, Claim] = field(default_factory=dict)
+
+    def claim(self, card: ModelCard) -> Claim | None:
+        """What is said of the model, or None where nothing is."""
+        return card.claims.get(self.claimant) if self.claimant else self.pipelines.get(card.pipeline)
 
     def verdict(self, feature: str, card: ModelCard) -> Verdict:
         """Whether this engine has the feature for this model."""
-        claim = card.claims.get(self.claimant) if self.claimant else self.pipelines.get(card.pipeline)
+        claim = self.claim(card)
         for verdict in ("supported", "unsupported", "unverified"):
             if claim is not None and feature in getattr(claim, verdict):
                 return verdict

@@ -6,7 +6,7 @@ The leaf names are unique over all sections, so that a rule may say ``ulysses_de
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -49,6 +49,18 @@ class Parallel(_Section):
     cfg_parallel_size: Degree = Field(default=1, description="Branches of classifier-free guidance run side by side.")
     tensor_parallel_size: Degree = Field(default=1, description="Tensor parallelism of the DiT blocks.")
     vae_patch_parallel_size: Degree = Field(default=1, description="Ranks of the DiT group that share the VAE decode.")
+    data_parallel_size: Degree | None = Field(
+        default=None, description="Whole replicas; left out, 1. vLLM-Omni 0.30 infers it from spare GPUs."
+    )
+    ulysses_mode: Literal["strict", "advanced_uaa"] = Field(
+        default="strict", description="advanced_uaa pads heads and sequence where they do not divide."
+    )
+    use_hsdp: bool = Field(
+        default=False, description="Shard the weights over the ranks (FSDP2) and gather them per block."
+    )
+    hsdp_shard_size: int = Field(default=-1, ge=-1, description="Ranks that share one copy of the weights; -1: all.")
+    hsdp_replicate_size: Degree = Field(default=1, description="Copies of the sharded weights.")
+    enable_expert_parallel: bool = Field(default=False, description="Spread the experts of a MoE model over the ranks.")
 
 
 class TeaCache(_Section):
@@ -79,6 +91,14 @@ class CacheDiT(_Section):
         ge=0,
         description="Relative change of the first blocks' residual below which a step is cached.",
     )
+    enable_taylorseer: bool = Field(default=False, description="Extrapolate cached residuals (TaylorSeer).")
+    taylorseer_order: int = Field(default=1, ge=1, le=4, description="Order of TaylorSeer's expansion.")
+    scm_steps_mask_policy: Literal["slow", "medium", "fast", "ultra"] | None = Field(
+        default=None, description="Steps computing mask (SCM): which steps may be cached, decided beforehand."
+    )
+    scm_steps_policy: Literal["dynamic", "static"] = Field(
+        default="dynamic", description="Whether the mask's cached steps still need a small residual, or never."
+    )
 
 
 class Cache(_Section):
@@ -106,6 +126,25 @@ class Vae(_Section):
     vae_use_slicing: bool = Field(default=False, description="Decode one picture of a batch at a time.")
 
 
+class Execution(_Section):
+    """How the engine runs the model."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        default=None, description="Precision of the weights; left out, the model's own default."
+    )
+    quantization: Literal["fp8", "int8"] | None = Field(default=None, description="Quantize the DiT's weights.")
+    step_execution: bool = Field(
+        default=False, description="Schedule single denoising steps rather than whole requests."
+    )
+
+
+class Lora(_Section):
+    """One LoRA adapter."""
+
+    path: str = Field(min_length=1, description="Local safetensors file.")
+    scale: float = Field(default=1.0, ge=-10, le=10, description="Strength; 0 switches the adapter off.")
+
+
 class Sampling(_Section):
     """What is generated; a server takes these from each request instead."""
 
@@ -114,11 +153,18 @@ class Sampling(_Section):
     image: str | None = Field(default=None, description="Path of the input picture of an editing model.")
     width: Pixels | None = Field(default=None, description="Pixels; left out, the model's own default.")
     height: Pixels | None = Field(default=None, description="Pixels; left out, the model's own default.")
+    num_frames: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        default=None, description="Frames of a video; left out, the model's own default."
+    )
+    num_images_per_prompt: int = Field(default=1, ge=1, le=64, description="Pictures a prompt.")
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="Denoising steps; left out, the model's own default."
     )
     cfg_scale: Annotated[float, Field(ge=0, le=100)] | None = Field(
         default=None, description="Strength of classifier-free guidance; left out, the model's own default."
+    )
+    guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        default=None, description="Distilled guidance, fed to the model as an input; it needs no second branch."
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of the initial noise.")
 
@@ -134,6 +180,8 @@ class Document(_Section):
     cache: Cache = Cache.model_construct()
     memory: Memory = Memory.model_construct()
     vae: Vae = Vae.model_construct()
+    execution: Execution = Execution.model_construct()
+    lora: tuple[Lora, ...] = Field(default=(), strict=False, description="LoRA adapters, loaded in this order.")
     sampling: Sampling = Sampling.model_construct()
     output: str = Field(default="outputs", min_length=1, description="Folder for pictures and report.json.")
 
@@ -150,7 +198,8 @@ def _leaves(section: type[BaseModel], path: tuple[str, ...] = ()) -> dict[str, t
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+    inner = () if get_origin(annotation) is tuple else get_args(annotation)
+    for candidate in (annotation, *inner):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None

@@ -13,7 +13,7 @@ from omni_config.document import FIELDS, Document
 from omni_config.overrides import Override, assignment, yaml_value
 
 ALIASES = {"ulysses_degree": ["--usp"], "ring_degree": ["--ring"], "cfg_scale": ["--true-cfg-scale"]}
-_NOT_FLAGS = {"version", "tea_cache", "cache_dit"}
+_NOT_FLAGS = {"version", "tea_cache", "cache_dit", "lora"}
 
 
 def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
@@ -26,6 +26,7 @@ def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
     def wrapper(**given: Any) -> None:
         try:
             overrides = [assignment(text) for text in given.pop("set_")]
+            overrides += _lora_overrides(given.pop("lora_path"), given.pop("lora_scale"))
             overrides += _cache_overrides(given.pop("cache_backend"), given.pop("cache_config"))
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
@@ -50,6 +51,8 @@ def _general() -> list[inspect.Parameter]:
         _parameter("set_", list[str], [], "--set", help="Set PATH=VALUE, such as parallel.ulysses_degree=2."),
         _parameter("cache_backend", list[str], [], "--cache-backend", help="tea_cache, cache_dit or none."),
         _parameter("cache_config", str | None, None, "--cache-config", help="Parameters of the cache, as JSON."),
+        _parameter("lora_path", list[str], [], "--lora-path", help="LoRA adapter; may be given several times."),
+        _parameter("lora_scale", list[float], [], "--lora-scale", help="Its scale, in the order of the paths."),
     ]
 
 
@@ -70,6 +73,8 @@ def _flag(name: str, path: tuple[str, ...]) -> inspect.Parameter:
 def _plain_type(annotation: Any) -> Any:
     if annotation in (int, float, str, bool):
         return annotation
+    if isinstance(annotation, str):  # a word of a Literal; the document knows which words it takes
+        return str
     return next((found for inner in get_args(annotation) if (found := _plain_type(inner))), None)
 
 
@@ -98,3 +103,14 @@ def _cache_overrides(backends: list[str], config: str | None) -> list[Override]:
         words = ("--cache-backend", "none")
         return [Override(("cache", name), False, words) for name in ("tea_cache", "cache_dit")]
     return [Override(("cache", name), parameters, ("--cache-backend", name)) for name in chosen]
+
+
+def _lora_overrides(paths: list[str], scales: list[float]) -> list[Override]:
+    if len(scales) > len(paths):
+        raise ValueError("--lora-scale: there are more scales than adapters (--lora-path)")
+    if not paths:
+        return []
+    adapters: list[dict[str, Any]] = [{"path": path} for path in paths]
+    for adapter, scale in zip(adapters, scales, strict=False):
+        adapter["scale"] = scale
+    return [Override(("lora",), adapters, ("--lora-path", *paths))]
