@@ -102,6 +102,12 @@ class EngineCard:
         """What is said of the model, or None where nothing is."""
         return card.claims.get(self.claimant) if self.claimant else self.pipelines.get(card.pipeline)
 
+    def effect(self, feature: str, card: ModelCard) -> str:
+        """What the engine does with a feature that it lacks for this model, as ": it ..."; empty where unknown."""
+        claim = self.claim(card)
+        effect = (claim.effects.get(feature) if claim else None) or self.effects.get(feature)
+        return f": it {effect}" if effect else ""
+
     def verdict(self, feature: str, card: ModelCard) -> Verdict:
         """Whether this engine has the feature for this model."""
         claim = self.claim(card)

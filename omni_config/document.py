@@ -39,6 +39,7 @@ class Hardware(_Section):
         ge=1,
         description="GPUs (processes) of the deployment; left out, it is the product of the degrees.",
     )
+    memory: Annotated[float, Field(gt=0, le=4096)] | None = Field(default=None, description="GiB of memory a GPU has.")
 
 
 class Parallel(_Section):

@@ -37,7 +37,7 @@ class Quantities(dict[str, Any]):
         return value
 
 
-#: Dimensions that a model card may state (of the transformer, but for the last two).
+#: Dimensions that a model card may state, with the words for people.
 DIMS = {
     "num_attention_heads": "attention heads",
     "num_kv_heads": "key/value heads",
@@ -47,6 +47,9 @@ DIMS = {
     "num_layers": "blocks",
     "patch_size": "patch size",
     "vae_scale_factor": "VAE scale factor",
+    "vae_temporal_factor": "frames a latent frame",
+    "transformer_parameters": "parameters of the transformer, in millions",
+    "text_encoder_parameters": "parameters of the text encoders, in millions",
 }
 
 _expressions: dict[str, Expression] = {}
@@ -84,7 +87,7 @@ def _shared(count: int | None, ranks: int) -> int | None:
 
 def tensor_parallel_choices(q: Quantities) -> str:
     """Tensor-parallel sizes that divide every dimension which the model card says is split: "1 or 2"."""
-    common = gcd(*(q.card.dims[name] for name in q.card.tensor_parallel_splits))
+    common = gcd(*(q.card.dims[name] for name in q.card.tensor_parallel_splits)) or 1
     return one_of([size for size in range(1, common + 1) if common % size == 0])
 
 
@@ -100,17 +103,107 @@ def ulysses_choices(q: Quantities) -> str:
 
 
 def cfg_branches(q: Quantities) -> int:
-    """Predictions that classifier-free guidance makes a step: 2, or 1 where it is off."""
+    """Predictions that classifier-free guidance makes a step; 1 where it is off."""
     guidance = q.card.guidance
-    if guidance is None or q["cfg_scale"] is None or q["cfg_scale"] <= guidance.off_at:
+    if guidance is None or not q["guided"] or (guidance.needs_negative_prompt and q["negative_prompt"] is None):
         return 1
-    return 1 if guidance.needs_negative_prompt and q["negative_prompt"] is None else 2
+    return guidance.branches
 
 
 def pixel_multiple(q: Quantities) -> int | None:
     """Width and height must be multiples of this: pixels a latent times latents a patch."""
     scale, patch = q["vae_scale_factor"], q["patch_size"]
     return None if scale is None or patch is None else scale * patch
+
+
+def image_tokens(q: Quantities) -> int | None:
+    """Tokens of the picture or video: latent frames x rows x columns of patches. Text tokens come on top."""
+    multiple, temporal, frames = q["pixel_multiple"], q["vae_temporal_factor"], q["num_frames"]
+    if multiple is None or q["width"] is None or q["height"] is None:
+        return None
+    latent_frames = 1 if temporal is None or frames is None else (frames - 1) // temporal + 1
+    return int(latent_frames * (q["width"] // multiple) * (q["height"] // multiple))
+
+
+def sequence_ranks(q: Quantities) -> int:
+    """Ranks that share a sequence: ulysses x ring."""
+    return int(q["ulysses_degree"] * q["ring_degree"])
+
+
+def tokens_per_rank(q: Quantities) -> int | None:
+    """Picture tokens that one rank holds."""
+    tokens = q["image_tokens"]
+    return None if tokens is None else tokens // q["sequence_ranks"]
+
+
+def gpu_count(q: Quantities) -> int:
+    """GPUs of the deployment; the product of the degrees where the config does not say."""
+    return int(q["gpus"] or q["world_size"])
+
+
+def inferred_replicas(q: Quantities) -> int:
+    """Whole replicas that the GPUs allow: gpus / world_size."""
+    return int(q["gpu_count"] // q["world_size"])
+
+
+def other_ranks(q: Quantities) -> int:
+    """Ranks that HSDP may shard over: cfg x ulysses x ring."""
+    return int(q["cfg_parallel_size"] * q["sequence_ranks"])
+
+
+def offline(q: Quantities) -> bool:
+    """Whether the config says what to generate; a server's config does not."""
+    return q["prompt"] != ""
+
+
+def card_branches(q: Quantities) -> int:
+    """Branches that the model's guidance has when it is on; 1 for a model without."""
+    return q.card.guidance.branches if q.card.guidance else 1
+
+
+def guidance_off_at(q: Quantities) -> float | None:
+    """Guidance is on above this scale."""
+    return q.card.guidance.off_at if q.card.guidance else None
+
+
+def needs_negative_prompt(q: Quantities) -> bool:
+    """Whether the model's guidance is off without a negative prompt (true CFG)."""
+    return q.card.guidance is not None and q.card.guidance.needs_negative_prompt
+
+
+def takes_distilled_guidance(q: Quantities) -> bool:
+    """Whether guidance_scale is an input of the model."""
+    return q.card.guidance is not None and q.card.guidance.distilled_argument is not None
+
+
+def guided(q: Quantities) -> bool:
+    """Whether the guidance scale alone would switch classifier-free guidance on."""
+    return q["guidance_off_at"] is not None and q["cfg_scale"] is not None and q["cfg_scale"] > q["guidance_off_at"]
+
+
+def task(q: Quantities) -> str:
+    """What the model makes of what."""
+    return q.card.task
+
+
+def known_coefficients(q: Quantities) -> bool:
+    """Whether TeaCache has coefficients: the config's own, or the model card's."""
+    return q["coefficients"] is not None or q.card.teacache_coefficients is not None
+
+
+def weights_gib(q: Quantities) -> float | None:
+    """GiB of weights on one GPU: the transformer's share and the whole text encoder; None where sizes are unknown."""
+    transformer, encoder = q["transformer_parameters"], q["text_encoder_parameters"]
+    if transformer is None:
+        return None
+    size = {"float32": 4}.get(q["dtype"] or q.card.dtype, 2)
+    on_gpu = transformer * (1 if q["quantization"] else size) / q["tensor_parallel_size"] + (encoder or 0) * size
+    return round(on_gpu * 1e6 / 2**30, 1)
+
+
+def some_adapter_is_off(q: Quantities) -> bool:
+    """Whether a LoRA adapter has scale 0."""
+    return any((item["scale"] if isinstance(item, dict) else item.scale) == 0 for item in q["lora"])
 
 
 def model_name(q: Quantities) -> str:
@@ -141,6 +234,22 @@ DERIVED: dict[str, Callable[[Quantities], Any]] = {
         ulysses_choices,
         cfg_branches,
         pixel_multiple,
+        image_tokens,
+        sequence_ranks,
+        tokens_per_rank,
+        gpu_count,
+        inferred_replicas,
+        other_ranks,
+        offline,
+        card_branches,
+        guidance_off_at,
+        needs_negative_prompt,
+        takes_distilled_guidance,
+        guided,
+        task,
+        known_coefficients,
+        weights_gib,
+        some_adapter_is_off,
         model_name,
         engine_name,
     )

@@ -45,7 +45,7 @@ def resolve(document: Document, card: ModelCard, engine: EngineCard) -> Resoluti
 def resolve_settings(settings: Settings, card: ModelCard, engine: EngineCard, rules: Iterable[Rule]) -> Resolution:
     """``resolve`` for flat settings and given rules; the searches call this."""
     features = catalog().features
-    for name, value in card.defaults.items():
+    for name, value in (card.defaults | {"dtype": card.dtype}).items():
         if settings[name] is None:
             settings = settings | {name: value}
     adjusting = [rule for rule in rules if rule.adjusts]
@@ -75,7 +75,7 @@ def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
     return Plan(
         version=VERSION,
         engine=engine.id,
-        model=Model(card.id, s["model"], card.pipeline, card.task, card.dtype),
+        model=Model(card.id, s["model"], card.pipeline, card.task, s["dtype"]),
         mesh=Mesh(s["cfg_parallel_size"], s["ring_degree"], s["ulysses_degree"], s["tensor_parallel_size"]),
         cache=_cache(s),
         offload=offload,  # type: ignore[arg-type]

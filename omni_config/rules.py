@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from omni_config.cards import Feature
 from omni_config.expressions import Expression, parse
 from omni_config.findings import Finding, Severity
 from omni_config.quantities import DIMS, Quantities
@@ -47,7 +48,7 @@ class Rule(ABC):
 
     def holds_for(self, q: Quantities) -> bool:
         """Whether the rule speaks about this config at all."""
-        if self.engines and not any(q.engine_card.id.startswith(engine) for engine in self.engines):
+        if self.engines and q.engine_card.id not in self.engines:
             return False
         return self.when == "True" or bool(self._when(q))
 
@@ -199,6 +200,28 @@ class AtMost(Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Implies(Rule):
+    """Where the rule applies, settings are switched to ``sets``, and that is said aloud."""
+
+    fields: tuple[str, ...]
+    sets: Settings
+    severity: Severity = "warning"
+
+    adjusts: ClassVar[bool] = True
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        if all(q[name] == value for name, value in self.sets.items()):
+            return []
+        return [self.finding(q, self.fields, changes=self.sets)]
+
+    def explain(self) -> str:
+        return f"{', '.join(f'{name} = {value}' for name, value in self.sets.items())}, where {self.when}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        return [self.sets]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Divides(Rule):
     """A field divides each of some dimensions; ``dimensions`` empty: those that the model card says are split."""
 
@@ -253,26 +276,44 @@ class Requires(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class Supported(Rule):
-    """Each feature that is on is one that the engine has for this model."""
+    """Each feature that is on is one that the engine has for this model.
 
-    verdicts: tuple[str, ...] = ("unsupported",)
+    ``verdict`` is the answer of the engine's card that breaks the rule; "conditional" means a supported feature whose
+    condition does not hold.
+    """
+
+    verdict: Literal["unsupported", "unverified", "conditional"]
 
     def decide(self, q: Quantities) -> list[Finding]:
+        card, engine = q.card, q.engine_card
+        claim = engine.claim(card)
         return [
-            self.finding(q, tuple(feature.fields), feature=feature.title)
-            for feature in q.features.values()
-            if q[feature.name] and q.engine_card.verdict(feature.name, q.card) in self.verdicts
+            self.finding(
+                q,
+                tuple(feature.fields),
+                feature=feature.title,
+                effect=engine.effect(feature.name, card),
+                condition=claim.only.get(feature.name) if claim else None,
+            )
+            for feature in self._broken(q)
         ]
 
     def explain(self) -> str:
-        return f"No feature is on that the engine's card answers with {' or '.join(self.verdicts)}"
+        return f"No feature is on that the engine's card calls {self.verdict}"
 
     def mend(self, q: Quantities) -> list[Settings]:
         off: Settings = {}
-        for feature in q.features.values():
-            if q[feature.name] and q.engine_card.verdict(feature.name, q.card) in self.verdicts:
-                off |= feature.switch_off
+        for feature in self._broken(q):
+            off |= feature.switch_off
         return [off]
+
+    def _broken(self, q: Quantities) -> list[Feature]:
+        on = [feature for feature in q.features.values() if q[feature.name]]
+        if self.verdict != "conditional":
+            return [feature for feature in on if q.engine_card.verdict(feature.name, q.card) == self.verdict]
+        claim = q.engine_card.claim(q.card)
+        only = claim.only if claim else {}
+        return [feature for feature in on if feature.name in only and not parse(only[feature.name])(q)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,6 +353,7 @@ KINDS: dict[str, type[Rule]] = {
     "exclusive": Exclusive,
     "overrides": Overrides,
     "at_most": AtMost,
+    "implies": Implies,
     "divides": Divides,
     "requires": Requires,
     "supported": Supported,
