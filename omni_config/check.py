@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from pydantic import ValidationError
 from omni_config.catalog import catalog
 from omni_config.document import FIELDS, Document
 from omni_config.findings import Finding, Span
+from omni_config.ignores import apply_ignores
 from omni_config.plan import Plan
 from omni_config.resolve import Resolution, resolve
+from omni_config.rules import Rule
 from omni_config.source import Node, Source, Unreadable, decode, parse
 
 
@@ -26,11 +29,13 @@ class Checked:
     findings: tuple[Finding, ...]
     resolution: Resolution | None = None
     node: Node | None = None
+    index: int = 0  # of the document in its file
+    ignored: tuple[Finding, ...] = ()
 
     @property
     def plan(self) -> Plan | None:
-        """The Plan of a document without errors."""
-        return self.resolution.plan if self.resolution else None
+        """The Plan of a document without errors, but for those that a comment accepts."""
+        return self.resolution.accepted_plan() if self.resolution and self.exit_code == 0 else None
 
     @property
     def exit_code(self) -> int:
@@ -40,17 +45,20 @@ class Checked:
         return 1 if self.resolution else 2
 
 
-def check(path: str | Path) -> list[Checked]:
-    """Check every document of a file; a file that cannot be read is one Checked with a finding that says so."""
+def check(path: str | Path, policies: tuple[Rule, ...] = ()) -> list[Checked]:
+    """Check every document of a file; a file that cannot be read is one Checked with a finding that says so.
+
+    ``policies`` are an organisation's own rules (see ``omni_config.policies``).
+    """
     name = str(path)
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         return [_unusable(Source(name, ""), "OMNI902", (error.strerror or "cannot be read").lower())]
-    return check_bytes(name, data)
+    return check_bytes(name, data, policies)
 
 
-def check_bytes(name: str, data: bytes) -> list[Checked]:
+def check_bytes(name: str, data: bytes, policies: tuple[Rule, ...] = ()) -> list[Checked]:
     """``check`` for a text that is in memory."""
     source = Source(name, "")
     try:
@@ -60,7 +68,14 @@ def check_bytes(name: str, data: bytes) -> list[Checked]:
         return [Checked(source, (_documented(error.finding),))]
     if not nodes:
         return [_unusable(source, "OMNI906", "the file is empty; it needs at least version and model")]
-    return [check_node(source, node) for node in nodes]
+    starts = [node.span.line for node in nodes[1:]]
+    result = []
+    for index, (node, first, end) in enumerate(zip(nodes, [1, *starts], [*starts, sys.maxsize], strict=True)):
+        checked = replace(check_node(source, node, policies), index=index)
+        remaining, ignored = apply_ignores(source, checked.findings, range(first, end))
+        findings = tuple(finding if finding.name else _documented(finding) for finding in remaining)
+        result.append(replace(checked, findings=findings, ignored=tuple(ignored)))
+    return result
 
 
 def load(path: str | Path) -> Document:
@@ -82,7 +97,7 @@ def load(path: str | Path) -> Document:
     return document
 
 
-def check_node(source: Source, node: Node) -> Checked:
+def check_node(source: Source, node: Node, policies: tuple[Rule, ...] = ()) -> Checked:
     """Check one parsed document."""
     document, findings = _validate(node)
     if document is None:
@@ -95,7 +110,7 @@ def check_node(source: Source, node: Node) -> Checked:
         findings.append(_unknown("OMNI502", "engine", document.engine, known.engine_ids, node))
     if card is None or engine is None:
         return Checked(source, tuple(_documented(finding) for finding in findings), node=node)
-    resolution = resolve(document, card, engine)
+    resolution = resolve(document, card, engine, policies)
     located = sorted((_locate(finding, node) for finding in resolution.findings), key=_place)
     return Checked(source, tuple(located), resolution, node)
 
@@ -159,18 +174,22 @@ def _spoken(value: Any) -> str:
 
 def _unknown_key(path: tuple[Any, ...], place: Node) -> Finding:
     *section, key = path
-    siblings = _keys_of(tuple(section))
-    near = difflib.get_close_matches(str(key), siblings, 1, 0.6)
+    near = key_suggestion(path)
     message = f"unknown key '{_spoken(key)}'" + (f" in {'.'.join(section)}" if section else "")
     if near:
-        fix = f"did you mean '{near[0]}'?"
+        fix = f"did you mean '{near}'?"
     elif str(key) in FIELDS:
         fix = f"it belongs in {'.'.join(FIELDS[str(key)][:-1]) or 'the top level'}"
     else:
         nearest = difflib.get_close_matches(str(key), FIELDS, 1, 0.8)
         belongs = ".".join(FIELDS[nearest[0]]) if nearest else ""
-        fix = f"did you mean '{belongs}'?" if belongs else f"known here: {', '.join(siblings)}"
+        fix = f"did you mean '{belongs}'?" if belongs else f"known here: {', '.join(_keys_of(tuple(section)))}"
     return Finding("OMNI904", message, fix=fix, fields=(".".join(map(str, path)),), span=place.key_span or place.span)
+
+
+def key_suggestion(path: tuple[Any, ...]) -> str | None:
+    """The key that an unknown one was probably meant to be, among those of its section."""
+    return next(iter(difflib.get_close_matches(str(path[-1]), _keys_of(tuple(path[:-1])), 1, 0.6)), None)
 
 
 def _keys_of(section: tuple[str, ...]) -> list[str]:

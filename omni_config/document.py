@@ -105,10 +105,10 @@ class CacheDiT(_Section):
 class Cache(_Section):
     """Step caches; at most one can be active."""
 
-    tea_cache: Annotated[TeaCache | None, BeforeValidator(_switch)] = Field(
+    tea_cache: Annotated[TeaCache | None, BeforeValidator(_switch, json_schema_input_type=bool | TeaCache)] = Field(
         default=None, description="Switch TeaCache on: true, or its parameters."
     )
-    cache_dit: Annotated[CacheDiT | None, BeforeValidator(_switch)] = Field(
+    cache_dit: Annotated[CacheDiT | None, BeforeValidator(_switch, json_schema_input_type=bool | CacheDiT)] = Field(
         default=None, description="Switch Cache-DiT on: true, or its parameters."
     )
 

@@ -153,7 +153,7 @@ def other_ranks(q: Quantities) -> int:
 
 def offline(q: Quantities) -> bool:
     """Whether the config says what to generate; a server's config does not."""
-    return q["prompt"] != ""
+    return bool(q["prompt"] != "")
 
 
 def card_branches(q: Quantities) -> int:
@@ -178,7 +178,9 @@ def takes_distilled_guidance(q: Quantities) -> bool:
 
 def guided(q: Quantities) -> bool:
     """Whether the guidance scale alone would switch classifier-free guidance on."""
-    return q["guidance_off_at"] is not None and q["cfg_scale"] is not None and q["cfg_scale"] > q["guidance_off_at"]
+    return bool(
+        q["guidance_off_at"] is not None and q["cfg_scale"] is not None and q["cfg_scale"] > q["guidance_off_at"]
+    )
 
 
 def task(q: Quantities) -> str:
@@ -198,7 +200,7 @@ def weights_gib(q: Quantities) -> float | None:
         return None
     size = {"float32": 4}.get(q["dtype"] or q.card.dtype, 2)
     on_gpu = transformer * (1 if q["quantization"] else size) / q["tensor_parallel_size"] + (encoder or 0) * size
-    return round(on_gpu * 1e6 / 2**30, 1)
+    return float(round(on_gpu * 1e6 / 2**30, 1))
 
 
 def some_adapter_is_off(q: Quantities) -> bool:

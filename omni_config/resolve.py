@@ -27,8 +27,10 @@ class Resolution:
     @property
     def plan(self) -> Plan | None:
         """The Plan; None where a finding is an error."""
-        if any(finding.severity == "error" for finding in self.findings):
-            return None
+        return None if any(finding.severity == "error" for finding in self.findings) else self.accepted_plan()
+
+    def accepted_plan(self) -> Plan:
+        """The Plan whatever the findings are; for a config whose author has accepted them one by one."""
         return _plan(self.settings, self.card, self.engine)
 
     @property
@@ -37,9 +39,9 @@ class Resolution:
         return document_of(self.settings)
 
 
-def resolve(document: Document, card: ModelCard, engine: EngineCard) -> Resolution:
-    """Apply all rules to a document, for a model and an engine."""
-    return resolve_settings(settings_of(document), card, engine, catalog().rules)
+def resolve(document: Document, card: ModelCard, engine: EngineCard, policies: tuple[Rule, ...] = ()) -> Resolution:
+    """Apply all rules, and an organisation's own, to a document, for a model and an engine."""
+    return resolve_settings(settings_of(document), card, engine, (*catalog().rules, *policies))
 
 
 def resolve_settings(settings: Settings, card: ModelCard, engine: EngineCard, rules: Iterable[Rule]) -> Resolution:

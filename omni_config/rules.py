@@ -6,10 +6,11 @@ The rules themselves are data: ``catalog/rules.yaml``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
 from math import prod
+from string import Formatter
 from typing import Any, ClassVar, Literal
 
 from omni_config.cards import Feature
@@ -19,11 +20,26 @@ from omni_config.quantities import DIMS, Quantities
 
 Settings = dict[str, Any]
 
+# Attributes of rules that hold names, and what they are names of.
+_NAMED = {
+    "total": "fields",
+    "factors": "fields",
+    "field": "fields",
+    "fields": "fields",
+    "bound": "quantities",
+    "dimensions": "quantities",
+    "features": "features",
+    "winner": "features",
+    "loser": "features",
+}
+_ONLY_IN_FINDINGS = {"feature", "effect", "condition", "undivided"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule(ABC):
     """What every rule states. ``when`` limits it to some configs and ``engines`` to some engines (empty: all).
 
+    ``safe``: mending it leaves what runs as it is, so it may be done unasked.
     ``message`` and ``fix`` are format strings over quantities; ``bad`` and ``good`` are example documents, which tests
     run.
     """
@@ -39,6 +55,7 @@ class Rule(ABC):
     severity: Severity = "error"
     when: str = "True"
     engines: tuple[str, ...] = ()
+    safe: bool = False
 
     adjusts: ClassVar[bool] = False
 
@@ -67,6 +84,26 @@ class Rule(ABC):
     @abstractmethod
     def mend(self, q: Quantities) -> list[Settings]:
         """Changes of settings, smallest first, each of which would satisfy this rule."""
+
+    def expressions(self) -> list[str]:
+        """Every expression in the rule."""
+        repairs = getattr(self, "repairs", ())
+        stated = [v[1:] for repair in repairs for v in repair.values() if isinstance(v, str) and v.startswith("=")]
+        return [self.when, *([needs] if (needs := getattr(self, "needs", None)) else []), *stated]
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Every name that the rule speaks of, each with what it must be one of: fields, features or quantities."""
+        for entry in fields(self):
+            if entry.name in _NAMED:
+                value = getattr(self, entry.name)
+                yield from ((name, _NAMED[entry.name]) for name in ([value] if isinstance(value, str) else value))
+        for text in self.expressions():
+            yield from ((name, "quantities") for name in parse(text).names)
+        for text in (self.message, self.fix):
+            words = (name for _, name, _, _ in Formatter().parse(text) if name)
+            yield from ((name, "quantities") for name in words if name not in _ONLY_IN_FINDINGS)
+        for changes in (*getattr(self, "repairs", ()), getattr(self, "sets", {})):
+            yield from ((name, "fields") for name in changes)
 
     def finding(
         self, q: Mapping[str, Any], fields: tuple[str, ...], changes: Settings | None = None, **extra: Any
@@ -161,6 +198,7 @@ class Overrides(Rule):
     winner: str
     loser: str
     severity: Severity = "warning"
+    safe: bool = True
 
     adjusts: ClassVar[bool] = True
 
@@ -184,6 +222,7 @@ class AtMost(Rule):
     field: str
     bound: str
     severity: Severity = "warning"
+    safe: bool = True
 
     adjusts: ClassVar[bool] = True
 
@@ -206,6 +245,7 @@ class Implies(Rule):
     fields: tuple[str, ...]
     sets: Settings
     severity: Severity = "warning"
+    safe: bool = True
 
     adjusts: ClassVar[bool] = True
 

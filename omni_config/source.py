@@ -49,13 +49,21 @@ class Source:
 
 @dataclass(slots=True)
 class Node:
-    """A value and where it stands. ``children`` of a mapping are by key, of a sequence by index."""
+    """A value and where it stands. ``children`` of a mapping are by key, of a sequence by index.
+
+    ``start`` and ``end`` are offsets in the text; a collection in block style ends where its last value does.
+    """
 
     value: Any
     span: Span
     key_span: Span | None = None
     children: dict[Any, Node] = field(default_factory=dict)
     plain: str | None = None  # the text of an unquoted scalar, as written
+    start: int = 0
+    end: int = 0
+    key_start: int = 0
+    flow: bool = False
+    alias: bool = False
 
     def find(self, path: tuple[str | int, ...]) -> Node | None:
         """The node at ``path``, or None where the file does not say it."""
@@ -132,21 +140,28 @@ def _documents(source: Source) -> Iterator[Node]:
                 span = _span(source, event)
                 if event.anchor not in anchors:
                     raise Unreadable(_unreadable("OMNI901", f"alias *{event.anchor} has no anchor", span))
-                node = replace(anchors[event.anchor], span=span)
+                node = replace(anchors[event.anchor], span=span, alias=True)
+                node.start, node.end = event.start_mark.index, event.end_mark.index
                 count += _size(node, MAX_NODES - count)
             elif kind in (yaml.MappingStartEvent, yaml.SequenceStartEvent):
                 mapping = kind is yaml.MappingStartEvent
                 default = "tag:yaml.org,2002:" + ("map" if mapping else "seq")
                 if event.tag not in (None, "!", default):
                     raise Unreadable(_foreign_tag(event, source))
-                node = Node({} if mapping else [], _span(source, event))
+                node = Node({} if mapping else [], _span(source, event), flow=bool(event.flow_style))
+                node.start = node.end = event.start_mark.index
                 if len(stack) >= MAX_DEPTH:
                     raise Unreadable(_unreadable("OMNI902", f"nested more than {MAX_DEPTH} deep", node.span))
                 stack.append(_Open(node, mapping, event.anchor))
                 continue
             elif kind in (yaml.MappingEndEvent, yaml.SequenceEndEvent):
                 opened = stack.pop()
-                node, event = opened.node, opened
+                node = opened.node
+                if node.flow:
+                    node.end = event.end_mark.index
+                else:
+                    node.end = max((child.end for child in node.children.values()), default=node.start)
+                event = opened
             elif kind is yaml.DocumentStartEvent:
                 anchors.clear()
                 continue
@@ -197,7 +212,7 @@ class _Open:
                         "OMNI903", message, key.span, "keep one of the two", (earlier.key_span or earlier.span,)
                     )
                 )
-            target.children[key.value] = replace(node, key_span=key.span)
+            target.children[key.value] = replace(node, key_span=key.span, key_start=key.start)
             target.value[key.value] = node.value
 
     def _merge(self, node: Node) -> None:
@@ -218,8 +233,13 @@ def _scalar(loader: Any, event: yaml.ScalarEvent, source: Source) -> Node:
         tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit)
     span = _span(source, event)
     plain = event.value if event.style is None or event.style == "" else None
+    start_mark: Any = event.start_mark
+    end_mark: Any = event.end_mark
+    start, end = start_mark.index, end_mark.index
+    if event.style in ("|", ">"):  # a block scalar ends where the next token starts
+        end = start + len(source.text[start:end].rstrip())
     if tag in (_STR, _MERGE, "tag:yaml.org,2002:value", "tag:yaml.org,2002:timestamp"):
-        return Node(event.value, span, plain=plain)
+        return Node(event.value, span, plain=plain, start=start, end=end)
     if tag not in _SCALARS:
         raise Unreadable(_foreign_tag(event, source))
     try:
@@ -227,7 +247,7 @@ def _scalar(loader: Any, event: yaml.ScalarEvent, source: Source) -> Node:
     except ValueError:
         short = event.value[:20] + ("..." if len(event.value) > 20 else "")
         raise Unreadable(_unreadable("OMNI901", f"{short} is not a number that YAML can read", span)) from None
-    return Node(value, span, plain=plain)
+    return Node(value, span, plain=plain, start=start, end=end)
 
 
 def _size(node: Node, limit: int) -> int:

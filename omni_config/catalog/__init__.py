@@ -29,10 +29,7 @@ class Catalog:
         self._models: dict[str, ModelCard] = {}
         self._engines: dict[str, EngineCard] = {}
         self.features: dict[str, Feature] = {name: _build(Feature, item) for name, item in data["features"].items()}
-        self.rules: tuple[Rule, ...] = tuple(
-            _build(KINDS[item["kind"]], {key: value for key, value in item.items() if key != "kind"})
-            for item in data["rules"]
-        )
+        self.rules: tuple[Rule, ...] = tuple(_rule(item) for item in data["rules"])
         self.by_code = {rule.code: rule for rule in self.rules}
 
     @property
@@ -105,7 +102,10 @@ def read(files: list[Path]) -> dict[str, Any]:
             data["rules"] += content
         else:
             raise ValueError(f"{path.name}: the catalog has no place for it")
-    _validate(data)
+    _validate([(Feature, item) for item in data["features"].values()])
+    _validate([(ModelCard, item) for item in data["models"].values()])
+    _validate([(EngineCard, item) for item in data["engines"].values()])
+    rules_of(data["rules"])
     return data
 
 
@@ -128,24 +128,46 @@ def _add(target: dict[str, Any], items: dict[str, Any], path: Path) -> None:
         target[name] = item
 
 
-def _validate(data: dict[str, Any]) -> None:
-    from pydantic import TypeAdapter
+def rules_of(items: list[dict[str, Any]]) -> tuple[Rule, ...]:
+    """Rules from their YAML form, validated.
+
+    Raises:
+        ValueError: a kind or key is unknown, a key is missing or of the wrong type, or a code is there twice.
+    """
+    for item in items:
+        if item.get("kind") not in KINDS:
+            raise ValueError(f"{item.get('code')}: kind must be one of {', '.join(KINDS)}")
+    _validate([(KINDS[item["kind"]], _without_kind(item)) for item in items])
+    codes = [item["code"] for item in items]
+    if len(set(codes)) < len(codes):
+        raise ValueError("a code is there twice")
+    return tuple(_rule(item) for item in items)
+
+
+def _validate(items: list[tuple[type[Any], dict[str, Any]]]) -> None:
+    from pydantic import TypeAdapter, ValidationError
 
     adapters: dict[type[Any], TypeAdapter[Any]] = {}
-    items: list[tuple[type[Any], Any]] = [(Feature, item) for item in data["features"].values()]
-    items += [(ModelCard, item) for item in data["models"].values()]
-    items += [(EngineCard, item) for item in data["engines"].values()]
-    items += [(KINDS[item["kind"]], {k: v for k, v in item.items() if k != "kind"}) for item in data["rules"]]
     for kind, item in items:
+        name = item.get("code") or item.get("id") or item.get("name")
         unknown = set(item) - {entry.name for entry in fields(kind)}
         if unknown:
-            raise ValueError(f"{kind.__name__} {item.get('code') or item.get('id')}: unknown key {unknown.pop()}")
+            raise ValueError(f"{name}: unknown key {sorted(unknown)[0]}")
         if kind not in adapters:
             adapters[kind] = TypeAdapter(kind)
-        adapters[kind].validate_json(json.dumps(item), strict=True)
-    codes = [item["code"] for item in data["rules"]]
-    if len(set(codes)) < len(codes):
-        raise ValueError("rules.yaml: a code is there twice")
+        try:
+            adapters[kind].validate_json(json.dumps(item), strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ValueError(f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+
+
+def _rule(item: dict[str, Any]) -> Rule:
+    return _build(KINDS[item["kind"]], _without_kind(item))
+
+
+def _without_kind(item: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in item.items() if key != "kind"}
 
 
 def _write(path: Path, text: str) -> None:

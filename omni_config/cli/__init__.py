@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from omni_config.cli import check, launch, plan
+from omni_config.cli import check, explain, fix, launch, plan
 
 app = typer.Typer(
     name="omni",
@@ -19,8 +19,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("check")(check.check)
+app.command("fix")(fix.fix)
+app.command("explain")(explain.explain)
+app.command("rules")(explain.rules)
 app.command("plan")(plan.plan)
 app.command("launch")(launch.launch)
+app.command("schema")(explain.schema)
+app.command("docs")(explain.docs)
 
 
 @app.callback(invoke_without_command=True)

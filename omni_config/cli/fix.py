@@ -1,0 +1,72 @@
+"""``omni fix``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omni_config.cli.check import load_rules
+from omni_config.discover import STDIN, discover
+
+
+def fix(
+    files: Annotated[list[str], typer.Argument(help="Files, folders, globs, or - for standard input.")],
+    unsafe: Annotated[bool, typer.Option("--unsafe", help="Also take the nearest configuration that works.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show the repairs; write nothing.")] = False,
+    rules: Annotated[list[str], typer.Option("--rules", help="A policy file with rules of your own.")] = [],  # noqa: B006
+) -> None:
+    """Repair configs in place; comments, order and quoting of all else survive.
+
+    Safe repairs leave what runs as it is: they write down what would be lowered, switched off or ignored anyway.
+    Exit code: 0 no errors are left, 1 some are, 2 a file cannot be used.
+    """
+    policies = load_rules(rules)
+    code = 0
+    for name, named in discover(files):
+        code = max(code, _fix(name, named, unsafe, diff, policies))
+    raise typer.Exit(code)
+
+
+def _fix(name: str, named: bool, unsafe: bool, diff: bool, policies) -> int:  # type: ignore[no-untyped-def]
+    from omni_config.check import check, check_bytes
+    from omni_config.cli.check import is_config
+    from omni_config.fix import fix as fix_text
+
+    checked = check_bytes(name, sys.stdin.buffer.read(), policies) if name == STDIN else check(name, policies)
+    source = checked[0].source
+    if not named and not any(is_config(document) for document in checked):
+        return 0
+    if not source.text:
+        typer.echo(f"{checked[0].findings[0].span}: {checked[0].findings[0].message}", err=True)
+        return 2
+    fixed = fix_text(name, source.text, unsafe=unsafe, policies=policies)
+    if diff:
+        typer.echo(fixed.diff(name), nl=False)
+    elif name == STDIN:
+        typer.echo(fixed.after, nl=False)
+    elif fixed.after != fixed.before:
+        _write(Path(name), fixed.after)
+        typer.echo(f"{name}: repaired {', '.join(dict.fromkeys(finding.code for finding in fixed.applied))}", err=True)
+    for reason in fixed.failed:
+        typer.echo(f"{name}: {reason}", err=True)
+    left = check_bytes(name, fixed.after.encode(), policies)
+    return max(document.exit_code for document in left)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write whole or not at all, keeping a byte order mark, and the file that a link points to."""
+    path = path.resolve()
+    mark = b"\xef\xbb\xbf" if path.read_bytes().startswith(b"\xef\xbb\xbf") else b""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(mark + text.encode())
+        partial.chmod(path.stat().st_mode & 0o777)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        typer.echo(f"omni: {path}: {error.strerror}", err=True)
+        raise typer.Exit(2) from None

@@ -1,0 +1,40 @@
+"""Which files a command line means: files, folders, globs, and ``-`` for standard input."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+SUFFIXES = (".yaml", ".yml")
+STDIN = "-"
+
+
+def discover(names: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """Each file once, with whether it was named itself (rather than found in a folder or by a glob).
+
+    Folders are read recursively without following links to folders, and without hidden ones; a name that is not there
+    is passed on, so that reading it says so.
+    """
+    seen: set[str] = set()
+    for name in names:
+        for path, named in _expand(name):
+            if path not in seen:
+                seen.add(path)
+                yield path, named
+
+
+def _expand(name: str) -> Iterator[tuple[str, bool]]:
+    path = Path(name)
+    if name == STDIN or path.is_file():
+        yield name, True
+    elif path.is_dir() and path.suffix not in SUFFIXES:
+        for folder, folders, files in os.walk(path):
+            folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
+            yield from ((str(Path(folder, file)), False) for file in sorted(files) if file.endswith(SUFFIXES))
+    elif glob.has_magic(name) and not path.exists():
+        found = [file for file in sorted(glob.glob(name, recursive=True)) if Path(file).is_file()]
+        yield from ((file, False) for file in found) if found else [(name, True)]
+    else:
+        yield name, True
