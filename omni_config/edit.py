@@ -32,12 +32,19 @@ def apply(source: Source, index: int, changes: Mapping[str, Any]) -> str:
     """
     text = source.text
     for name, value in changes.items():
-        node = parse(Source(source.name, text))[index]
+        node = _document(source.name, text, index)
         edit = _edit(text, node, FIELDS[name], _absent(name, value), value)
         if edit is not None:
             text = text[: edit.start] + edit.text + text[edit.end :]
     _verify(source, text, index, changes)
     return text
+
+
+def _document(name: str, text: str, index: int) -> Node:
+    try:
+        return parse(Source(name, text))[index]
+    except (Unreadable, IndexError):
+        raise CannotEdit(f"{name}: an anchor or alias is in the way; edit it by hand") from None
 
 
 def rename_key(source: Source, node: Node, path: tuple[str, ...], name: str) -> str:

@@ -14,14 +14,14 @@ from typing import Any
 
 from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog import catalog
+from omni_config.document import FIELDS
 from omni_config.findings import Finding
 from omni_config.quantities import Quantities
 from omni_config.resolve import resolve_settings
-from omni_config.rules import Rule, Settings
+from omni_config.rules import Product, Rule, Settings
 
 DEGREES = ("cfg_parallel_size", "ring_degree", "ulysses_degree", "tensor_parallel_size")
-MOST_CHANGES = 4
-MOST_STATES = 3000
+MOST_STATES = 1000
 
 
 def errors(settings: Settings, card: ModelCard, engine: EngineCard, rules: Iterable[Rule]) -> tuple[Finding, ...]:
@@ -40,35 +40,52 @@ def nearest(
 ) -> list[Settings]:
     """The smallest changes that leave no error: fewest settings first, then the smallest steps; at most ``most``.
 
-    ``fixed`` settings are not changed. Empty where nothing within ``MOST_CHANGES`` changes works.
+    ``fixed`` settings are not changed. Empty where
+    nothing works, or nothing among the first ``MOST_STATES`` candidates.
     """
-    deciding = [rule for rule in rules or catalog().rules if rule.severity == "error" or rule.adjusts]
-    by_code = {rule.code: rule for rule in deciding}
+    known = tuple(catalog().rules if rules is None else rules)
+    adjusting = [rule for rule in known if rule.adjusts]
+    refusing = {rule.code: rule for rule in known if rule.severity == "error" and not rule.adjusts}
+
+    def broken_by(candidate: Settings, some: Iterable[Rule]) -> tuple[Finding, ...]:
+        return errors(candidate, card, engine, (*adjusting, *some))
+
+    def steps(candidate: Settings, finding: Finding, barred: set[str]) -> list[Settings]:
+        """Changes that satisfy the rule of a finding (of a product, where two factors may have to change, all)."""
+        rule = refusing[finding.code]
+        q = Quantities(_with_defaults(candidate, card), card, engine, catalog().features)
+        tried = [
+            changed
+            for step in _candidates(rule, q)
+            if (changed := {name: value for name, value in step.items() if candidate[name] != value})
+            and not changed.keys() & barred
+        ]
+        if isinstance(rule, Product):
+            return tried
+        return [changed for changed in tried if not broken_by(candidate | changed, [rule])]
+
     found: list[Settings] = []
     heap: list[tuple[int, float, int, Settings]] = [(0, 0.0, 0, {})]
     seen, pushed = {""}, 0
     for _ in range(MOST_STATES):
-        if not heap:
+        if not heap or (found and heap[0][0] > len(found[0]) + 1):
             break
-        count, _, _, changes = heapq.heappop(heap)
-        if found and count > len(found[0]) + 1:
-            break
+        _, _, _, changes = heapq.heappop(heap)
         if any(done.items() <= changes.items() for done in found):
             continue
         candidate = settings | changes
-        broken = errors(candidate, card, engine, deciding)
+        broken = {finding.code: finding for finding in broken_by(candidate, refusing.values())}
         if not broken:
             found.append(changes)
             if len(found) == most:
                 break
             continue
-        q = Quantities(_with_defaults(candidate, card), card, engine, catalog().features)
-        for step in _steps(broken[0], by_code[broken[0].code], q):
-            if step.keys() & fixed or step.keys() & changes.keys():
-                continue
-            grown = changes | {name: value for name, value in step.items() if candidate[name] != value}
+        barred = {*fixed, *changes}
+        # Every rule must be satisfied in the end, so it is enough to branch on the one that leaves the least choice.
+        for step in min((steps(candidate, finding, barred) for finding in broken.values()), key=len):
+            grown = changes | step
             key = repr(sorted(grown.items()))
-            if len(grown) <= MOST_CHANGES and key not in seen:
+            if key not in seen:
                 seen.add(key)
                 pushed += 1
                 heapq.heappush(heap, (len(grown), _distance(settings, grown), pushed, grown))
@@ -131,18 +148,31 @@ def _with_defaults(settings: Settings, card: ModelCard) -> Settings:
     return settings | {name: value for name, value in card.defaults.items() if settings[name] is None}
 
 
-def _steps(finding: Finding, rule: Rule, q: Quantities) -> Iterator[Settings]:
-    """Ways to change what a finding is about: the rule's own mends, and other values of each of its settings."""
+class _Reads(Quantities):
+    """Quantities that remember which settings were asked for, directly or through derived ones."""
+
+    def __init__(self, q: Quantities) -> None:
+        super().__init__({name: dict.__getitem__(q, name) for name in FIELDS}, q.card, q.engine_card, q.features)
+        self.names: dict[str, None] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name in FIELDS:
+            self.names[name] = None
+        return super().__getitem__(name)
+
+
+def _candidates(rule: Rule, q: Quantities) -> Iterator[Settings]:
+    """Ways to satisfy a rule: its own mends, and other values of every setting that it reads."""
     yield from rule.mend(q)
-    for name in finding.fields:
+    reads = _Reads(q)
+    rule.check(reads)
+    for name in reads.names:
         value = q[name]
         if isinstance(value, bool):
             yield {name: not value}
         elif name in DEGREES or name == "vae_patch_parallel_size":
-            for size in {*_divisors(min(q["gpu_count"], 1024)), 1, 2, 4, 8} - {value}:
+            for size in sorted({*_divisors(min(q["gpu_count"], 1024)), 1, 2, 4, 8} - {value}):
                 yield {name: size}
-        elif name == "gpus" and value is not None:
-            yield {name: q["world_size"]}
 
 
 def _distance(settings: Settings, changes: Settings) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from string import Formatter
 
 import pytest
 
@@ -17,7 +16,6 @@ from omni_config.rules import Reading, Rule
 
 RULES = catalog().rules
 NAMES = {*FIELDS, *DERIVED, *DIMS, *catalog().features}
-EXTRA = {"feature", "undivided"}  # names that only a finding knows
 
 
 def found(text: str) -> set[str]:
@@ -49,13 +47,8 @@ def test_a_mend_satisfies_the_rule_that_it_mends(rule: Rule) -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 def test_every_name_in_a_rule_is_a_quantity(rule: Rule) -> None:
-    texts = [rule.when, getattr(rule, "needs", "True")]
-    names = {name for text in texts for name in parse(text).names}
-    names |= {name for text in (rule.message, rule.fix) for _, name, _, _ in Formatter().parse(text) if name}
-    for key in ("total", "factors", "field", "bound", "dimensions", "fields", "features", "winner", "loser"):
-        value = getattr(rule, key, ())
-        names |= {value} if isinstance(value, str) else set(value)
-    assert names - NAMES - EXTRA == set()
+    among = {"fields": set(FIELDS), "features": set(catalog().features), "quantities": NAMES}
+    assert [name for name, kind in rule.names() if name not in among[kind]] == []
     assert re.fullmatch(r"OMNI[1-9]\d\d", rule.code)
     assert rule.explain()
     assert rule.why.endswith(".")
