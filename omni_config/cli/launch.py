@@ -120,7 +120,7 @@ def _show(plan: Plan, report: Report) -> None:
     rows = {
         "seconds a step": f"{report.step_seconds:.3f}",
         "steps": f"{report.steps_computed} computed, {report.steps_cached} cached",
-        "seconds": f"{report.seconds:.1f}, of which loading {report.load_seconds:.1f}, decoding {report.decode_seconds:.1f}",
+        "seconds": f"{report.seconds:.1f} (loading {report.load_seconds:.1f}, decoding {report.decode_seconds:.1f})",
         "peak memory": ", ".join(f"rank {rank}: {size:.0f} MiB" for rank, size in enumerate(report.peak_memory)),
         "picture": "\n".join(report.pictures),
         "report": str(Path(plan.output, "report.json")),
