@@ -1,0 +1,69 @@
+"""Puts the features of a Plan onto a pipeline, in the one order that works."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from omni_config.plan import Plan
+from runtime.errors import CannotRunError
+from runtime.features import cache_dit, sequence_parallel, vae
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+class Feature(Protocol):
+    """The surface of every module in ``runtime.features``."""
+
+    __name__: str
+
+    def wanted(self, plan: Plan) -> bool:
+        """Whether the Plan switches it on."""
+
+    def apply(self, pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+        """Switch it on; raises CannotRunError where this pipeline does not allow it."""
+
+    def measure(self, pipe: Any) -> dict[str, Any]:
+        """What shows, after a call of the pipeline, that it was on; JSON-ready."""
+
+    def undo(self, pipe: Any) -> None:
+        """Switch it off again; the pipeline computes what it did before ``apply``."""
+
+
+# The cache wraps the blocks, and the parallel hooks must lie inside of it, so that a skipped block is skipped with its
+# communication. The VAE is independent of them.
+_MODULES: tuple[ModuleType, ...] = (cache_dit, sequence_parallel, vae)
+ORDER = cast("tuple[Feature, ...]", _MODULES)
+
+
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> tuple[Feature, ...]:
+    """Switch on what the Plan asks for; the features that are on now, in the order in which they were applied.
+
+    Raises:
+        CannotRunError: the Plan asks for what no feature carries out, or a feature cannot run on this pipeline.
+    """
+    refuse(plan)
+    features = tuple(feature for feature in ORDER if feature.wanted(plan))
+    for feature in features:
+        feature.apply(pipe, plan, mesh)
+    return features
+
+
+def refuse(plan: Plan) -> None:
+    """Refuse a Plan with a setting that would otherwise be ignored.
+
+    Raises:
+        CannotRunError: naming every such setting.
+    """
+    settings = {
+        "cfg_parallel_size": plan.mesh.cfg > 1,
+        "ring_degree": plan.mesh.ring > 1,
+        "tensor_parallel_size": plan.mesh.tensor > 1,
+        "tea_cache": plan.cache.backend == "tea_cache",
+        "offload": plan.offload != "none",
+        "vae_patch_parallel_size": plan.vae.patch_parallel_size > 1,
+        "image": plan.sampling.image is not None,
+    }
+    if refused := [name for name, on in settings.items() if on]:
+        raise CannotRunError(f"the built-in runtime cannot carry out {', '.join(refused)}; take it out of the config")

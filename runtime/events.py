@@ -1,0 +1,100 @@
+"""What the ranks tell the launcher: one file of JSON lines a rank, in the folder of the run.
+
+Files rather than sockets, because what a killed rank said last must still be there when it is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Phase = Literal["starting", "loading", "denoising", "decoding", "saving", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a rank is: ``step`` of ``steps`` is 0 of 0 outside denoising."""
+
+    phase: Phase
+    step: int = 0
+    steps: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.phase}, step {self.step} of {self.steps}" if self.steps else self.phase
+
+
+class Writer:
+    """Appends the events of one rank; without a folder it says nothing."""
+
+    def __init__(self, folder: Path | None, rank: int) -> None:
+        self._file = None if folder is None else path(folder, rank).open("a", encoding="utf-8")
+        self._write(pid=os.getpid(), progress=["starting", 0, 0])
+
+    def progress(self, phase: Phase, step: int = 0, steps: int = 0) -> None:
+        """This rank entered a phase, or finished a step of it."""
+        self._write(progress=[phase, step, steps])
+
+    def error(self, cause: str, *, echo: bool) -> None:
+        """This rank failed; an ``echo`` is the failure of another rank, seen from here."""
+        self._write(error=cause, echo=echo)
+
+    def done(self, result: dict[str, Any]) -> None:
+        """This rank has finished, with its part of the report."""
+        self._write(progress=["done", 0, 0], result=result)
+
+    def _write(self, **event: Any) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps({"time": time.time(), **event}) + "\n")
+            self._file.flush()
+
+
+class Rank:
+    """The launcher's view of one rank, from its events so far."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self.rank = rank
+        self.pid: int | None = None
+        self.progress = Progress("starting")
+        self.heard = time.monotonic()  # when it last said something
+        self.error: str | None = None
+        self.error_time = 0.0
+        self.echo = False
+        self.result: dict[str, Any] | None = None
+        self._path = path(folder, rank)
+        self._offset = 0
+
+    def read(self) -> list[Progress]:
+        """Take in what is new in the file; the progress among it."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            text = file.read()
+        text = text[: text.rfind(b"\n") + 1]  # a line that is not complete yet is left for the next time
+        self._offset += len(text)
+        return [progress for line in text.splitlines() if (progress := self._take(json.loads(line)))]
+
+    def _take(self, event: dict[str, Any]) -> Progress | None:
+        self.heard = time.monotonic()
+        self.pid = event.get("pid", self.pid)
+        self.result = event.get("result", self.result)
+        if "error" in event:
+            self.error, self.error_time, self.echo = event["error"], event["time"], event["echo"]
+        if "progress" not in event:
+            return None
+        self.progress = Progress(*event["progress"])
+        return self.progress
+
+
+def path(folder: Path, rank: int) -> Path:
+    """The file of events of a rank."""
+    return folder / f"rank{rank}.jsonl"
+
+
+def stacks_path(folder: Path, rank: int) -> Path:
+    """The file into which a rank writes its Python stacks when it gets SIGUSR1."""
+    return folder / f"rank{rank}.stacks"

@@ -1,0 +1,1 @@
+"""One module a feature, each with the same four functions; ``runtime.apply.Feature`` describes them."""

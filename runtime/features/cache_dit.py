@@ -1,0 +1,64 @@
+"""Cache-DiT: DBCache reuses the middle blocks' residual while the first blocks' changes little (cache-dit).
+
+With a SCM mask, which steps may be reused is decided beforehand; with TaylorSeer, the residual is extrapolated.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from omni_config.plan import Plan
+from runtime.errors import CannotRunError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+def wanted(plan: Plan) -> bool:
+    """Whether the Plan caches with Cache-DiT."""
+    return plan.cache.backend == "cache_dit"
+
+
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+    """Wrap the transformer's blocks. Ranks average the difference that decides, so they decide alike.
+
+    Raises:
+        CannotRunError: a parameter that cache-dit does not take, or no SCM mask for this number of steps.
+    """
+    import cache_dit
+
+    parameters = dict(plan.cache.parameters)
+    steps = plan.sampling.num_inference_steps
+    taylorseer = parameters.pop("enable_taylorseer")
+    order = parameters.pop("taylorseer_order")
+    mask_policy = parameters.pop("scm_steps_mask_policy")
+    steps_policy = parameters.pop("scm_steps_policy")
+    try:
+        config = cache_dit.DBCacheConfig(
+            **parameters,
+            num_inference_steps=steps,
+            steps_computation_mask=mask_policy and cache_dit.steps_mask(mask_policy=mask_policy, total_steps=steps),
+            steps_computation_policy=steps_policy,
+        )
+    except (AssertionError, TypeError) as error:
+        raise CannotRunError(f"Cache-DiT cannot run with these parameters: {error}") from error
+    cache_dit.enable_cache(
+        pipe,
+        cache_config=config,
+        calibrator_config=cache_dit.TaylorSeerCalibratorConfig(taylorseer_order=order) if taylorseer else None,
+    )
+
+
+def measure(pipe: Any) -> dict[str, Any]:
+    """The steps that were reused, counted from 0."""
+    import cache_dit
+
+    stats = cache_dit.summary(pipe, logging=False)[0]
+    return {"cached_steps": list(stats.cached_steps)}
+
+
+def undo(pipe: Any) -> None:
+    """Unwrap the blocks."""
+    import cache_dit
+
+    cache_dit.disable_cache(pipe)

@@ -1,0 +1,85 @@
+"""Ulysses sequence parallelism: ranks share the tokens, and swap them for heads in each attention (cache-dit)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from omni_config.plan import Plan
+from runtime import compat
+from runtime.errors import CannotRunError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+def wanted(plan: Plan) -> bool:
+    """Whether the Plan splits the sequence."""
+    return plan.mesh.ulysses > 1
+
+
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+    """Hook the transformer: its blocks see a share of the tokens, its last layer gathers them.
+
+    cache-dit would build a mesh over the whole world; ours has more axes, so its planner and its hooks are called
+    one by one, with a part of our mesh.
+
+    Raises:
+        CannotRunError: cache-dit knows no plan for this transformer.
+    """
+    from cache_dit.distributed.config import ParallelismConfig
+    from cache_dit.distributed.core import _ContextParallelConfig, _enable_context_parallelism
+    from cache_dit.distributed.transformers.dispatch import _ensure_cp_planners_activated
+    from cache_dit.distributed.transformers.register import ContextParallelismPlannerRegister
+
+    assert mesh is not None
+    transformer = pipe.transformer
+    _ensure_cp_planners_activated()
+    try:
+        planner = ContextParallelismPlannerRegister.get_planner(transformer)()
+    except ValueError as error:
+        raise CannotRunError(f"cache-dit cannot split the sequence of {type(transformer).__name__}") from error
+    degrees = ParallelismConfig(ulysses_size=plan.mesh.ulysses, ring_size=plan.mesh.ring)
+    hooks = planner.apply(transformer=transformer, parallelism_config=degrees)
+    transformer._cp_plan = hooks = compat.split_single_layers(transformer, hooks)
+    part = mesh["ring", "ulysses"]
+    config = _ContextParallelConfig(ulysses_degree=plan.mesh.ulysses, ring_degree=plan.mesh.ring)
+    config.setup(part._flatten().get_local_rank(), part.size(), transformer.device, part)
+    _enable_context_parallelism(transformer, config=config, cp_plan=hooks)
+    transformer.set_attention_backend("native")
+    transformer._omni_tokens = _count_tokens(transformer)
+
+
+def measure(pipe: Any) -> dict[str, Any]:
+    """The most tokens of one picture that an attention of this rank was given."""
+    tokens, _ = pipe.transformer._omni_tokens
+    return {"tokens_per_rank": max(tokens, default=0)}
+
+
+def undo(pipe: Any) -> None:
+    """Take the hooks off; every rank computes all tokens again."""
+    from cache_dit.distributed.core._context_parallel import _remove_context_parallel
+
+    transformer = pipe.transformer
+    _, handles = transformer._omni_tokens
+    for handle in handles:
+        handle.remove()
+    _remove_context_parallel(transformer, transformer._cp_plan)
+    for module in (transformer, *transformer.modules()):
+        for holder in (module, getattr(module, "processor", None)):
+            if holder is not None and getattr(holder, "_cp_config", None) is not None:
+                holder._cp_config = holder._parallel_config = None
+
+
+def _count_tokens(transformer: nn.Module) -> tuple[set[int], list[Any]]:
+    """Collect how many tokens the attentions get; the set that fills up, and the handles of the hooks."""
+    from diffusers.models.attention import AttentionModuleMixin
+    from diffusers.models.attention_processor import Attention
+
+    tokens: set[int] = set()
+
+    def count(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tokens.add((args[0] if args else kwargs["hidden_states"]).shape[1])
+
+    attentions = [module for module in transformer.modules() if isinstance(module, (Attention, AttentionModuleMixin))]
+    return tokens, [module.register_forward_pre_hook(count, with_kwargs=True) for module in attentions]

@@ -1,0 +1,53 @@
+"""Loads the pipeline of a Plan: safetensors only, no remote code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omni_config.plan import Plan
+from runtime.errors import CannotRunError
+
+TINY = Path(__file__).parent / "tiny_model"
+
+
+def pipeline(plan: Plan) -> Any:
+    """The pipeline on this rank's device, in the Plan's precision, with its progress bars off.
+
+    Raises:
+        CannotRunError: no such folder, the hub cannot be reached, or the checkpoint is of another class.
+    """
+    import diffusers
+    import torch
+
+    from runtime import mesh
+
+    diffusers.utils.logging.disable_progress_bar()
+    source = TINY if plan.model.source == "tiny" else plan.model.source
+    wanted = plan.model.pipeline
+    if not hasattr(diffusers, wanted):
+        raise CannotRunError(f"diffusers {diffusers.__version__} has no {wanted}; install a version that has")
+    found = _class_name(str(source))
+    if found != wanted:
+        raise CannotRunError(f"{source} holds a {found}, and the model card of {plan.model.id} says {wanted}")
+    pipe = getattr(diffusers, wanted).from_pretrained(
+        str(source), dtype=getattr(torch, plan.model.dtype), use_safetensors=True
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(mesh.device())
+
+
+def _class_name(source: str) -> str:
+    """The class that ``model_index.json`` names, downloaded if it must be."""
+    from diffusers import DiffusionPipeline
+
+    looks_local = source.startswith(("/", ".", "~")) or source.count("/") != 1 or Path(source).is_dir()
+    if looks_local and not (Path(source) / "model_index.json").is_file():
+        raise CannotRunError(f"{source} is not a diffusers folder (no model_index.json); check `model`")
+    try:
+        return str(DiffusionPipeline.load_config(source)["_class_name"])
+    except OSError as error:
+        raise CannotRunError(
+            f"{source} is no local folder, and the hub could not give it (offline, misspelt, or gated); "
+            f"download it elsewhere and name its folder as `model`"
+        ) from error

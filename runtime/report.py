@@ -1,0 +1,114 @@
+"""The report of a run, and the only ways in which files enter the output folder: whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+FILE = "report.json"
+_PARTIAL = ".omni-partial-"  # prefix of files that are still being written
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did and took. Seconds are wall-clock; memory is MiB, a value a rank.
+
+    ``peak_memory`` is the resident set of the process on CPU, and the allocator's peak on a GPU. ``features`` holds
+    what each applied feature measured on rank 0.
+    """
+
+    plan: dict[str, Any]
+    pictures: tuple[str, ...]
+    seconds: float
+    load_seconds: float
+    step_seconds: float
+    decode_seconds: float
+    steps_computed: int
+    steps_cached: int
+    peak_memory: tuple[float, ...]
+    features: dict[str, dict[str, Any]]
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready values."""
+        return asdict(self)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``report.json`` into a folder, replacing an older one at once; its path.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        return write(Path(folder) / FILE, lambda path: path.write_text(text, encoding="utf-8"))
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Report:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ValueError: the text is not JSON, or not a report.
+        """
+        try:
+            values = json.loads(text)
+            return Report(
+                **values | {"pictures": tuple(values["pictures"]), "peak_memory": tuple(values["peak_memory"])}
+            )
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"this is not a report of this version: {error}") from error
+
+
+def write(path: Path, fill: Callable[[Path], Any]) -> Path:
+    """Let ``fill`` write a file beside ``path``, then rename it there, replacing what is there.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    partial = _partial(path)
+    try:
+        fill(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def write_new(path: Path, fill: Callable[[Path], Any]) -> Path:
+    """``write``, but never over an existing file: ``a.png`` becomes ``a-2.png``, ``a-3.png``, ...; the path taken.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    partial = _partial(path)
+    number, target = 1, path
+    try:
+        fill(partial)
+        while True:
+            try:
+                os.link(partial, target)  # unlike a rename, this fails where a file is, also one of a second launch
+                return target
+            except FileExistsError:
+                number += 1
+                target = path.with_stem(f"{path.stem}-{number}")
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partial(folder: str | Path, pids: set[int]) -> None:
+    """Remove what killed processes left half-written in a folder."""
+    with suppress(FileNotFoundError):
+        for path in Path(folder).iterdir():
+            found = re.match(re.escape(_PARTIAL) + r"(\d+)-", path.name)
+            if found and int(found[1]) in pids:
+                path.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")

@@ -1,0 +1,203 @@
+"""What torchrun starts on every rank: ``worker.py PLAN [--folder FOLDER] [--timeout SECONDS]``.
+
+It is run by its path, and finds its own packages from there, whatever the working directory holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+_ROOT = str(Path(__file__).resolve().parents[1])
+sys.path.insert(0, _ROOT)
+import omni_config.plan  # noqa: E402
+import runtime.events  # noqa: E402
+
+sys.path.remove(_ROOT)  # both packages are found now; what else lies beside them must not shadow anything
+
+if TYPE_CHECKING:
+    import torch
+
+    from omni_config.plan import Plan
+    from runtime.events import Writer
+
+#: Called with the pipeline and the rank when all features are on.
+Prepare = Callable[[Any, int], None]
+#: Called with the rank, the step (from 1) and the latents after it.
+OnStep = Callable[[int, int, "torch.Tensor"], None]
+
+
+def main(prepare: Prepare | None = None, on_step: OnStep | None = None) -> None:
+    """Run the Plan as this rank and end the process: status 0, or 1 with the cause among the events."""
+    parser = argparse.ArgumentParser(description="One rank of a run; torchrun starts it.")
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--folder", type=Path, help="Folder of the run, for events.")
+    parser.add_argument("--timeout", type=float, default=600.0, help="Seconds that a collective may take.")
+    arguments = parser.parse_args()
+    rank = int(os.environ.get("RANK", "0"))
+    if arguments.folder is not None:
+        _end_with_launcher(arguments.folder)
+        _show_stacks_on_signal(arguments.folder, rank)
+    events = runtime.events.Writer(arguments.folder, rank)
+    status = 1
+    try:
+        plan = omni_config.plan.Plan.from_json(arguments.plan.read_bytes())
+        events.done(generate(plan, rank, arguments.timeout, events, prepare, on_step))
+        status = 0
+    except BaseException as error:
+        import traceback
+
+        from runtime.compat import is_echo
+        from runtime.errors import CannotRunError
+
+        traceback.print_exc()
+        line = str(error).strip().split("\n")[0]
+        named = isinstance(error, CannotRunError)
+        events.error(line if named else f"{type(error).__name__}: {line}", echo=is_echo(error))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # without destructors: those of a process group wait for peers that may be gone
+
+
+def generate(
+    plan: Plan,
+    rank: int,
+    timeout: float,
+    events: Writer,
+    prepare: Prepare | None = None,
+    on_step: OnStep | None = None,
+) -> dict[str, Any]:
+    """Load, apply the features, call the pipeline once, and save what it made from rank 0; this rank's results.
+
+    Raises:
+        CannotRunError: the Plan asks for what the runtime, the checkpoint or this machine cannot do.
+    """
+    import time
+
+    import torch
+
+    from runtime import apply, load, mesh
+
+    events.progress("loading")
+    times = [time.perf_counter()]
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    device_mesh = mesh.build(plan, rank, timeout)
+    pipe = load.pipeline(plan)
+    features = apply.apply(pipe, plan, device_mesh)
+    if prepare is not None:
+        prepare(pipe, rank)
+    steps = plan.sampling.num_inference_steps
+    events.progress("denoising", 0, steps)
+    times.append(time.perf_counter())
+
+    def after_step(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter())
+        if on_step is not None:
+            on_step(rank, step + 1, tensors["latents"])
+        events.progress("denoising", step + 1, steps)
+        if step + 1 == steps:
+            events.progress("decoding")
+        return {}
+
+    with torch.inference_mode():
+        output = pipe(**_arguments(plan), callback_on_step_end=after_step)
+    end = time.perf_counter()
+    paths: list[str] = []
+    if rank == 0:
+        events.progress("saving")
+        paths = save(output, plan)
+    start, loaded, *steps_done = times
+    measured = {feature.__name__.rpartition(".")[2]: feature.measure(pipe) for feature in features}
+    cached = len(measured.get("cache_dit", {}).get("cached_steps", ()))
+    return {
+        "pictures": paths,
+        "load_seconds": loaded - start,
+        "step_seconds": (steps_done[-1] - steps_done[0]) / (steps - 1) if steps > 1 else steps_done[0] - loaded,
+        "decode_seconds": end - steps_done[-1],
+        "steps_computed": steps - cached,
+        "steps_cached": cached,
+        "peak_memory": _peak_memory(),
+        "features": measured,
+    }
+
+
+def save(output: Any, plan: Plan) -> list[str]:
+    """Write the pictures into the output folder, named by prompt and seed; their paths.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    import re
+    from io import BytesIO
+
+    from runtime.report import write_new
+
+    slug = re.sub(r"\W+", "-", plan.sampling.prompt.lower())[:48].strip("-") or "picture"
+    paths = []
+    for picture in output.images:
+        data = BytesIO()
+        picture.save(data, "PNG")
+        target = Path(plan.output) / f"{slug}-{plan.sampling.seed}.png"
+        paths.append(str(write_new(target, lambda path, data=data: path.write_bytes(data.getvalue()))))  # type: ignore[misc]
+    return paths
+
+
+def _arguments(plan: Plan) -> dict[str, Any]:
+    import torch
+
+    sampling = plan.sampling
+    arguments = {
+        "prompt": sampling.prompt,
+        "width": sampling.width,
+        "height": sampling.height,
+        "num_inference_steps": sampling.num_inference_steps,
+        "generator": torch.Generator("cpu").manual_seed(sampling.seed),  # the same noise on each rank and device
+        **sampling.guidance,
+    }
+    if sampling.negative_prompt is not None:
+        arguments["negative_prompt"] = sampling.negative_prompt
+    return arguments
+
+
+def _peak_memory() -> float:
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _end_with_launcher(run: Path) -> None:
+    """End this process when the launcher, which holds the other end of this pipe, is gone or lets go."""
+    pipe = os.open(run / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(pipe, True)
+
+    def wait() -> None:
+        os.read(pipe, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _show_stacks_on_signal(run: Path, rank: int) -> None:
+    import faulthandler
+    import signal
+
+    stacks = runtime.events.stacks_path(run, rank).open("w")  # stays open as long as the process
+    faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""One test a quirk: when it fails, the quirk is gone, and its entry in runtime/compat.py can go."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime import compat
+
+
+def test_torchrun_tells_how_a_worker_was_killed_only_in_its_output(tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text("import os, signal, time\nif os.environ['RANK'] == '1': os.kill(os.getpid(), 9)\ntime.sleep(60)")
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert compat.exit_codes(done.stdout + done.stderr)[1] == -9
+    assert done.returncode == 1  # and not something that says -9
+
+
+def test_only_errors_about_other_ranks_are_echoes() -> None:
+    from torch.distributed import DistNetworkError
+
+    gloo = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:11077"
+    assert compat.is_echo(RuntimeError(gloo))
+    assert compat.is_echo(DistNetworkError("failed to recv"))
+    assert not compat.is_echo(RuntimeError("The size of tensor a (64) must match the size of tensor b (32)"))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_cache_dit_forgets_to_split_a_single_refiner_layer(layers: int) -> None:
+    from cache_dit.distributed.config import ParallelismConfig
+    from cache_dit.distributed.transformers.dispatch import _ensure_cp_planners_activated
+    from cache_dit.distributed.transformers.register import ContextParallelismPlannerRegister
+    from diffusers import ZImageTransformer2DModel
+
+    transformer = ZImageTransformer2DModel(
+        dim=48, n_layers=1, n_refiner_layers=layers, n_heads=2, n_kv_heads=2, cap_feat_dim=8, axes_dims=[8, 8, 8]
+    )
+    _ensure_cp_planners_activated()
+    planner = ContextParallelismPlannerRegister.get_planner(transformer)()
+    hooks = planner.apply(transformer=transformer, parallelism_config=ParallelismConfig(ulysses_size=2))
+    mended = compat.split_single_layers(transformer, hooks)
+    if layers == 1:
+        assert not isinstance(hooks["noise_refiner.0"], dict)  # only the gathering is left of it
+        for name in ("noise_refiner.0", "context_refiner.0"):
+            split, gather = mended[name]
+            assert split["x"].split_dim == 1
+            assert gather is hooks[name]
+    else:
+        assert mended == hooks

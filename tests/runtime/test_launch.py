@@ -1,0 +1,98 @@
+"""Launches that work: files, report, progress, and independence of the working directory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import DBCACHE
+from PIL import Image
+
+from omni_config.plan import Cache, Mesh, Model, Plan, Vae
+from runtime import LaunchError, Progress, Report, command, launch
+
+
+def test_importing_the_runtime_loads_neither_torch_nor_diffusers() -> None:
+    code = "import runtime, sys; print(sorted({'torch', 'diffusers', 'cache_dit', 'numpy'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_a_picture_and_a_report(plan: Plan, processes, run_folders: Path) -> None:
+    plan = replace(plan, cache=Cache("cache_dit", DBCACHE), vae=Vae(True, True, 1))
+    seen: list[Progress] = []
+    report = launch(plan, timeout=120, on_progress=seen.append)
+
+    folder = Path(plan.output)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "a-red-star-on-a-white-background-7.png",
+        "report.json",
+    ]
+    assert Image.open(report.pictures[0]).size == (64, 64)
+    assert Report.from_json((folder / "report.json").read_bytes()) == report
+    assert report.plan == plan.to_dict()
+    assert report.steps_computed + report.steps_cached == 8
+    assert report.steps_cached == len(report.features["cache_dit"]["cached_steps"])
+    assert len(report.peak_memory) == 2
+    assert min(report.peak_memory) > 50
+    assert 0 < report.step_seconds < report.seconds
+    assert 0 < report.load_seconds < report.seconds
+    assert report.versions["diffusers"] == "0.42.1"
+    assert report.features["vae"] == {"tiling": True, "slicing": True}
+
+    phases = list(dict.fromkeys(progress.phase for progress in seen))
+    assert phases == ["starting", "loading", "denoising", "decoding", "saving", "done"]
+    steps = [(progress.step, progress.steps) for progress in seen if progress.phase == "denoising"]
+    assert steps == [(step, 8) for step in range(9)]
+    assert processes() == []
+    assert list(run_folders.iterdir()) == []
+
+
+def test_folders_with_our_names_do_not_shadow_ours(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("runtime", "omni_config", "matrix"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"raise ImportError('the {name} of the user')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    report = launch(replace(plan, output="here"), timeout=120)
+    assert (tmp_path / report.pictures[0]).is_file()
+    assert (tmp_path / "here" / "report.json").is_file()
+
+
+def test_the_printed_command_runs_by_itself(plan: Plan, tmp_path: Path) -> None:
+    plan = replace(plan, mesh=Mesh())
+    plan_file = tmp_path / "plan.json"
+    plan_file.write_text(json.dumps(plan.to_dict()))
+    line = command(plan, plan_file)
+    assert line[0] == sys.executable
+    assert line[line.index("--nproc-per-node") + 1] == "1"
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [path.suffix for path in Path(plan.output).iterdir()] == [".png"]
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda plan: replace(plan, model=replace(plan.model, pipeline="QwenImagePipeline")), "holds a ZImagePipeline"),
+        (lambda plan: replace(plan, model=replace(plan.model, source="./nothing")), "is not a diffusers folder"),
+        (lambda plan: replace(plan, offload="layerwise"), "cannot carry out offload"),
+    ],
+)
+def test_a_plan_that_cannot_run_says_why(plan: Plan, change, cause: str) -> None:
+    with pytest.raises(LaunchError, match=cause) as caught:
+        launch(change(replace(plan, mesh=Mesh())), timeout=120)
+    assert caught.value.rank == 0
+    assert caught.value.exit_code == 1
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_cannot_be_reached(plan: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: nothing answers there
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    model = Model("a/b", "somebody/some-model", "ZImagePipeline", "text_to_image", "float32")
+    with pytest.raises(LaunchError, match="somebody/some-model is no local folder, and the hub could not give it"):
+        launch(replace(plan, model=model, mesh=Mesh()), timeout=120)
