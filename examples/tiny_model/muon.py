@@ -37,7 +37,7 @@ class Muon(torch.optim.Optimizer):
                     parameter.sub_(update, alpha=scale)
 
 
-def _orthogonal(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
+def _orthogonal(matrices: torch.Tensor, steps: int = 4) -> torch.Tensor:
     """Roughly the nearest orthogonal matrices, by Newton-Schulz; (n, rows, columns)."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
