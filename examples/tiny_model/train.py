@@ -123,7 +123,12 @@ def encode_pictures(vae: AutoencoderKL, count: int, rng: random.Random) -> tuple
 
 
 def train_transformer(
-    latents: torch.Tensor, captions: list[list[str]], tokenizer: PreTrainedTokenizerFast, steps: int, batch: int
+    latents: torch.Tensor,
+    captions: list[list[str]],
+    tokenizer: PreTrainedTokenizerFast,
+    steps: int,
+    batch: int,
+    start_from: Path | None = None,
 ) -> tuple[ZImageTransformer2DModel, Qwen3Model, float]:
     """The transformer and the text encoder, jointly; returns their averaged weights and the last mean loss."""
     transformer = ZImageTransformer2DModel(
@@ -153,7 +158,10 @@ def train_transformer(
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    modules = torch.nn.ModuleList([transformer, text_encoder])
+    if start_from:
+        transformer = ZImageTransformer2DModel.from_pretrained(start_from / "transformer", dtype=torch.float32)
+        text_encoder = Qwen3Model.from_pretrained(start_from / "text_encoder", dtype=torch.float32)
+    modules = torch.nn.ModuleList([transformer, text_encoder]).train()
     averaged = copy.deepcopy(modules).requires_grad_(False)
     in_blocks = ("layers.", "noise_refiner.", "context_refiner.")
     matrices = [p for n, p in modules.named_parameters() if p.ndim == 2 and any(part in n for part in in_blocks)]
@@ -231,8 +239,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the pipeline")
     parser.add_argument("--vae", type=Path, help="a trained VAE to use instead of training one")
+    parser.add_argument("--start-from", type=Path, help="a trained pipeline whose transformer and text encoder go on")
     parser.add_argument("--vae-steps", type=int, default=900)
-    parser.add_argument("--decoder-steps", type=int, default=500)
+    parser.add_argument("--decoder-steps", type=int, default=800)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--pictures", type=int, default=4096)
@@ -256,7 +265,9 @@ def main() -> None:
     latents, captions = encode_pictures(vae, arguments.pictures, random.Random(arguments.seed + 1))
     vae.save_pretrained(arguments.out / "vae")
     print(f"latents {tuple(latents.shape)} {time.time() - start:.0f} s", flush=True)
-    transformer, text_encoder, loss = train_transformer(latents, captions, tokenizer, arguments.steps, arguments.batch)
+    transformer, text_encoder, loss = train_transformer(
+        latents, captions, tokenizer, arguments.steps, arguments.batch, arguments.start_from
+    )
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     pipeline = ZImagePipeline(scheduler, vae, text_encoder, tokenizer, transformer)
     pipeline.to(torch.bfloat16).save_pretrained(arguments.out)
