@@ -1,4 +1,4 @@
-"""Muon: momentum whose every weight matrix is made orthogonal. Learns about twice as much per picture as AdamW here."""
+"""Muon: momentum whose every weight matrix is made orthogonal. Known to need fewer steps than AdamW."""
 
 from __future__ import annotations
 

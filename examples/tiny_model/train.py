@@ -63,7 +63,7 @@ def train_vae(steps: int, batch: int, rng: random.Random) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
-        norm_num_groups=1,  # more groups would hide how bright a flat colour is
+        norm_num_groups=1,  # a group is normalised over the picture, which takes away how bright a flat colour is
         sample_size=SIZE,
         use_quant_conv=False,
         use_post_quant_conv=False,
