@@ -42,3 +42,68 @@ def split_single_layers(transformer: Module, hooks: dict[str, Any]) -> dict[str,
     split = {"x": _ContextParallelInput(split_dim=1, expected_dims=3)}
     alone = [f"{name}.0" for name in ("noise_refiner", "context_refiner") if len(getattr(transformer, name, ())) == 1]
     return hooks | {name: [split, hooks[name]] for name in alone}
+
+
+def ring_attention_on_cpu() -> None:
+    """Let cache-dit's ring attention (1.5.3) run on a CPU, and with a mask.
+
+    It asks for CUDA's flash attention, whatever the device, and refuses a mask; the CPU has its own flash attention
+    (torch 2.13), which gives the log-sum-exp and takes a mask. It merges the parts with a Triton kernel.
+    """
+    import torch
+    from cache_dit.attention.backends import native
+    from cache_dit.distributed.core import _templated_ring
+
+    library = native._native_attention_forward_op
+    if library.__module__ != native.__name__:
+        return  # replaced before
+
+    def _native_attention_forward_op(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+        return_lse: bool = False,
+        _save_ctx: bool = True,
+        _cp_config: Any = None,
+    ) -> Any:
+        """Attention of (batch, tokens, heads, head size) to the keys that are here now; with their log-sum-exp."""
+        if not return_lse:
+            return library(
+                ctx, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, False, _save_ctx, _cp_config
+            )
+        if attn_mask is not None:
+            # The keys come from the rank before: at the n-th call, they are those of n ranks before this one.
+            ring = _cp_config._ring_mesh
+            turn = getattr(ctx, "_omni_turn", 0)
+            ctx._omni_turn = turn + 1
+            owner = (ring.get_local_rank() - turn) % ring.size()
+            attn_mask = attn_mask.chunk(ring.size(), dim=-1)[owner]
+            if attn_mask.dtype == torch.bool:
+                attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, float("-inf"))
+            attn_mask = attn_mask.expand(query.shape[0], 1, query.shape[1], key.shape[1])
+        query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
+        )
+        if attn_mask is not None:  # where all keys here are masked, they have no weight
+            unseen = torch.isneginf(attn_mask).all(dim=-1).expand(lse.shape)
+            out = out.masked_fill(unseen[..., None], 0.0)
+            lse = lse.masked_fill(unseen, float("-inf"))
+        return out.transpose(1, 2), lse.transpose(1, 2).unsqueeze(-1)
+
+    def merge(
+        out_a: torch.Tensor, lse_a: torch.Tensor, out_b: torch.Tensor, lse_b: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention to two sets of keys, from the attention to each."""
+        lse = torch.logaddexp(lse_a, lse_b)
+        weight_a, weight_b = (torch.exp(part - lse).nan_to_num(0.0) for part in (lse_a, lse_b))
+        return out_a * weight_a + out_b * weight_b, lse
+
+    native._native_attention_forward_op = _native_attention_forward_op  # cache-dit allows masks by the function's name
+    _templated_ring.fused_merge_attn_states = merge

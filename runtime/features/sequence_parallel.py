@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def wanted(plan: Plan) -> bool:
     """Whether the Plan splits the sequence."""
-    return plan.mesh.ulysses > 1
+    return plan.mesh.ulysses * plan.mesh.ring > 1
 
 
 def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
@@ -35,6 +35,8 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     assert mesh is not None
     transformer = pipe.transformer
     _ensure_cp_planners_activated()
+    if plan.mesh.ring > 1 and transformer.device.type == "cpu":
+        compat.ring_attention_on_cpu()
     try:
         planner = ContextParallelismPlannerRegister.get_planner(transformer)()
     except ValueError as error:

@@ -2,24 +2,63 @@
 
 from __future__ import annotations
 
-import numpy as np
-from conftest import single
+from collections.abc import Callable
+from dataclasses import replace
 
-from omni_config.plan import Plan
+import models
+import pytest
+from cases import Case, Result, run, tiny
 
+from omni_config.plan import Mesh, Model
+
+Results = Callable[[str], Result]
 BOUND = 1e-5
 
+TINY = {
+    "ulysses-2": Mesh(ulysses=2),
+    "ring-2": Mesh(ring=2),
+    "tensor-2": Mesh(tensor=2),
+    "ring-2 ulysses-2": Mesh(ring=2, ulysses=2),
+    "ring-2 tensor-2": Mesh(ring=2, tensor=2),
+    "cfg-2": Mesh(cfg=2),
+    "cfg-2 ulysses-2": Mesh(cfg=2, ulysses=2),
+    "cfg-2 ring-2": Mesh(cfg=2, ring=2),
+    "cfg-2 tensor-2": Mesh(cfg=2, tensor=2),
+}
+FOUR_HEADS = {
+    "ulysses-2 tensor-2": Mesh(ulysses=2, tensor=2),
+    "ulysses-4": Mesh(ulysses=4),
+}
 
-def largest(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.abs(a - b).max())
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    folder = tmp_path_factory.mktemp("cases")
+    source = str(models.build("z_image", folder))
+    four_heads = tiny(model=Model("random", source, "ZImagePipeline", "text_to_image", "float32"))
+    cases = {"tiny": Case(tiny()), "four heads": Case(four_heads)}
+    for plan, meshes in ((tiny(), TINY), (four_heads, FOUR_HEADS)):
+        for name, mesh in meshes.items():
+            cases[name] = Case(replace(plan, mesh=mesh))
+            cases[f"{name} broken"] = Case(replace(plan, mesh=mesh), break_rank=mesh.world_size - 1)
+    return run(cases, folder)
 
 
-def test_ulysses_equals_one_rank(hooked, plan: Plan) -> None:
-    alone, latents = hooked(single(plan))
-    both, shared = hooked(plan)
-    assert "sequence_parallel" not in alone.features
-    assert max(largest(shared[rank], latents[0]) for rank in shared) <= BOUND
-    assert both.features["sequence_parallel"]["tokens_per_rank"] > 0
+@pytest.mark.parametrize("name", [*TINY, *FOUR_HEADS])
+def test_equal_to_one_rank(results: Results, name: str) -> None:
+    alone = results("tiny" if name in TINY else "four heads")
+    assert results(name).distance(alone) <= BOUND
+    assert results(f"{name} broken").distance(alone) > 10 * BOUND
 
-    _, broken = hooked(plan, break_rank=1)
-    assert max(largest(broken[rank], latents[0]) for rank in broken) > 100 * BOUND
+
+def test_each_rank_does_its_share(results: Results) -> None:
+    assert "sequence_parallel" not in results("tiny").ranks[0]["features"]
+    for name in ("ulysses-2", "ring-2", "ring-2 ulysses-2", "ring-2 tensor-2"):
+        mesh = TINY[name]
+        tokens = results(name).ranks[0]["features"]["sequence_parallel"]["tokens_per_rank"]
+        assert (
+            tokens * mesh.ring * mesh.ulysses
+            == 2 * results("ulysses-2").ranks[1]["features"]["sequence_parallel"]["tokens_per_rank"]
+        )
+    split = results("tensor-2").ranks[1]["features"]["tensor_parallel"]
+    assert split["heads_per_rank"] == 3

@@ -1,0 +1,178 @@
+"""CFG-parallel: the two branches of classifier-free guidance run side by side, one on each rank of the cfg axis.
+
+Pipelines come in two kinds. Some call the transformer once with the batch doubled; here each rank computes its half,
+and the halves are gathered. Others call it twice a step, in the cache contexts "cond" and "uncond"; here the rank that
+does not own a branch returns an empty buffer for it at once, and the buffers are filled, in place, when both branches
+have been called, or, in a step without guidance, when the scheduler is about to use the only one.
+"""
+
+from __future__ import annotations
+
+import functools
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from omni_config.plan import Plan
+from runtime.errors import CannotRunError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import torch
+    from torch.distributed.device_mesh import DeviceMesh
+
+BRANCHES = ("cond", "uncond")  # by coordinate on the cfg axis
+
+
+def wanted(plan: Plan) -> bool:
+    """Whether the Plan splits guidance."""
+    return plan.mesh.cfg > 1
+
+
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+    """Replace the transformer's ``forward`` by one that computes this rank's branch.
+
+    Raises:
+        CannotRunError: guidance has two branches, so cfg_parallel_size must be 2.
+    """
+    assert mesh is not None
+    if plan.mesh.cfg != len(BRANCHES):
+        raise CannotRunError(f"cfg_parallel_size is {plan.mesh.cfg}; guidance has two branches, so it is 1 or 2")
+    transformer = pipe.transformer
+    inner = transformer.forward
+    transformer._omni_branches = counts = {"alone": 0, "shared": 0}
+    if hasattr(transformer, "cache_context"):
+        exchange = _Exchange(mesh, counts)
+        transformer.forward = functools.wraps(inner)(functools.partial(_two_calls, inner, transformer, exchange))
+        transformer.cache_context = exchange.track(transformer.cache_context)
+        pipe.scheduler.step = exchange.finish_before(pipe.scheduler.step)
+    else:
+        transformer.forward = functools.wraps(inner)(functools.partial(_one_call, inner, mesh, counts))
+    transformer._omni_inner_forward = inner
+
+
+def measure(pipe: Any) -> dict[str, Any]:
+    """Calls of the transformer whose branches were shared, and calls that had one branch only."""
+    counts = pipe.transformer._omni_branches
+    return {"calls_shared": counts["shared"], "calls_with_one_branch": counts["alone"]}
+
+
+def undo(pipe: Any) -> None:
+    """Compute both branches on every rank again."""
+    pipe.transformer.forward = pipe.transformer._omni_inner_forward
+    for holder, name in ((pipe.transformer, "cache_context"), (pipe.scheduler, "step")):
+        holder.__dict__.pop(name, None)  # the replacement on the instance hid the method of the class
+
+
+def _one_call(
+    inner: Callable[..., Any],
+    mesh: DeviceMesh,
+    counts: dict[str, int],
+    x: list[torch.Tensor],
+    t: torch.Tensor,
+    cap_feats: list[torch.Tensor],
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Z-Image: lists of length 2B, the first half with the prompt. Its call without guidance has length B."""
+    import torch
+    import torch.distributed as dist
+
+    half = len(x) // 2
+    # Guidance repeats the latents; without it, each picture has its own.
+    if len(x) % 2 or not all(torch.equal(a, b) for a, b in zip(x[:half], x[half:], strict=True)):
+        counts["alone"] += 1
+        return inner(x, t, cap_feats, *args, **kwargs)
+    counts["shared"] += 1
+    first = mesh.get_local_rank("cfg") * half
+    mine = slice(first, first + half)
+    output = inner(x[mine], t[mine], cap_feats[mine], *args, **kwargs)
+    sample = output[0]
+    own = torch.stack(list(sample)).contiguous()
+    gathered = [torch.empty_like(own) for _ in BRANCHES]
+    dist.all_gather(gathered, own, group=mesh.get_group("cfg"))
+    both = list(torch.cat(gathered).unbind())
+    return (both,) if isinstance(output, tuple) else type(output)(sample=both)
+
+
+class _Exchange:
+    """The branches of one step of a pipeline with two calls, until both ranks have both."""
+
+    def __init__(self, mesh: DeviceMesh, counts: dict[str, int]) -> None:
+        self.mine = BRANCHES[mesh.get_local_rank("cfg")]
+        self.branch: str | None = None  # of the cache context that is open now
+        self._group = mesh.get_group("cfg")
+        self._counts = counts
+        self._open: dict[str, torch.Tensor] = {}  # results, or the buffers for them
+
+    def track(self, context: Callable[[str], Any]) -> Callable[[str], Any]:
+        """``transformer.cache_context``, noting the branch."""
+
+        @contextmanager
+        def tracked(name: str) -> Iterator[None]:
+            self.branch = name
+            try:
+                with context(name):
+                    yield
+            finally:
+                self.branch = None
+
+        return tracked
+
+    def add(self, branch: str, tensor: torch.Tensor) -> None:
+        """Note the result of a branch, or the buffer for it; the second one of a step completes both."""
+        if branch in self._open:  # the last step was abandoned before its end
+            self._open = {}
+        self._open[branch] = tensor
+        if len(self._open) == len(BRANCHES):
+            self.finish()
+
+    def finish(self) -> None:
+        """Fill the buffers from their owners."""
+        import torch.distributed as dist
+
+        if self._open:
+            self._counts["shared" if len(self._open) == len(BRANCHES) else "alone"] += 1
+        for branch in sorted(self._open):
+            owner = dist.get_global_rank(self._group, BRANCHES.index(branch))
+            dist.broadcast(self._open[branch], owner, group=self._group)
+        self._open = {}
+
+    def finish_before(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """``scheduler.step``, after ``finish``."""
+
+        @functools.wraps(step)
+        def finished(*args: Any, **kwargs: Any) -> Any:
+            self.finish()
+            return step(*args, **kwargs)
+
+        return finished
+
+
+def _two_calls(inner: Callable[..., Any], transformer: Any, exchange: _Exchange, *args: Any, **kwargs: Any) -> Any:
+    """Compute the branch that is called if it is this rank's, or return a buffer for it."""
+    branch = exchange.branch
+    if branch not in BRANCHES:
+        return inner(*args, **kwargs)
+    if branch == exchange.mine:
+        output = inner(*args, **kwargs)
+        # A buffer that is filled in place must be one block of memory.
+        sample = output[0].contiguous()
+    else:
+        sample = _buffer(transformer, args[0] if args else kwargs["hidden_states"])
+    exchange.add(branch, sample)
+    if kwargs.get("return_dict", True):
+        from diffusers.models.modeling_outputs import Transformer2DModelOutput
+
+        return Transformer2DModelOutput(sample=sample)
+    return (sample,)
+
+
+def _buffer(transformer: Any, hidden_states: torch.Tensor) -> torch.Tensor:
+    """An empty tensor of the shape that ``forward`` returns: tokens in, tokens out; or a video in, a video out."""
+    shape = list(hidden_states.shape)
+    if hidden_states.ndim == 3:
+        shape[-1] = transformer.proj_out.out_features  # (batch, tokens, channels of a patch)
+    else:
+        shape[1] = transformer.config.out_channels  # (batch, channels, frames, height, width)
+    return hidden_states.new_empty(shape)
