@@ -117,3 +117,15 @@ class EngineCard:
         if claim is not None and feature in claim.only:
             return "supported"
         return "supported" if feature in self.features else "unsupported"
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A question that an engine's guide, its tables and its source answer differently; None where one is silent."""
+
+    topic: str
+    we_follow: str
+    why: str
+    prose: str | None = None
+    table: str | None = None
+    source_code: str | None = None

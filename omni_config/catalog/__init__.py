@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omni_config.cards import Claim, EngineCard, Feature, Guidance, ModelCard
+from omni_config.cards import Claim, Disagreement, EngineCard, Feature, Guidance, ModelCard
 from omni_config.rules import KINDS, Rule
 
 FOLDER = Path(__file__).parent
@@ -41,6 +41,11 @@ class Catalog:
     def engine_ids(self) -> list[str]:
         """Every id that a config may name in ``engine``."""
         return list(self._data["engines"])
+
+    @property
+    def disagreements(self) -> tuple[Disagreement, ...]:
+        """Where the sources of the catalog contradict each other."""
+        return tuple(_build(Disagreement, item) for item in self._data["disagreements"])
 
     def model(self, name: str) -> ModelCard | None:
         """The card of a model id, or None."""
@@ -86,7 +91,7 @@ def read(files: list[Path]) -> dict[str, Any]:
     """
     from omni_config.source import Unreadable, decode, parse
 
-    data: dict[str, Any] = {"features": {}, "rules": [], "models": {}, "engines": {}}
+    data: dict[str, Any] = {"features": {}, "rules": [], "models": {}, "engines": {}, "disagreements": []}
     for path in files:
         try:
             content = parse(decode(path.name, path.read_bytes()))[0].value
@@ -100,11 +105,14 @@ def read(files: list[Path]) -> dict[str, Any]:
             _add(data["features"], {item["name"]: item for item in content}, path)
         elif path.name == "rules.yaml":
             data["rules"] += content
+        elif path.name == "disagreements.yaml":
+            data["disagreements"] += content
         else:
             raise ValueError(f"{path.name}: the catalog has no place for it")
     _validate([(Feature, item) for item in data["features"].values()])
     _validate([(ModelCard, item) for item in data["models"].values()])
     _validate([(EngineCard, item) for item in data["engines"].values()])
+    _validate([(Disagreement, item) for item in data["disagreements"]])
     rules_of(data["rules"])
     return data
 
@@ -149,7 +157,7 @@ def _validate(items: list[tuple[type[Any], dict[str, Any]]]) -> None:
 
     adapters: dict[type[Any], TypeAdapter[Any]] = {}
     for kind, item in items:
-        name = item.get("code") or item.get("id") or item.get("name")
+        name = item.get("code") or item.get("id") or item.get("name") or item.get("topic")
         unknown = set(item) - {entry.name for entry in fields(kind)}
         if unknown:
             raise ValueError(f"{name}: unknown key {sorted(unknown)[0]}")
