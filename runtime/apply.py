@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from omni_config.plan import Plan
 from runtime.errors import CannotRunError
-from runtime.features import cache_dit, cfg_parallel, sequence_parallel, tensor_parallel, vae
+from runtime.features import cache_dit, cfg_parallel, sequence_parallel, tea_cache, tensor_parallel, vae
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -33,7 +33,7 @@ class Feature(Protocol):
 
 # The cache wraps the blocks, and the parallel hooks must lie inside of it, so that a skipped block is skipped with its
 # communication. Branches of guidance are split around all that. The VAE is independent of them.
-_MODULES: tuple[ModuleType, ...] = (cache_dit, sequence_parallel, tensor_parallel, cfg_parallel, vae)
+_MODULES: tuple[ModuleType, ...] = (cache_dit, tea_cache, sequence_parallel, tensor_parallel, cfg_parallel, vae)
 ORDER = cast("tuple[Feature, ...]", _MODULES)
 
 
@@ -57,7 +57,6 @@ def refuse(plan: Plan) -> None:
         CannotRunError: naming every such setting.
     """
     settings = {
-        "tea_cache": plan.cache.backend == "tea_cache",
         "offload": plan.offload != "none",
         "vae_patch_parallel_size": plan.vae.patch_parallel_size > 1,
         "image": plan.sampling.image is not None,

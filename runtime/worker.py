@@ -109,7 +109,7 @@ def generate(
         return {}
 
     with torch.inference_mode():
-        output = pipe(**_arguments(plan), callback_on_step_end=after_step)
+        output = pipe(**arguments(plan), callback_on_step_end=after_step)
     end = time.perf_counter()
     paths: list[str] = []
     if rank == 0:
@@ -117,7 +117,7 @@ def generate(
         paths = save(output, plan)
     start, loaded, *steps_done = times
     measured = {feature.__name__.rpartition(".")[2]: feature.measure(pipe) for feature in features}
-    cached = len(measured.get("cache_dit", {}).get("cached_steps", ()))
+    cached = sum(len(of_feature.get("cached_steps", ())) for of_feature in measured.values())
     return {
         "pictures": paths,
         "load_seconds": loaded - start,
@@ -151,7 +151,8 @@ def save(output: Any, plan: Plan) -> list[str]:
     return paths
 
 
-def _arguments(plan: Plan) -> dict[str, Any]:
+def arguments(plan: Plan) -> dict[str, Any]:
+    """The arguments of one call of the pipeline."""
     import torch
 
     sampling = plan.sampling

@@ -105,14 +105,14 @@ class _Exchange:
         self._counts = counts
         self._open: dict[str, torch.Tensor] = {}  # results, or the buffers for them
 
-    def track(self, context: Callable[[str], Any]) -> Callable[[str], Any]:
+    def track(self, context: Callable[..., Any]) -> Callable[..., Any]:
         """``transformer.cache_context``, noting the branch."""
 
         @contextmanager
-        def tracked(name: str) -> Iterator[None]:
+        def tracked(name: str, **where: Any) -> Iterator[None]:
             self.branch = name
             try:
-                with context(name):
+                with context(name, **where):
                     yield
             finally:
                 self.branch = None

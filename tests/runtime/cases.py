@@ -48,10 +48,10 @@ def tiny(**changes: Any) -> Plan:
 
 @dataclass(frozen=True)
 class Case:
-    """One run: a Plan, and the rank on which one weight is broken before it."""
+    """One run, and after it, on several ranks, a control with one weight of the last rank broken."""
 
     plan: Plan
-    break_rank: int | None = None
+    control: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,15 @@ class Result:
     """What each rank reported and computed."""
 
     ranks: list[dict[str, Any]]
-    latents: list[np.ndarray]
+    arrays: list[dict[str, np.ndarray]]
 
-    def distance(self, other: Result) -> float:
-        """The largest absolute difference of any latent of any rank from the other's rank 0."""
-        return max(float(np.abs(latents - other.latents[0]).max()) for latents in self.latents)
+    def distance(self, other: Result, name: str = "latents") -> float:
+        """The largest absolute difference of any rank's array from the latents of the other's rank 0."""
+        return max(float(np.abs(array[name] - other.arrays[0]["latents"]).max()) for array in self.arrays)
+
+    def measured(self, feature: str, rank: int = 0) -> dict[str, Any]:
+        """What a feature measured."""
+        return self.ranks[rank]["features"][feature]
 
 
 def run(cases: dict[str, Case], folder: Path) -> Callable[[str], Result]:
@@ -74,7 +78,7 @@ def run(cases: dict[str, Case], folder: Path) -> Callable[[str], Result]:
             "name": name,
             "plan": replace(case.plan, output=str(folder / "outputs")).to_dict(),
             "port": _free_port(),
-            "break_rank": case.break_rank,
+            "control": case.control,
         }
         for name, case in cases.items()
     ]
@@ -90,7 +94,7 @@ def run(cases: dict[str, Case], folder: Path) -> Callable[[str], Result]:
         ranks = [json.loads(file.read_text()) for file in files]
         errors = [rank["error"] for rank in ranks if "error" in rank]
         assert not errors, f"{name}: {errors}\n{done.stderr[-20000:]}"
-        return Result(ranks, [np.load(file.with_suffix(".npz"))["latents"] for file in files])
+        return Result(ranks, [dict(np.load(file.with_suffix(".npz"))) for file in files])
 
     return result
 

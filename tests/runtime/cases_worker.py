@@ -1,7 +1,8 @@
 """Runs many cases in one torchrun start: every rank imports the libraries once, and forks for each case.
 
 A fork a case, because cache-dit and torch.distributed keep state in the process. The arguments are the folder with
-``cases.json``, a list of ``{name, plan, port, break_rank}``, and the results go there: ``NAME.RANK.json`` and ``.npz``.
+``cases.json``, a list of ``{name, plan, port, control}``, and the results go there: ``NAME.RANK.json`` and ``.npz``.
+A control is a second call of the pipeline, after one weight of the last rank has been changed.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-import cache_dit
 import diffusers
 import numpy as np
 import torch
+import torch.distributed.tensor.parallel
+from cache_dit.distributed.transformers.dispatch import _ensure_cp_planners_activated, _ensure_tp_planners_activated
 
 from omni_config.plan import Plan
 from runtime import worker
 from runtime.events import Writer
 
 diffusers.ZImagePipeline  # noqa: B018 (imports what the lazy module does not yet have)
-cache_dit.enable_cache  # noqa: B018
+_ensure_cp_planners_activated()
+_ensure_tp_planners_activated()
 FOLDER = Path(sys.argv[1])
 RANK = int(os.environ["RANK"])
 
@@ -32,20 +35,32 @@ RANK = int(os.environ["RANK"])
 def run(case: dict[str, Any], plan: Plan) -> None:
     os.environ |= {"WORLD_SIZE": str(plan.mesh.world_size), "MASTER_PORT": str(case["port"])}
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
-    latents: list[np.ndarray] = []
+    pipes: list[Any] = []
+    steps: list[np.ndarray] = []
 
-    def prepare(pipe: Any, rank: int) -> None:
-        if case["break_rank"] == rank:
-            values = [module for name, module in pipe.transformer.named_modules() if name.endswith("to_v")]
-            weight = values[len(values) // 2].weight.data
-            getattr(weight, "_local_tensor", weight)[0, 0] += 1.0
+    def on_step(_: int, __: int, latents: torch.Tensor) -> None:
+        steps.append(latents.float().numpy().copy())
 
-    def on_step(_: int, __: int, tensor: torch.Tensor) -> None:
-        latents.append(tensor.float().numpy().copy())
+    def callback(_: Any, __: int, ___: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        on_step(0, 0, tensors["latents"])
+        return {}
 
-    result = worker.generate(plan, RANK, 60.0, Writer(None, RANK), prepare, on_step)
-    np.savez(FOLDER / f"{case['name']}.{RANK}.npz", latents=latents[-1])
+    result = worker.generate(plan, RANK, 60.0, Writer(None, RANK), lambda pipe, _: pipes.append(pipe), on_step)
+    arrays = {"latents": steps[-1]}
+    if plan.mesh.world_size > 1 and case["control"]:
+        if plan.mesh.world_size == RANK + 1:
+            break_one_weight(pipes[0].transformer)
+        with torch.inference_mode():
+            pipes[0](**worker.arguments(plan), callback_on_step_end=callback)
+        arrays["broken"] = steps[-1]
+    np.savez(FOLDER / f"{case['name']}.{RANK}.npz", **arrays)
     save(case, result)
+
+
+def break_one_weight(transformer: torch.nn.Module) -> None:
+    projections = [module for name, module in transformer.named_modules() if name.endswith("to_v")]
+    weight = projections[len(projections) // 2].weight.data
+    getattr(weight, "_local_tensor", weight)[0, 0] += 1.0
 
 
 def save(case: dict[str, Any], result: dict[str, Any]) -> None:

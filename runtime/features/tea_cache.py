@@ -1,0 +1,205 @@
+"""TeaCache (Liu et al., 2024, arXiv:2411.19108): reuse the blocks' residual while their modulated input changes little.
+
+The relative L1 distance of the first block's modulated input from that of the step before, rescaled by a polynomial of
+the model family, adds up over the steps. While the sum is below ``rel_l1_thresh``, no block is computed, and what the
+blocks added at the last computed step is added again. The first and the last step are always computed.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from omni_config.plan import Plan
+from runtime.errors import CannotRunError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from torch import nn
+    from torch.distributed.device_mesh import DeviceMesh
+
+HOOK = "omni_tea_cache"
+
+
+def wanted(plan: Plan) -> bool:
+    """Whether the Plan caches with TeaCache."""
+    return plan.cache.backend == "tea_cache"
+
+
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+    """Hook the transformer's blocks, each branch of guidance with its own state.
+
+    Raises:
+        CannotRunError: no coefficients, or a transformer whose modulated input is not known here.
+    """
+    from diffusers.hooks import HookRegistry
+
+    transformer = pipe.transformer
+    blocks = _blocks(transformer)
+    if not blocks or type(blocks[0]).__name__ not in MODULATED_INPUT:
+        raise CannotRunError(f"TeaCache does not know the modulated input of {type(transformer).__name__}")
+    if plan.cache.parameters["coefficients"] is None:
+        raise CannotRunError("TeaCache needs coefficients: no model card has them for this model; set them in the config")
+    cache = _Cache(plan, mesh, two_calls=hasattr(transformer, "cache_context"))
+    for index, block in enumerate(blocks):
+        hook = _make_hook(cache, first=index == 0, last=index == len(blocks) - 1)
+        HookRegistry.check_if_exists_or_initialize(block).register_hook(hook, HOOK)
+    transformer._omni_tea_cache = cache
+    pipe.scheduler.set_timesteps = cache.reset_before(pipe.scheduler.set_timesteps)
+
+
+def measure(pipe: Any) -> dict[str, Any]:
+    """The steps that were reused, counted from 0, in the branch that this rank computed first; of all branches."""
+    by_branch = pipe.transformer._omni_tea_cache.cached_steps
+    return {"cached_steps": next(iter(by_branch.values()), []), "cached_steps_by_branch": by_branch}
+
+
+def undo(pipe: Any) -> None:
+    """Compute every block at every step again."""
+    for block in _blocks(pipe.transformer):
+        block._diffusers_hook.remove_hook(HOOK, recurse=False)
+    pipe.scheduler.__dict__.pop("set_timesteps", None)  # the replacement on the instance hid the method of the class
+
+
+def _z_image(block: Any, x: torch.Tensor, adaln_input: torch.Tensor, **_: Any) -> torch.Tensor:
+    scale = block.adaLN_modulation(adaln_input).unsqueeze(1).chunk(4, dim=2)[0]
+    return block.attention_norm1(x) * (1.0 + scale)
+
+
+def _qwen_image(
+    block: Any, hidden_states: torch.Tensor, temb: torch.Tensor, modulate_index: Any = None, **_: Any
+) -> torch.Tensor:
+    modulation = block.img_mod(temb).chunk(2, dim=-1)[0]
+    return block._modulate(block.img_norm1(hidden_states), modulation, modulate_index)[0]
+
+
+def _flux(block: Any, hidden_states: torch.Tensor, temb: torch.Tensor, **_: Any) -> torch.Tensor:
+    return block.norm1(hidden_states, emb=temb)[0]
+
+
+#: What the first block's attention gets, by the class of the block (diffusers 0.42), from the block's arguments.
+MODULATED_INPUT: dict[str, Callable[..., Any]] = {
+    "ZImageTransformerBlock": _z_image,
+    "QwenImageTransformerBlock": _qwen_image,
+    "FluxTransformerBlock": _flux,
+}
+
+
+def _blocks(transformer: Any) -> list[nn.Module]:
+    lists = [getattr(transformer, name, ()) for name in ("layers", "transformer_blocks", "single_transformer_blocks")]
+    return [block for blocks in lists for block in blocks]
+
+
+class _Cache:
+    """What the hooks of all blocks share."""
+
+    def __init__(self, plan: Plan, mesh: DeviceMesh | None, two_calls: bool) -> None:
+        from diffusers.hooks.hooks import BaseState, CacheContext, StateManager
+
+        class State(BaseState):
+            def __init__(self) -> None:
+                self.reset()
+
+            def reset(self, *_: Any, **__: Any) -> None:
+                self.step = 0
+                self.accumulated = 0.0
+                self.modulated: Any = None
+                self.residual: Any = None
+
+        parameters = plan.cache.parameters
+        self.coefficients = [float(value) for value in parameters["coefficients"]]
+        self.threshold = float(parameters["rel_l1_thresh"])
+        self.steps = plan.sampling.num_inference_steps
+        self.states = StateManager(State)  # diffusers switches it between the branches of guidance
+        if not two_calls:
+            self.states.set_context(CacheContext("both"))
+        # Ranks must decide alike, or they would wait for each other for ever. Where both branches are one batch, they
+        # share the decision; where they are two calls, each branch has its own.
+        self.group = None
+        self.shared = mesh is not None
+        if mesh is not None and two_calls and plan.mesh.cfg > 1:
+            part = mesh["ring", "ulysses", "tensor"]
+            self.shared = part.size() > 1
+            self.group = part._flatten().get_group() if self.shared else None
+        self.skipping = False
+        self.entered: Any = None
+        self.cached_steps: dict[str, list[int]] = {}
+
+    def decide(self, modulated: torch.Tensor) -> None:
+        """Set ``skipping`` for this call of the transformer."""
+        state = self.states.get_state()
+        cached = self.cached_steps.setdefault(self.states.context.name, [])
+        if state.modulated is not None:
+            change, rescaled = self.change(modulated, state.modulated), 0.0
+            for coefficient in self.coefficients:
+                rescaled = rescaled * change + coefficient
+            state.accumulated += rescaled
+        boundary = state.step == 0 or state.step >= self.steps - 1 or state.residual is None
+        self.skipping = not boundary and state.accumulated < self.threshold
+        if self.skipping:
+            cached.append(state.step)
+        else:
+            state.accumulated = 0.0
+        state.modulated = modulated
+        state.step += 1
+
+    def change(self, now: torch.Tensor, before: torch.Tensor) -> float:
+        """The relative L1 distance, over the tokens of all ranks."""
+        import torch
+        import torch.distributed as dist
+
+        sums = torch.stack([(now - before).abs().sum(dtype=torch.float32), before.abs().sum(dtype=torch.float32)])
+        if self.shared:
+            dist.all_reduce(sums, group=self.group)
+        difference, size = sums.tolist()
+        return difference / size
+
+    def reset_before(self, set_timesteps: Callable[..., Any]) -> Callable[..., Any]:
+        """``scheduler.set_timesteps``, with which a call of the pipeline begins, after forgetting the last call."""
+
+        @functools.wraps(set_timesteps)
+        def reset(*args: Any, **kwargs: Any) -> Any:
+            context = self.states._context
+            self.states.reset()
+            self.states._context = context
+            self.cached_steps.clear()
+            return set_timesteps(*args, **kwargs)
+
+        return reset
+
+
+def _make_hook(cache: _Cache, first: bool, last: bool) -> Any:
+    from diffusers.hooks import ModelHook
+
+    class TeaCacheHook(ModelHook):
+        _is_stateful = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.states = cache.states  # where diffusers looks for what it switches between branches
+
+        def reset_state(self, module: nn.Module) -> nn.Module:
+            return module
+
+        def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
+            name = "x" if "x" in bound else "hidden_states"
+            hidden = bound[name]
+            if first:
+                arguments = {key: value for key, value in bound.items() if key != "self"}
+                cache.decide(MODULATED_INPUT[type(module).__name__](module, **arguments))
+                cache.entered = hidden
+            if cache.skipping:
+                if first:
+                    hidden = hidden + cache.states.get_state().residual
+                return hidden if name == "x" else (bound["encoder_hidden_states"], hidden)
+            output = self.fn_ref.original_forward(*args, **kwargs)
+            if last:
+                out = output if name == "x" else output[1]
+                cache.states.get_state().residual = out - cache.entered
+            return output
+
+    return TeaCacheHook()

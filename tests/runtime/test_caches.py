@@ -1,0 +1,81 @@
+"""Step caches on the trained model: they save steps, cost little, and decide alike on every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cases import DBCACHE, Case, Result, run, tiny
+
+from omni_config.plan import Cache, Mesh, Plan
+
+Results = Callable[[str], Result]
+BOUND = 1e-4
+STEPS = 20
+
+LINEAR = [0.0, 0.0, 0.0, 1.0, 0.0]  # the distance itself; highest power first
+CACHES = {
+    "tea_cache": Cache("tea_cache", {"rel_l1_thresh": 0.3, "coefficients": LINEAR}),
+    "cache_dit": Cache("cache_dit", DBCACHE),
+    "taylorseer": Cache("cache_dit", DBCACHE | {"enable_taylorseer": True, "taylorseer_order": 2}),
+    "scm": Cache(
+        "cache_dit", DBCACHE | {"scm_steps_mask_policy": "fast", "scm_steps_policy": "static", "max_warmup_steps": 2}
+    ),
+}
+MESHES = {
+    "ulysses": Mesh(ulysses=2),
+    "ring": Mesh(ring=2),
+    "tensor": Mesh(tensor=2),
+    "cfg": Mesh(cfg=2),
+}
+PAIRS = [(cache, mesh) for cache in ("tea_cache", "cache_dit") for mesh in MESHES]
+
+
+def plan(cache: str = "", mesh: str = "") -> Plan:
+    result = tiny(cache=CACHES.get(cache, Cache("none", {})), mesh=MESHES.get(mesh, Mesh()))
+    return replace(result, sampling=replace(result.sampling, num_inference_steps=STEPS))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    cases = {"none": Case(plan())}
+    cases |= {cache: Case(plan(cache)) for cache in CACHES}
+    cases |= {f"{cache} {mesh}": Case(plan(cache, mesh)) for cache, mesh in PAIRS}
+    return run(cases, tmp_path_factory.mktemp("caches"))
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_steps_are_saved_at_little_cost(results: Results, cache: str) -> None:
+    own, none = results(cache), results("none")
+    feature = "tea_cache" if cache == "tea_cache" else "cache_dit"
+    cached = own.measured(feature)["cached_steps"]
+    assert own.ranks[0]["steps_cached"] == len(cached)
+    assert own.ranks[0]["steps_computed"] == STEPS - len(cached)
+    assert 4 <= len(cached) < STEPS
+    assert own.distance(none) > BOUND  # what is reused is not what would have been computed
+    a, b = own.arrays[0]["latents"], none.arrays[0]["latents"]
+    psnr = 10 * np.log10((b.max() - b.min()) ** 2 / ((a - b) ** 2).mean())
+    print(cache, len(cached), psnr)
+    assert psnr > 25
+
+
+def test_taylorseer_extrapolates(results: Results) -> None:
+    assert results("taylorseer").distance(results("cache_dit")) > BOUND
+
+
+def test_scm_decides_beforehand(results: Results) -> None:
+    import cache_dit
+
+    mask = cache_dit.steps_mask(mask_policy="fast", total_steps=STEPS)
+    assert results("scm").measured("cache_dit")["cached_steps"] == [step for step, one in enumerate(mask) if not one]
+
+
+@pytest.mark.parametrize(("cache", "mesh"), PAIRS)
+def test_ranks_decide_as_one(results: Results, cache: str, mesh: str) -> None:
+    both, alone = results(f"{cache} {mesh}"), results(cache)
+    steps = {rank: both.measured(cache, rank)["cached_steps"] for rank in (0, 1)}
+    assert steps[0] == steps[1] == alone.measured(cache)["cached_steps"]
+    assert both.distance(alone) <= BOUND
+    assert both.distance(alone, "broken") > 10 * BOUND
