@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from omni_config.plan import Plan
 from runtime.errors import CannotRunError
-from runtime.features import cache_dit, cfg_parallel, sequence_parallel, tea_cache, tensor_parallel, vae
+from runtime.features import (
+    cache_dit,
+    cfg_parallel,
+    offload,
+    sequence_parallel,
+    tea_cache,
+    tensor_parallel,
+    vae,
+    vae_patch_parallel,
+)
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -33,7 +42,17 @@ class Feature(Protocol):
 
 # The cache wraps the blocks, and the parallel hooks must lie inside of it, so that a skipped block is skipped with its
 # communication. Branches of guidance are split around all that. The VAE is independent of them.
-_MODULES: tuple[ModuleType, ...] = (cache_dit, tea_cache, sequence_parallel, tensor_parallel, cfg_parallel, vae)
+# Offload moves what all of them have made.
+_MODULES: tuple[ModuleType, ...] = (
+    cache_dit,
+    tea_cache,
+    sequence_parallel,
+    tensor_parallel,
+    cfg_parallel,
+    vae,
+    vae_patch_parallel,
+    offload,
+)
 ORDER = cast("tuple[Feature, ...]", _MODULES)
 
 
@@ -57,8 +76,6 @@ def refuse(plan: Plan) -> None:
         CannotRunError: naming every such setting.
     """
     settings = {
-        "offload": plan.offload != "none",
-        "vae_patch_parallel_size": plan.vae.patch_parallel_size > 1,
         "image": plan.sampling.image is not None,
     }
     if refused := [name for name, on in settings.items() if on]:

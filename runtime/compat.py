@@ -107,3 +107,8 @@ def ring_attention_on_cpu() -> None:
 
     native._native_attention_forward_op = _native_attention_forward_op  # cache-dit allows masks by the function's name
     _templated_ring.fused_merge_attn_states = merge
+
+
+def let_diffusers_read(config: Any) -> None:
+    """Give cache-dit's context parallel config (1.5.3) what diffusers' offload (0.42) asks the model's config for."""
+    config.tensor_parallel_config = None

@@ -12,7 +12,7 @@ TINY = Path(__file__).parent / "tiny_model"
 
 
 def pipeline(plan: Plan) -> Any:
-    """The pipeline on this rank's device, in the Plan's precision, with its progress bars off.
+    """The pipeline in the Plan's precision, with its progress bars off; on this rank's device if nothing is offloaded.
 
     Raises:
         CannotRunError: no such folder, the hub cannot be reached, or the checkpoint is of another class.
@@ -34,7 +34,7 @@ def pipeline(plan: Plan) -> Any:
         str(source), dtype=getattr(torch, plan.model.dtype), use_safetensors=True
     )
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(mesh.device())
+    return pipe.to(mesh.device()) if plan.offload == "none" else pipe  # offload moves things by itself
 
 
 def _class_name(source: str) -> str:

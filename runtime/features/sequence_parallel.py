@@ -32,10 +32,12 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     from cache_dit.distributed.transformers.dispatch import _ensure_cp_planners_activated
     from cache_dit.distributed.transformers.register import ContextParallelismPlannerRegister
 
+    from runtime.mesh import device
+
     assert mesh is not None
     transformer = pipe.transformer
     _ensure_cp_planners_activated()
-    if plan.mesh.ring > 1 and transformer.device.type == "cpu":
+    if plan.mesh.ring > 1 and mesh.device_type == "cpu":
         compat.ring_attention_on_cpu()
     try:
         planner = ContextParallelismPlannerRegister.get_planner(transformer)()
@@ -46,7 +48,8 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     transformer._cp_plan = hooks = compat.split_single_layers(transformer, hooks)
     part = mesh["ring", "ulysses"]
     config = _ContextParallelConfig(ulysses_degree=plan.mesh.ulysses, ring_degree=plan.mesh.ring)
-    config.setup(part._flatten().get_local_rank(), part.size(), transformer.device, part)
+    config.setup(part._flatten().get_local_rank(), part.size(), device(), part)
+    compat.let_diffusers_read(config)
     _enable_context_parallelism(transformer, config=config, cp_plan=hooks)
     transformer.set_attention_backend("native")
     transformer._omni_tokens = _count_tokens(transformer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from omni_config.plan import Plan
 from runtime.errors import CannotRunError
@@ -35,14 +35,16 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     Raises:
         CannotRunError: no coefficients, or a transformer whose modulated input is not known here.
     """
-    from diffusers.hooks import HookRegistry
+    from diffusers.hooks.hooks import HookRegistry
 
     transformer = pipe.transformer
     blocks = _blocks(transformer)
     if not blocks or type(blocks[0]).__name__ not in MODULATED_INPUT:
         raise CannotRunError(f"TeaCache does not know the modulated input of {type(transformer).__name__}")
     if plan.cache.parameters["coefficients"] is None:
-        raise CannotRunError("TeaCache needs coefficients: no model card has them for this model; set them in the config")
+        raise CannotRunError(
+            "TeaCache needs coefficients: no model card has them for this model; set them in the config"
+        )
     cache = _Cache(plan, mesh, two_calls=hasattr(transformer, "cache_context"))
     for index, block in enumerate(blocks):
         hook = _make_hook(cache, first=index == 0, last=index == len(blocks) - 1)
@@ -64,19 +66,19 @@ def undo(pipe: Any) -> None:
     pipe.scheduler.__dict__.pop("set_timesteps", None)  # the replacement on the instance hid the method of the class
 
 
-def _z_image(block: Any, x: torch.Tensor, adaln_input: torch.Tensor, **_: Any) -> torch.Tensor:
+def _z_image(block: Any, x: torch.Tensor, adaln_input: torch.Tensor, **_: Any) -> Any:
     scale = block.adaLN_modulation(adaln_input).unsqueeze(1).chunk(4, dim=2)[0]
     return block.attention_norm1(x) * (1.0 + scale)
 
 
 def _qwen_image(
     block: Any, hidden_states: torch.Tensor, temb: torch.Tensor, modulate_index: Any = None, **_: Any
-) -> torch.Tensor:
+) -> Any:
     modulation = block.img_mod(temb).chunk(2, dim=-1)[0]
     return block._modulate(block.img_norm1(hidden_states), modulation, modulate_index)[0]
 
 
-def _flux(block: Any, hidden_states: torch.Tensor, temb: torch.Tensor, **_: Any) -> torch.Tensor:
+def _flux(block: Any, hidden_states: torch.Tensor, temb: torch.Tensor, **_: Any) -> Any:
     return block.norm1(hidden_states, emb=temb)[0]
 
 
@@ -88,7 +90,7 @@ MODULATED_INPUT: dict[str, Callable[..., Any]] = {
 }
 
 
-def _blocks(transformer: Any) -> list[nn.Module]:
+def _blocks(transformer: Any) -> list[Any]:
     lists = [getattr(transformer, name, ()) for name in ("layers", "transformer_blocks", "single_transformer_blocks")]
     return [block for blocks in lists for block in blocks]
 
@@ -113,7 +115,7 @@ class _Cache:
         self.coefficients = [float(value) for value in parameters["coefficients"]]
         self.threshold = float(parameters["rel_l1_thresh"])
         self.steps = plan.sampling.num_inference_steps
-        self.states = StateManager(State)  # diffusers switches it between the branches of guidance
+        self.states: Any = StateManager(cast(Any, State))  # diffusers switches it between the branches of guidance
         if not two_calls:
             self.states.set_context(CacheContext("both"))
         # Ranks must decide alike, or they would wait for each other for ever. Where both branches are one batch, they
@@ -155,7 +157,7 @@ class _Cache:
         if self.shared:
             dist.all_reduce(sums, group=self.group)
         difference, size = sums.tolist()
-        return difference / size
+        return float(difference / size)
 
     def reset_before(self, set_timesteps: Callable[..., Any]) -> Callable[..., Any]:
         """``scheduler.set_timesteps``, with which a call of the pipeline begins, after forgetting the last call."""
@@ -172,13 +174,13 @@ class _Cache:
 
 
 def _make_hook(cache: _Cache, first: bool, last: bool) -> Any:
-    from diffusers.hooks import ModelHook
+    from diffusers.hooks.hooks import ModelHook
 
     class TeaCacheHook(ModelHook):
         _is_stateful = True
 
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__()  # type: ignore[no-untyped-call]
             self.states = cache.states  # where diffusers looks for what it switches between branches
 
         def reset_state(self, module: nn.Module) -> nn.Module:
@@ -196,7 +198,8 @@ def _make_hook(cache: _Cache, first: bool, last: bool) -> Any:
                 if first:
                     hidden = hidden + cache.states.get_state().residual
                 return hidden if name == "x" else (bound["encoder_hidden_states"], hidden)
-            output = self.fn_ref.original_forward(*args, **kwargs)
+            original: Any = self.fn_ref.original_forward
+            output = original(*args, **kwargs)
             if last:
                 out = output if name == "x" else output[1]
                 cache.states.get_state().residual = out - cache.entered

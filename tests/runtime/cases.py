@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from omni_config.plan import Cache, Mesh, Model, Plan, Sampling, Vae
 
@@ -48,10 +49,10 @@ def tiny(**changes: Any) -> Plan:
 
 @dataclass(frozen=True)
 class Case:
-    """One run, and after it, on several ranks, a control with one weight of the last rank broken."""
+    """One run, and after it, on several ranks, a control with one weight of a part of the last rank's model broken."""
 
     plan: Plan
-    control: bool = True
+    control: str = "transformer"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class Result:
     def distance(self, other: Result, name: str = "latents") -> float:
         """The largest absolute difference of any rank's array from the latents of the other's rank 0."""
         return max(float(np.abs(array[name] - other.arrays[0]["latents"]).max()) for array in self.arrays)
+
+    @property
+    def picture(self) -> np.ndarray:
+        """What rank 0 saved, as (height, width, 3) bytes."""
+        return np.asarray(Image.open(self.ranks[0]["pictures"][0]))
 
     def measured(self, feature: str, rank: int = 0) -> dict[str, Any]:
         """What a feature measured."""
@@ -92,8 +98,8 @@ def run(cases: dict[str, Case], folder: Path) -> Callable[[str], Result]:
     def result(name: str) -> Result:
         files = [folder / f"{name}.{rank}.json" for rank in range(cases[name].plan.mesh.world_size)]
         ranks = [json.loads(file.read_text()) for file in files]
-        errors = [rank["error"] for rank in ranks if "error" in rank]
-        assert not errors, f"{name}: {errors}\n{done.stderr[-20000:]}"
+        errors = "".join(rank["error"] for rank in ranks if "error" in rank)
+        assert not errors, errors
         return Result(ranks, [dict(np.load(file.with_suffix(".npz"))) for file in files])
 
     return result

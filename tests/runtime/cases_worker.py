@@ -2,7 +2,8 @@
 
 A fork a case, because cache-dit and torch.distributed keep state in the process. The arguments are the folder with
 ``cases.json``, a list of ``{name, plan, port, control}``, and the results go there: ``NAME.RANK.json`` and ``.npz``.
-A control is a second call of the pipeline, after one weight of the last rank has been changed.
+A control is a second call of the pipeline, after one weight of a part (transformer or vae) of the last rank has been
+changed.
 """
 
 from __future__ import annotations
@@ -49,17 +50,22 @@ def run(case: dict[str, Any], plan: Plan) -> None:
     arrays = {"latents": steps[-1]}
     if plan.mesh.world_size > 1 and case["control"]:
         if plan.mesh.world_size == RANK + 1:
-            break_one_weight(pipes[0].transformer)
+            break_one_weight(pipes[0], case["control"])
         with torch.inference_mode():
-            pipes[0](**worker.arguments(plan), callback_on_step_end=callback)
+            output = pipes[0](**worker.arguments(plan), callback_on_step_end=callback)
         arrays["broken"] = steps[-1]
+        arrays["broken picture"] = np.asarray(output.images[0])
     np.savez(FOLDER / f"{case['name']}.{RANK}.npz", **arrays)
     save(case, result)
 
 
-def break_one_weight(transformer: torch.nn.Module) -> None:
-    projections = [module for name, module in transformer.named_modules() if name.endswith("to_v")]
-    weight = projections[len(projections) // 2].weight.data
+@torch.inference_mode()
+def break_one_weight(pipe: Any, part: str) -> None:
+    if part == "vae":
+        weight = pipe.vae.decoder.conv_in.weight.data
+    else:
+        projections = [module for name, module in pipe.transformer.named_modules() if name.endswith("to_v")]
+        weight = projections[len(projections) // 2].weight.data
     getattr(weight, "_local_tensor", weight)[0, 0] += 1.0
 
 
@@ -78,9 +84,8 @@ for case in json.loads((FOLDER / "cases.json").read_text()):
     try:
         run(case, plan)
         status = 0
-    except BaseException as error:
-        traceback.print_exc()
-        save(case, {"error": f"{type(error).__name__}: {error}"})
+    except BaseException:
+        save(case, {"error": traceback.format_exc()})
     finally:
         sys.stderr.flush()
         os._exit(status)

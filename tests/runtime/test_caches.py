@@ -57,8 +57,7 @@ def test_steps_are_saved_at_little_cost(results: Results, cache: str) -> None:
     assert own.distance(none) > BOUND  # what is reused is not what would have been computed
     a, b = own.arrays[0]["latents"], none.arrays[0]["latents"]
     psnr = 10 * np.log10((b.max() - b.min()) ** 2 / ((a - b) ** 2).mean())
-    print(cache, len(cached), psnr)
-    assert psnr > 25
+    assert psnr > (25 if cache == "scm" else 35)  # a static mask reuses whatever the difference is
 
 
 def test_taylorseer_extrapolates(results: Results) -> None:

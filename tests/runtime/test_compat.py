@@ -51,3 +51,45 @@ def test_cache_dit_forgets_to_split_a_single_refiner_layer(layers: int) -> None:
             assert gather is hooks[name]
     else:
         assert mended == hooks
+
+
+def test_cache_dit_configs_lack_what_diffusers_reads() -> None:
+    from cache_dit.distributed.core import _ContextParallelConfig
+
+    config = _ContextParallelConfig(ulysses_degree=2)
+    assert not hasattr(config, "tensor_parallel_config")
+    compat.let_diffusers_read(config)
+    assert config.tensor_parallel_config is None
+
+
+def test_ring_attention_asks_a_cpu_for_cuda() -> None:
+    import torch
+    from cache_dit.attention.backends import native
+    from cache_dit.distributed.core import _templated_ring
+
+    tokens = torch.randn(1, 4, 2, 8)  # (batch, tokens, heads, head size)
+    library = native._native_attention_forward_op
+    merge = _templated_ring.fused_merge_attn_states
+    try:
+        with pytest.raises(NotImplementedError, match="_scaled_dot_product_flash_attention"):
+            library(None, tokens, tokens, tokens, return_lse=True, _save_ctx=False)
+        out, lse = torch.randn(1, 4, 2, 8), torch.randn(1, 4, 2, 1)
+        with pytest.raises(Exception, match=r"CUDA|cuda|triton|Triton|driver|not supported"):
+            merge(out, lse, out, lse)
+        compat.ring_attention_on_cpu()
+        out, lse = native._native_attention_forward_op(None, tokens, tokens, tokens, return_lse=True, _save_ctx=False)
+        scores = torch.einsum("bqhd,bkhd->bqhk", tokens, tokens) / 8**0.5
+        torch.testing.assert_close(lse, scores.logsumexp(dim=-1, keepdim=True))
+        torch.testing.assert_close(out, torch.einsum("bqhk,bkhd->bqhd", scores.softmax(dim=-1), tokens))
+    finally:
+        native._native_attention_forward_op = library
+        _templated_ring.fused_merge_attn_states = merge
+
+
+def test_cache_dit_asks_a_cpu_for_an_accelerator() -> None:
+    """Why the planners get parts of our mesh instead of making their own."""
+    from cache_dit.distributed.config import ParallelismConfig
+    from cache_dit.distributed.transformers.register import TensorParallelismPlanner
+
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'type'"):
+        TensorParallelismPlanner().mesh(ParallelismConfig(tp_size=2))

@@ -37,6 +37,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     source = str(models.build("z_image", folder))
     four_heads = tiny(model=Model("random", source, "ZImagePipeline", "text_to_image", "float32"))
     cases = {"tiny": Case(tiny()), "four heads": Case(four_heads)}
+    for kind in ("model", "layerwise"):
+        cases[kind] = Case(tiny(offload=kind))
+        cases[f"{kind} ulysses-2"] = Case(tiny(offload=kind, mesh=Mesh(ulysses=2)))
     for plan, meshes in ((tiny(), TINY), (four_heads, FOUR_HEADS)):
         for name, mesh in meshes.items():
             cases[name] = Case(replace(plan, mesh=mesh))
@@ -59,3 +62,17 @@ def test_each_rank_does_its_share(results: Results) -> None:
     assert results("tensor-2").measured("tensor_parallel", rank=1)["heads_per_rank"] == 3
     for name in ("cfg-2", "cfg-2 ulysses-2"):
         assert results(name).measured("cfg_parallel", rank=1) == {"calls_shared": 4, "calls_with_one_branch": 0}
+
+
+@pytest.mark.parametrize("name", ["model", "layerwise", "model ulysses-2", "layerwise ulysses-2"])
+def test_offload_changes_nothing(results: Results, name: str) -> None:
+    assert results(name).distance(results("tiny")) <= BOUND
+    if "ulysses" in name:
+        assert results(name).distance(results("tiny"), "broken") > 10 * BOUND
+
+
+def test_offload_moves_what_it_should(results: Results) -> None:
+    assert results("model").measured("offload")["models"] == ["text_encoder", "transformer"]
+    blocks, steps = 6 + 2 + 2, 4  # layers, refiners, and the caption's embedder, which is a sequence of two
+    fetched = {"models": [], "blocks_fetched": steps * blocks, "most_blocks_resident": 1}
+    assert results("layerwise").measured("offload") == fetched

@@ -79,7 +79,7 @@ def test_the_printed_command_runs_by_itself(plan: Plan, tmp_path: Path) -> None:
     [
         (lambda plan: replace(plan, model=replace(plan.model, pipeline="QwenImagePipeline")), "holds a ZImagePipeline"),
         (lambda plan: replace(plan, model=replace(plan.model, source="./nothing")), "is not a diffusers folder"),
-        (lambda plan: replace(plan, offload="layerwise"), "cannot carry out offload"),
+        (lambda plan: replace(plan, mesh=Mesh(cfg=3)), "guidance has two branches, so it is 1 or 2"),
     ],
 )
 def test_a_plan_that_cannot_run_says_why(plan: Plan, change, cause: str) -> None:

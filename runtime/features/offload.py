@@ -1,0 +1,95 @@
+"""Offload: weights wait on the CPU, a whole model at a time (accelerate) or a block at a time (diffusers).
+
+The VAE stays on the device in both kinds, as it is needed once, at the moment of the highest memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from omni_config.plan import Plan
+from runtime.errors import CannotRunError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+def wanted(plan: Plan) -> bool:
+    """Whether weights wait on the CPU."""
+    return plan.offload != "none"
+
+
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+    """Hook the models, or the blocks of the transformer, to be moved before and after their turn.
+
+    Raises:
+        CannotRunError: an unknown kind of offload, or no order in which the models of this pipeline are used.
+    """
+    from runtime.mesh import device
+
+    pipe._omni_residents = residents = _Residents()
+    if plan.offload == "model":
+        if pipe.model_cpu_offload_seq is None:
+            raise CannotRunError(f"{type(pipe).__name__} does not say in which order its models are used")
+        names = [name for name in pipe.model_cpu_offload_seq.split("->") if name != "vae"]
+        pipe.model_cpu_offload_seq = "->".join(names)
+        pipe._exclude_from_cpu_offload = [*pipe._exclude_from_cpu_offload, "vae"]
+        pipe.enable_model_cpu_offload(device=device())
+        residents.models = names
+    elif plan.offload == "layerwise":
+        for name, module in pipe.components.items():
+            if name != "transformer" and hasattr(module, "to") and hasattr(module, "parameters"):
+                module.to(device())
+        pipe.transformer.enable_group_offload(onload_device=device(), num_blocks_per_group=1)
+        for module in pipe.transformer.modules():
+            registry = getattr(module, "_diffusers_hook", None)
+            hook = registry and registry.get_hook("group_offloading")
+            if hook and module is not pipe.transformer:  # the transformer's own group is what is in no block
+                residents.watch(hook.group)
+    else:
+        raise CannotRunError(f"offload is {plan.offload!r}; it can be none, model or layerwise")
+
+
+def measure(pipe: Any) -> dict[str, Any]:
+    """The models that are moved as a whole; how many blocks were fetched, and the most that were here at once."""
+    residents = pipe._omni_residents
+    return {"models": residents.models, "blocks_fetched": residents.fetched, "most_blocks_resident": residents.most}
+
+
+def undo(pipe: Any) -> None:
+    """Keep every model on the device."""
+    from diffusers.hooks.hooks import HookRegistry
+
+    from runtime.mesh import device
+
+    pipe.__dict__.pop("model_cpu_offload_seq", None)
+    pipe.__dict__.pop("_exclude_from_cpu_offload", None)
+    pipe.remove_all_hooks()
+    HookRegistry.check_if_exists_or_initialize(pipe.transformer).remove_hook("group_offloading", recurse=True)
+    pipe.to(device())
+
+
+class _Residents:
+    """Counts the blocks on the device, by the calls that bring them there and back."""
+
+    def __init__(self) -> None:
+        self.models: list[str] = []
+        self.here: set[int] = set()
+        self.fetched = 0
+        self.most = 0
+
+    def watch(self, group: Any) -> None:
+        """Count when diffusers moves a group of modules."""
+        onload, offload = group.onload_, group.offload_
+
+        def fetch() -> None:
+            self.fetched += id(group) not in self.here
+            self.here.add(id(group))
+            self.most = max(self.most, len(self.here))
+            onload()
+
+        def leave() -> None:
+            self.here.discard(id(group))
+            offload()
+
+        group.onload_, group.offload_ = fetch, leave

@@ -1,0 +1,61 @@
+"""VAE patch parallelism: ranks decode the tiles of the picture in turn, and rank 0 blends them (cache-dit)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from omni_config.plan import Plan
+from runtime.errors import CannotRunError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+def wanted(plan: Plan) -> bool:
+    """Whether the Plan shares the decoding."""
+    return plan.vae.patch_parallel_size > 1
+
+
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+    """Replace the tiled decoding of the VAE on the first ranks; the others go on decoding for themselves.
+
+    Tiling is on then, and only pictures larger than a tile are shared.
+
+    Raises:
+        CannotRunError: there are fewer ranks than this, or cache-dit knows no plan for this VAE.
+    """
+    from cache_dit.distributed.autoencoders.dispatch import _ensure_auto_encoder_dp_planners_activated
+    from cache_dit.distributed.autoencoders.register import AutoEncoderDataParallelismPlannerRegister
+    from torch.distributed.device_mesh import DeviceMesh
+
+    size, vae = plan.vae.patch_parallel_size, pipe.vae
+    if mesh is None or size > plan.mesh.world_size:
+        raise CannotRunError(f"vae_patch_parallel_size is {size}, and there are {plan.mesh.world_size} ranks; lower it")
+    _ensure_auto_encoder_dp_planners_activated()
+    try:
+        planner = AutoEncoderDataParallelismPlannerRegister.get_planner(vae)()
+    except ValueError as error:
+        raise CannotRunError(f"cache-dit cannot share the decoding of {type(vae).__name__}") from error
+    tiles: list[int] = []
+    handle = vae.decoder.register_forward_hook(lambda *_: tiles.append(1))
+    vae._omni_tiles = tiles, handle
+    first = DeviceMesh(mesh.device_type, list(range(size)))  # every rank must take part in making it
+    if first.get_coordinate() is None:
+        vae.enable_tiling()
+    else:
+        planner.parallelize_tiling(vae, first)
+
+
+def measure(pipe: Any) -> dict[str, Any]:
+    """The tiles that this rank has decoded."""
+    tiles, _ = pipe.vae._omni_tiles
+    return {"tiles_decoded": len(tiles)}
+
+
+def undo(pipe: Any) -> None:
+    """Every rank decodes all tiles again."""
+    _, handle = pipe.vae._omni_tiles
+    handle.remove()
+    pipe.vae.disable_tiling()
+    for name in ("tiled_decode", "_tiled_encode", "tiled_encode"):
+        pipe.vae.__dict__.pop(name, None)  # the replacement on the instance hid the method of the class

@@ -1,0 +1,51 @@
+"""Tiles: decoded in turn by several ranks, they make the picture that one rank makes of the same tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cases import Case, Result, run, tiny
+
+from omni_config.plan import Mesh, Plan, Vae
+
+Results = Callable[[str], Result]
+
+
+def plan(mesh: Mesh, *, tiling: bool = True, ranks: int = 1) -> Plan:
+    result = tiny(mesh=mesh, vae=Vae(use_tiling=tiling, use_slicing=False, patch_parallel_size=ranks))
+    return replace(result, sampling=replace(result.sampling, width=128, height=128))  # a tile is 64 px
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    cases = {
+        "whole": Case(plan(Mesh(), tiling=False)),
+        "tiled": Case(plan(Mesh())),
+        "two": Case(plan(Mesh(ulysses=2), ranks=2), control="vae"),
+        "two of four": Case(plan(Mesh(cfg=2, ulysses=2), ranks=2), control=""),
+    }
+    return run(cases, tmp_path_factory.mktemp("vae"))
+
+
+def test_tiling_decodes_otherwise_than_the_whole(results: Results) -> None:
+    assert not np.array_equal(results("tiled").picture, results("whole").picture)
+    assert results("tiled").distance(results("whole")) == 0
+
+
+def test_ranks_share_the_tiles(results: Results) -> None:
+    two = results("two")
+    assert np.abs(two.picture.astype(int) - results("tiled").picture).max() <= 1  # rounding to bytes
+    broken = two.arrays[0]["broken picture"].astype(int)
+    assert np.abs(broken - results("tiled").picture).max() > 10  # the last rank's tiles are part of the picture
+    tiles = [two.measured("vae_patch_parallel", rank)["tiles_decoded"] for rank in (0, 1)]
+    assert sum(tiles) == 9  # 3 x 3 tiles, which overlap by a quarter
+    assert max(tiles) == 5
+
+
+def test_the_first_ranks_share_and_the_others_do_not(results: Results) -> None:
+    four = results("two of four")
+    assert np.abs(four.picture.astype(int) - results("tiled").picture).max() <= 1
+    assert [four.measured("vae_patch_parallel", rank)["tiles_decoded"] for rank in range(4)] == [5, 4, 9, 9]
