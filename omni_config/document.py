@@ -1,34 +1,25 @@
 """The configuration document: one YAML file, typed, where every key is known and every value has a range.
 
 The leaf names are unique over all sections, so that a rule may say ``ulysses_degree`` and mean
-``parallel.ulysses_degree`` (``FIELDS`` maps one to the other; a test keeps it so).
+``parallel.ulysses_degree`` (``settings.FIELDS`` maps one to the other; a test keeps it so).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from omni_config.switch import switch
+
 Degree = Annotated[int, Field(ge=1, le=1024)]
 Pixels = Annotated[int, Field(ge=16, le=16384)]
-
-VERSION = 1
 
 
 class _Section(BaseModel):
     """A mapping of the document: unknown keys and loose types (``"2"`` for 2, ``yes`` for 1) are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True, allow_inf_nan=False)
-
-
-def _switch(value: Any) -> Any:
-    """``true`` switches a feature on with its defaults; ``null`` could mean either, so it is refused."""
-    if value is True:
-        return {}
-    if value is None:
-        raise ValueError("is empty: write {} to switch it on with its defaults, or leave the key out")
-    return None if value is False else value
 
 
 class Hardware(_Section):
@@ -105,10 +96,10 @@ class CacheDiT(_Section):
 class Cache(_Section):
     """Step caches; at most one can be active."""
 
-    tea_cache: Annotated[TeaCache | None, BeforeValidator(_switch, json_schema_input_type=bool | TeaCache)] = Field(
+    tea_cache: Annotated[TeaCache | None, BeforeValidator(switch, json_schema_input_type=bool | TeaCache)] = Field(
         default=None, description="Switch TeaCache on: true, or its parameters."
     )
-    cache_dit: Annotated[CacheDiT | None, BeforeValidator(_switch, json_schema_input_type=bool | CacheDiT)] = Field(
+    cache_dit: Annotated[CacheDiT | None, BeforeValidator(switch, json_schema_input_type=bool | CacheDiT)] = Field(
         default=None, description="Switch Cache-DiT on: true, or its parameters."
     )
 
@@ -185,67 +176,3 @@ class Document(_Section):
     lora: tuple[Lora, ...] = Field(default=(), strict=False, description="LoRA adapters, loaded in this order.")
     sampling: Sampling = Sampling.model_construct()
     output: str = Field(default="outputs", min_length=1, description="Folder for pictures and report.json.")
-
-
-def _leaves(section: type[BaseModel], path: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
-    result: dict[str, tuple[str, ...]] = {}
-    for name, info in section.model_fields.items():
-        inner = _section_of(info.annotation)
-        if inner is None or info.default is None:
-            result[name] = (*path, name)  # a value, or a section that is itself a switch
-        if inner is not None:
-            result |= _leaves(inner, (*path, name))
-    return result
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    inner = () if get_origin(annotation) is tuple else get_args(annotation)
-    for candidate in (annotation, *inner):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
-
-
-#: Path in the document of each setting, by its leaf name.
-FIELDS: dict[str, tuple[str, ...]] = _leaves(Document)
-
-_SWITCHES: dict[str, type[_Section]] = {"tea_cache": TeaCache, "cache_dit": CacheDiT}
-_DEFAULTS = {name: info.default for section in _SWITCHES.values() for name, info in section.model_fields.items()}
-
-
-def settings_of(document: Document) -> dict[str, Any]:
-    """The document as a flat mapping of leaf names; a switch is a bool, and its parameters stand beside it."""
-    result = dict(_DEFAULTS)
-    for name, value in document:
-        if isinstance(value, _Section):
-            for inner, leaf in value:
-                if inner in _SWITCHES:
-                    result[inner] = leaf is not None
-                    if leaf is not None:
-                        result.update(leaf)
-                else:
-                    result[inner] = leaf
-        else:
-            result[name] = value
-    return result
-
-
-def document_of(settings: dict[str, Any]) -> Document:
-    """The inverse of ``settings_of``.
-
-    Raises:
-        pydantic.ValidationError: a setting is out of its range.
-    """
-    tree: dict[str, Any] = {}
-    for name, path in FIELDS.items():
-        if any(switch in path[:-1] and not settings[switch] for switch in _SWITCHES):
-            continue
-        *sections, leaf = path
-        place = tree
-        for section in sections:
-            place = place.setdefault(section, {})
-        if name not in _SWITCHES:
-            place[leaf] = settings[name]
-        elif settings[name]:
-            place[leaf] = {}
-    return Document.model_validate(tree)

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from omni_config.document import FIELDS, Document, settings_of
+from omni_config.settings import FIELDS, PARAMETERS, SWITCHES, validate
 from omni_config.source import Node, Source, Unreadable, parse
-
-_SWITCHES = ("tea_cache", "cache_dit")
 
 
 class CannotEdit(Exception):
@@ -58,16 +56,15 @@ def rename_key(source: Source, node: Node, path: tuple[str, ...], name: str) -> 
 
 def _verify(source: Source, text: str, index: int, changes: Mapping[str, Any]) -> None:
     try:
-        before = settings_of(Document.model_validate(parse(source)[index].value))
-        after = settings_of(Document.model_validate(parse(Source(source.name, text))[index].value))
+        before = validate(parse(source)[index].value)
+        after = validate(parse(Source(source.name, text))[index].value)
         nodes = len(parse(source)) == len(parse(Source(source.name, text)))
     except (Unreadable, ValueError, IndexError) as error:
         raise CannotEdit(str(error)) from None
     wanted = before | dict(changes)
-    for switch in _SWITCHES:
+    for switch in SWITCHES:
         if not wanted[switch] and before[switch]:  # its parameters go with it
-            inner = [name for name, path in FIELDS.items() if switch in path[:-1]]
-            wanted |= {name: after[name] for name in inner}
+            wanted |= {name: after[name] for name in PARAMETERS[switch]}
     if not nodes or {k: _plain(v) for k, v in after.items()} != {k: _plain(v) for k, v in wanted.items()}:
         raise CannotEdit(f"{source.name}: cannot change {', '.join(changes)} in place; edit it by hand")
 
@@ -80,7 +77,7 @@ def _plain(value: Any) -> Any:
 
 
 def _absent(name: str, value: Any) -> bool:
-    return value is None or (name in _SWITCHES and value is False) or value in ((), [])
+    return value is None or (name in SWITCHES and value is False) or value in ((), [])
 
 
 def _edit(text: str, node: Node, path: tuple[str, ...], absent: bool, value: Any) -> _Edit | None:

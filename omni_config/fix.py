@@ -6,13 +6,13 @@ import difflib
 from dataclasses import dataclass
 
 from omni_config.catalog import catalog
-from omni_config.check import Checked, check_bytes, key_suggestion
-from omni_config.document import FIELDS, Document, settings_of
+from omni_config.checker import Checked, check_bytes, key_suggestion
 from omni_config.edit import CannotEdit, apply, rename_key
 from omni_config.findings import Finding
 from omni_config.quantities import Quantities
-from omni_config.rules import Rule, Settings
+from omni_config.rules import Rule
 from omni_config.search import conflict, nearest
+from omni_config.settings import FIELDS, Settings, validate
 
 MOST_ROUNDS = 20  # each round mends at least one finding; more rounds than findings would be a loop
 
@@ -58,7 +58,7 @@ def fix(name: str, text: str, *, unsafe: bool = False, policies: tuple[Rule, ...
 def settings_written(checked: Checked) -> Settings:
     """The settings of a checked document as its author wrote them, before any adjustment."""
     assert checked.node is not None
-    return settings_of(Document.model_validate(checked.node.value))
+    return validate(checked.node.value)
 
 
 def nearest_changes(checked: Checked, policies: tuple[Rule, ...] = (), most: int = 3) -> list[Settings]:

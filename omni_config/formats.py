@@ -9,11 +9,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 from omni_config.catalog import catalog
-from omni_config.check import Checked
-from omni_config.document import FIELDS
+from omni_config.checker import Checked
 from omni_config.findings import Finding, Span
 from omni_config.fix import mend, nearest_changes
-from omni_config.rules import Rule, Settings
+from omni_config.rules import Rule
+from omni_config.settings import FIELDS, Settings
 
 RULES_URL = "https://github.com/omni-config/omni-config/blob/main/docs/rules"
 _SARIF_LEVELS = {"error": "error", "warning": "warning", "advice": "note"}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from omni_config.document import FIELDS, VERSION
 from omni_config.findings import Span
+from omni_config.settings import FIELDS
 from omni_config.source import Node, Source, Unreadable, parse
 
 
@@ -52,7 +52,7 @@ def lay_over(node: Node | None, overrides: Sequence[Override]) -> tuple[Source, 
     words = [" ".join(shlex.quote(word) for word in override.words) for override in overrides]
     source = Source("command line", " ".join(words))
     start = Span(source, 1, 1, 2)
-    root = _copy(node) if node is not None else Node({"version": VERSION}, start, children={})
+    root = _copy(node) if node is not None else Node({"version": 1}, start, children={})
     column = 1
     for override, text in zip(overrides, words, strict=True):
         span = Span(source, 1, column, column + len(text))

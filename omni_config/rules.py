@@ -17,8 +17,7 @@ from omni_config.cards import Feature
 from omni_config.expressions import Expression, parse
 from omni_config.findings import Finding, Severity
 from omni_config.quantities import DIMS, Quantities
-
-Settings = dict[str, Any]
+from omni_config.settings import Settings
 
 # Attributes of rules that hold names, and what they are names of.
 _NAMED = {

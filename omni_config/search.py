@@ -14,11 +14,11 @@ from typing import Any
 
 from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog import catalog
-from omni_config.document import FIELDS
 from omni_config.findings import Finding
 from omni_config.quantities import Quantities
-from omni_config.resolve import resolve_settings
-from omni_config.rules import Product, Rule, Settings
+from omni_config.resolver import resolve_settings
+from omni_config.rules import Product, Rule
+from omni_config.settings import FIELDS, Settings
 
 DEGREES = ("cfg_parallel_size", "ring_degree", "ulysses_degree", "tensor_parallel_size")
 MOST_STATES = 1000

@@ -1,19 +1,17 @@
 """The catalog: features, rules, model cards and engine cards, read from the YAML beside this file.
 
-Reading and validating it takes longer than a check, so the result is kept in ``__pycache__``, as Python keeps its own
-compiled modules, and made anew when a file of the catalog changes.
+Reading and validating it takes longer than a check, so the result is kept compiled (``cached.py``).
 """
 
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from omni_config.cached import cached
 from omni_config.cards import Claim, Disagreement, EngineCard, Feature, Guidance, ModelCard
 from omni_config.rules import KINDS, Rule
 
@@ -69,18 +67,8 @@ class Catalog:
 def catalog() -> Catalog:
     """The catalog of this installation."""
     files = sorted(FOLDER.rglob("*.yaml"))
-    sources = [FOLDER.parent / "cards.py", FOLDER.parent / "rules.py", Path(__file__), *files]
-    stamp = [[path.name, (status := path.stat()).st_mtime_ns, status.st_size] for path in sources]
-    compiled = FOLDER / "__pycache__" / f"catalog.{sys.implementation.cache_tag}.json"
-    try:
-        kept = json.loads(compiled.read_bytes())
-        if kept["stamp"] == stamp:
-            return Catalog(kept["data"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there, or half a file of another program: made anew below
-    data = read(files)
-    _write(compiled, json.dumps({"stamp": stamp, "data": data}))
-    return Catalog(data)
+    code = [FOLDER.parent / "cards.py", FOLDER.parent / "rules.py", Path(__file__)]
+    return Catalog(cached("catalog", [*code, *files], lambda: read(files)))
 
 
 def read(files: list[Path]) -> dict[str, Any]:
@@ -176,17 +164,6 @@ def _rule(item: dict[str, Any]) -> Rule:
 
 def _without_kind(item: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in item.items() if key != "kind"}
-
-
-def _write(path: Path, text: str) -> None:
-    """Write whole or not at all; an installation that cannot be written to goes without."""
-    try:
-        path.parent.mkdir(exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(text)
-        Path(file.name).replace(path)
-    except OSError:
-        return
 
 
 def _claims(items: dict[str, Any]) -> dict[str, Claim]:

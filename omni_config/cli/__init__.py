@@ -1,51 +1,63 @@
-"""``omni``: a thin layer over the Python API. A command imports what it needs when it runs, so that help and check
-start fast; torch is never imported in this process.
+"""``omni``: a thin layer over the Python API. A command is imported when it runs, so that help and check start fast;
+torch is never imported in this process.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 
 import typer
 
-from omni_config.cli import check, explain, fix, launch, plan
-
-app = typer.Typer(
-    name="omni",
-    help="Check, plan and launch deployments of diffusion transformers.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("check")(check.check)
-app.command("fix")(fix.fix)
-app.command("explain")(explain.explain)
-app.command("rules")(explain.rules)
-app.command("plan")(plan.plan)
-app.command("launch")(launch.launch)
-app.command("schema")(explain.schema)
-app.command("docs")(explain.docs)
+#: Each command with the module that holds it, in the order of the help.
+COMMANDS = {
+    "check": "check",
+    "fix": "fix",
+    "explain": "explain",
+    "rules": "explain",
+    "plan": "plan",
+    "launch": "launch",
+    "schema": "explain",
+    "docs": "explain",
+}
 
 
-@app.callback(invoke_without_command=True)
-def _options(
-    context: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Show the version and exit."),
-) -> None:
-    if version:
+def app(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The command line with these commands."""
+    result = typer.Typer(
+        name="omni",
+        help="Check, plan and launch deployments of diffusion transformers.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    result.callback()(_options)
+    for name in names:
+        result.command(name)(getattr(import_module(f"omni_config.cli.{COMMANDS[name]}"), name))
+    return result
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
         from omni_config import __version__
 
         typer.echo(f"omni {__version__}")
         raise typer.Exit
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+
+
+def _options(
+    version: bool = typer.Option(False, "--version", help="Show the version.", callback=_version, is_eager=True),
+) -> None:
+    """Check, plan and launch deployments of diffusion transformers."""
 
 
 def main() -> None:
     """Entry point of the command."""
+    chosen = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
-        app()
+        app([chosen] if chosen in COMMANDS else COMMANDS)(prog_name="omni")
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output (head, say) has gone; that is no error of ours
         sys.exit(0)

@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from omni_config.check import Checked, check_bytes
-from omni_config.check import check as check_file
+from omni_config.checker import Checked, check_bytes
+from omni_config.checker import check as check_file
 from omni_config.discover import STDIN, discover
 from omni_config.rules import Rule
 

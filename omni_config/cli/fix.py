@@ -32,7 +32,7 @@ def fix(
 
 
 def _fix(name: str, named: bool, unsafe: bool, diff: bool, policies) -> int:  # type: ignore[no-untyped-def]
-    from omni_config.check import check, check_bytes
+    from omni_config.checker import check, check_bytes
     from omni_config.cli.check import is_config
     from omni_config.fix import fix as fix_text
 

@@ -9,8 +9,9 @@ from typing import Any, get_args
 
 import typer
 
-from omni_config.document import FIELDS, Document
+from omni_config.document import Document
 from omni_config.overrides import Override, assignment, yaml_value
+from omni_config.settings import FIELDS
 
 ALIASES = {"ulysses_degree": ["--usp"], "ring_degree": ["--ring"], "cfg_scale": ["--true-cfg-scale"]}
 _NOT_FLAGS = {"version", "tea_cache", "cache_dit", "lora"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from omni_config.check import Checked, check, check_node
+from omni_config.checker import Checked, check, check_node
 from omni_config.overrides import Override, lay_over
 from omni_config.plan import Plan
 from omni_config.report import render

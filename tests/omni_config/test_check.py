@@ -82,7 +82,7 @@ def test_the_other_half_of_a_conflict_is_shown_too(config) -> None:
 
 def test_text_shows_place_code_caret_reason_and_next_step(config) -> None:
     config(HEAD + "hardware:\n  gpus: 4\nparallel:\n  ulysses_degree: 2\n")
-    result = runner.invoke(app, ["check", "config.yaml"])
+    result = runner.invoke(app(), ["check", "config.yaml"])
     assert result.exit_code == 1
     assert result.output.splitlines()[:7] == [
         "config.yaml:4:9: OMNI101 [error] hardware.gpus is 4, but ulysses 2 x ring 1 x cfg 1 x tensor 1 = 2",
@@ -110,21 +110,21 @@ def test_text_shows_place_code_caret_reason_and_next_step(config) -> None:
 )
 def test_exit_codes(config, text: str, code: int) -> None:
     config(text)
-    assert runner.invoke(app, ["check", "config.yaml"]).exit_code == code
+    assert runner.invoke(app(), ["check", "config.yaml"]).exit_code == code
 
 
 def test_files_that_are_not_there_or_are_folders(tmp_path: Path) -> None:
     (tmp_path / "folder.yaml").mkdir()
     for name in ("missing.yaml", "folder.yaml"):
-        result = runner.invoke(app, ["check", str(tmp_path / name)])
+        result = runner.invoke(app(), ["check", str(tmp_path / name)])
         assert result.exit_code == 2
         assert "OMNI902" in result.output
 
 
 def test_json_holds_what_a_program_needs(config) -> None:
     config(HEAD + "hardware: {gpus: 4}\n")
-    result = runner.invoke(app, ["check", "--json", "config.yaml"])
-    (finding,) = json.loads(result.output)
+    result = runner.invoke(app(), ["check", "--json", "config.yaml"])
+    (finding,) = json.loads(result.output)["findings"]
     assert finding["code"] == "OMNI101"
     assert finding["location"] == {"file": "config.yaml", "line": 3, "column": 18, "end_column": 19}
 

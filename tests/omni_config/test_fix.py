@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from omni_config.check import check_bytes
+from omni_config.checker import check_bytes
 from omni_config.cli import app
 from omni_config.fix import fix
 
@@ -174,7 +174,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_diff_shows_and_writes_nothing(file: Path) -> None:
-    result = runner.invoke(app, ["fix", "--diff", str(file)])
+    result = runner.invoke(app(), ["fix", "--diff", str(file)])
     assert result.exit_code == 0
     assert "-parallel: {ulysses_degree: 2, vae_patch_parallel_size: 16}" in result.stdout
     assert file.read_text() == TEXT
@@ -183,7 +183,7 @@ def test_diff_shows_and_writes_nothing(file: Path) -> None:
 def test_fix_writes_in_place_and_keeps_mode_and_byte_order_mark(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + TEXT.encode())
     file.chmod(0o640)
-    assert runner.invoke(app, ["fix", str(file)]).exit_code == 0
+    assert runner.invoke(app(), ["fix", str(file)]).exit_code == 0
     assert file.read_bytes().startswith(b"\xef\xbb\xbf# our deployment")
     assert file.stat().st_mode & 0o777 == 0o640
     assert list(file.parent.iterdir()) == [file]
@@ -191,8 +191,8 @@ def test_fix_writes_in_place_and_keeps_mode_and_byte_order_mark(file: Path) -> N
 
 def test_what_cannot_be_repaired_exits_with_1_or_2(file: Path) -> None:
     file.write_text("version: 1\nmodel: tiny\nhardware: {gpus: 4}\n")
-    assert runner.invoke(app, ["fix", str(file)]).exit_code == 1
-    assert runner.invoke(app, ["fix", "--unsafe", str(file)]).exit_code == 0
+    assert runner.invoke(app(), ["fix", str(file)]).exit_code == 1
+    assert runner.invoke(app(), ["fix", "--unsafe", str(file)]).exit_code == 0
     file.write_text("a: [")
-    assert runner.invoke(app, ["fix", str(file)]).exit_code == 2
-    assert runner.invoke(app, ["fix", str(file.parent / "none.yaml")]).exit_code == 2
+    assert runner.invoke(app(), ["fix", str(file)]).exit_code == 2
+    assert runner.invoke(app(), ["fix", str(file.parent / "none.yaml")]).exit_code == 2

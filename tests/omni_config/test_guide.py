@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from omni_config.catalog import catalog
 from omni_config.document import Document
-from omni_config.resolve import Resolution, resolve, resolve_settings
+from omni_config.resolver import Resolution, resolve, resolve_settings
 
 MODELS = ["Qwen/Qwen-Image", "Qwen/Qwen-Image-Edit", "Tongyi-MAI/Z-Image", "Tongyi-MAI/Z-Image-Turbo", "tiny"]
 DEGREES = range(1, 9)
@@ -122,7 +122,7 @@ def test_the_order_of_the_rules_does_not_matter(config: dict[str, Any], order: l
     result = resolved(**config)
     shuffled = [catalog().rules[index] for index in order]
     document = Document.model_validate({"version": 1, "engine": "vllm-omni", **config})
-    from omni_config.document import settings_of
+    from omni_config.settings import settings_of
 
     other = resolve_settings(settings_of(document), result.card, result.engine, shuffled)
     assert other.settings == result.settings
@@ -150,6 +150,7 @@ def test_adjustments_are_said_aloud() -> None:
     said = {finding.code: finding for finding in result.findings}
     assert "lowered to 2" in said["OMNI401"].message
     assert "layerwise offload takes priority" in said["OMNI301"].message
-    assert all(finding.severity == "warning" for finding in said.values())
-    assert result.plan is not None
-    assert (result.plan.offload, result.plan.vae.patch_parallel_size) == ("layerwise", 2)
+    assert "vae_use_tiling is switched on" in said["OMNI402"].message
+    assert all(said[code].severity == "warning" for code in ("OMNI301", "OMNI401", "OMNI402"))
+    plan = result.accepted_plan()  # OMNI302 refuses layerwise offload on two GPUs, which is not the point here
+    assert (plan.offload, plan.vae.patch_parallel_size, plan.vae.use_tiling) == ("layerwise", 2, True)

@@ -16,7 +16,7 @@ from sarif_pydantic import Sarif
 from typer.testing import CliRunner
 
 from omni_config.catalog import catalog
-from omni_config.check import check_bytes
+from omni_config.checker import check_bytes
 from omni_config.cli import app
 from omni_config.pages import drift, schema
 from omni_config.policies import load_policies
@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def output(*arguments: str) -> str:
-    return runner.invoke(app, ["check", *arguments]).stdout
+    return runner.invoke(app(), ["check", *arguments]).stdout
 
 
 def test_json_carries_repairs_and_the_nearest_configurations(folder: Path) -> None:
@@ -94,13 +94,13 @@ def test_junit_counts_a_case_a_document(folder: Path) -> None:
 
 def test_strict_makes_warnings_fail(folder: Path) -> None:
     Path("warn.yaml").write_text(HEAD + "parallel: {hsdp_shard_size: 2}\n")
-    assert runner.invoke(app, ["check", "warn.yaml"]).exit_code == 0
-    assert runner.invoke(app, ["check", "--strict", "warn.yaml"]).exit_code == 1
+    assert runner.invoke(app(), ["check", "warn.yaml"]).exit_code == 0
+    assert runner.invoke(app(), ["check", "--strict", "warn.yaml"]).exit_code == 1
 
 
 def test_a_comment_accepts_a_finding_of_its_line_and_the_plan_stands(folder: Path) -> None:
     Path("c.yaml").write_text(HEAD + "hardware:\n  gpus: 4  # omni: ignore[OMNI101]\n")
-    result = runner.invoke(app, ["check", "c.yaml"])
+    result = runner.invoke(app(), ["check", "c.yaml"])
     assert result.exit_code == 0
     assert "1 accepted by a comment." in result.stdout
     assert check_bytes("c.yaml", Path("c.yaml").read_bytes())[0].plan is not None
@@ -131,17 +131,17 @@ def test_folders_globs_and_standard_input_are_read(folder: Path) -> None:
     (folder / "sub" / ".hidden" / "x.yaml").write_text(BAD)
     (folder / "sub" / "other.yaml").write_text("kind: Deployment\n")
     (folder / "sub" / "loop").symlink_to(folder)
-    result = runner.invoke(app, ["check", "."])
+    result = runner.invoke(app(), ["check", "."])
     assert "3 configs checked. 1 YAML files without a model set aside." in result.stdout.replace("\n", " ")
     assert "2 configs checked" in output("*.yaml")
-    assert "1 config checked" in runner.invoke(app, ["check", "-"], input=HEAD).stdout
-    assert runner.invoke(app, ["check", "sub/other.yaml"]).exit_code == 2
-    assert runner.invoke(app, ["check", "none/*.yaml"]).exit_code == 2
+    assert "1 config checked" in runner.invoke(app(), ["check", "-"], input=HEAD).stdout
+    assert runner.invoke(app(), ["check", "sub/other.yaml"]).exit_code == 2
+    assert runner.invoke(app(), ["check", "none/*.yaml"]).exit_code == 2
 
 
 def test_an_unreadable_file_is_a_finding(folder: Path) -> None:
     Path("self.yaml").symlink_to("self.yaml")
-    result = runner.invoke(app, ["check", "self.yaml"])
+    result = runner.invoke(app(), ["check", "self.yaml"])
     assert result.exit_code == 2
     assert "OMNI902" in result.stdout
 
@@ -163,24 +163,24 @@ def test_the_pages_in_docs_are_those_of_the_catalog() -> None:
 
 
 def test_drift_shows_what_changed(tmp_path: Path) -> None:
-    assert runner.invoke(app, ["docs", str(tmp_path)]).exit_code == 0
-    assert runner.invoke(app, ["docs", "--check", str(tmp_path)]).exit_code == 0
+    assert runner.invoke(app(), ["docs", str(tmp_path)]).exit_code == 0
+    assert runner.invoke(app(), ["docs", "--check", str(tmp_path)]).exit_code == 0
     page = tmp_path / "rules" / "OMNI101.md"
     page.write_text(page.read_text().replace("gpu-count", "gpus"))
     (tmp_path / "rules" / "OMNI199.md").write_text("old")
-    result = runner.invoke(app, ["docs", "--check", str(tmp_path)])
+    result = runner.invoke(app(), ["docs", "--check", str(tmp_path)])
     assert result.exit_code == 1
     assert "-# OMNI101 gpus" in result.stdout
     assert "OMNI199.md: no longer generated" in result.stdout
 
 
 def test_explain_and_rules(folder: Path) -> None:
-    assert "Each rank has exactly one place" in runner.invoke(app, ["explain", "omni101"]).stdout
-    assert json.loads(runner.invoke(app, ["explain", "--json", "OMNI101"]).stdout)["kind"] == "product"
-    unknown = runner.invoke(app, ["explain", "OMNI10"])
+    assert "Each rank has exactly one place" in runner.invoke(app(), ["explain", "omni101"]).stdout
+    assert json.loads(runner.invoke(app(), ["explain", "--json", "OMNI101"]).stdout)["kind"] == "product"
+    unknown = runner.invoke(app(), ["explain", "OMNI10"])
     assert unknown.exit_code == 2
     assert "did you mean OMNI" in unknown.stderr
-    listed = json.loads(runner.invoke(app, ["rules", "--json"]).stdout)
+    listed = json.loads(runner.invoke(app(), ["rules", "--json"]).stdout)
     assert [rule["code"] for rule in listed] == [rule.code for rule in catalog().rules]
 
 
@@ -200,10 +200,10 @@ POLICY = """\
 
 def test_an_organisation_adds_rules_of_its_own(folder: Path) -> None:
     Path("policy.yaml").write_text(POLICY)
-    result = runner.invoke(app, ["check", "--rules", "policy.yaml", "good.yaml"])
+    result = runner.invoke(app(), ["check", "--rules", "policy.yaml", "good.yaml"])
     assert result.exit_code == 1
     assert "ACME001 [error] 128 px without tiling" in result.stdout
-    assert runner.invoke(app, ["fix", "--unsafe", "--rules", "policy.yaml", "good.yaml"]).exit_code == 0
+    assert runner.invoke(app(), ["fix", "--unsafe", "--rules", "policy.yaml", "good.yaml"]).exit_code == 0
     assert "vae_use_tiling: true" in Path("good.yaml").read_text()
 
 
@@ -223,7 +223,7 @@ def test_a_policy_that_cannot_be_used_says_why(folder: Path, old: str, new: str,
     Path("policy.yaml").write_text(POLICY.replace(old, new, 1))
     with pytest.raises(ValueError, match=message):
         load_policies("policy.yaml")
-    result = runner.invoke(app, ["check", "--rules", "policy.yaml", "good.yaml"])
+    result = runner.invoke(app(), ["check", "--rules", "policy.yaml", "good.yaml"])
     assert result.exit_code == 2
     assert message in result.stderr
 

@@ -28,7 +28,7 @@ def test_every_coordinate_is_held_by_one_rank_and_tensor_ranks_are_neighbours(si
 
 
 def test_json_is_the_plan_with_its_ranks() -> None:
-    result = runner.invoke(app, ["plan", "--json", "--model", "tiny", "--usp", "2", "--prompt", "a red star"])
+    result = runner.invoke(app(), ["plan", "--json", "--model", "tiny", "--usp", "2", "--prompt", "a red star"])
     assert result.exit_code == 0, result.output
     data = json.loads(result.stdout)
     assert data.pop("ranks") == [
@@ -41,7 +41,7 @@ def test_json_is_the_plan_with_its_ranks() -> None:
 
 
 def test_a_plan_of_another_shape_is_refused() -> None:
-    result = runner.invoke(app, ["plan", "--json", "--model", "tiny"])
+    result = runner.invoke(app(), ["plan", "--json", "--model", "tiny"])
     data = json.loads(result.stdout)
     del data["ranks"]
     with pytest.raises(ValueError, match="vae"):
@@ -51,9 +51,9 @@ def test_a_plan_of_another_shape_is_refused() -> None:
 def test_flags_win_over_the_file_and_findings_point_at_them(tmp_path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("version: 1\nmodel: tiny\nparallel: {ulysses_degree: 2}\n")
-    result = runner.invoke(app, ["plan", "--json", str(path), "--set", "parallel.ulysses_degree=3"])
+    result = runner.invoke(app(), ["plan", "--json", str(path), "--set", "parallel.ulysses_degree=3"])
     assert json.loads(result.stdout)["mesh"]["ulysses"] == 3
-    result = runner.invoke(app, ["plan", str(path), "--ulysses-degree", "4"])
+    result = runner.invoke(app(), ["plan", str(path), "--ulysses-degree", "4"])
     assert result.exit_code == 1
     assert "command line:1:1: OMNI103" in result.stderr
     assert "--ulysses-degree 4" in result.stderr
@@ -66,7 +66,7 @@ def test_a_set_that_is_none_is_refused(text: str) -> None:
 
 
 def test_the_table_names_every_axis() -> None:
-    result = runner.invoke(app, ["plan", "--model", "tiny", "--cache-backend", "cache_dit"])
+    result = runner.invoke(app(), ["plan", "--model", "tiny", "--cache-backend", "cache_dit"])
     assert result.exit_code == 0
     assert "cfg 1 x ring 1 x ulysses 1 x tensor 1 = 1 rank" in result.stdout
     assert "Fn_compute_blocks=1" in result.stdout

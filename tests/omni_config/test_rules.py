@@ -7,12 +7,13 @@ import re
 import pytest
 
 from omni_config.catalog import FOLDER, catalog, read
-from omni_config.check import check_bytes
-from omni_config.document import FIELDS, Document, document_of, settings_of
+from omni_config.checker import check_bytes
+from omni_config.document import Document
 from omni_config.expressions import parse
 from omni_config.quantities import DERIVED, DIMS, Quantities
-from omni_config.resolve import resolve_settings
+from omni_config.resolver import resolve_settings
 from omni_config.rules import Reading, Rule
+from omni_config.settings import FIELDS, settings_of, tree_of
 
 RULES = catalog().rules
 NAMES = {*FIELDS, *DERIVED, *DIMS, *catalog().features}
@@ -64,8 +65,8 @@ def test_settings_and_document_are_inverse() -> None:
     document = Document.model_validate(
         {"version": 1, "model": "tiny", "cache": {"cache_dit": {"Fn_compute_blocks": 2}}, "sampling": {"prompt": "x"}}
     )
-    assert settings_of(document_of(settings_of(document))) == settings_of(document)
-    assert document_of(settings_of(document)).cache.cache_dit == document.cache.cache_dit
+    assert settings_of(Document.model_validate(tree_of(settings_of(document)))) == settings_of(document)
+    assert Document.model_validate(tree_of(settings_of(document))).cache.cache_dit == document.cache.cache_dit
 
 
 def test_the_catalog_rejects_typos(tmp_path) -> None:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni_config.catalog import catalog
-from omni_config.document import Document, settings_of
+from omni_config.document import Document
 from omni_config.search import DEGREES, conflict, errors, nearest, valid
+from omni_config.settings import settings_of
 
 MODELS = ["Qwen/Qwen-Image", "Tongyi-MAI/Z-Image-Turbo", "tiny"]
 ENGINES = ["native", "vllm-omni"]

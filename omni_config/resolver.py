@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog import catalog
-from omni_config.document import CacheDiT, Document, TeaCache, document_of, settings_of
 from omni_config.findings import Finding
 from omni_config.plan import VERSION, Cache, Mesh, Model, Plan, Sampling, Vae
 from omni_config.quantities import Quantities
-from omni_config.rules import Rule, Settings
+from omni_config.rules import Rule
+from omni_config.settings import PARAMETERS, Settings, settings_of, tree_of
+
+if TYPE_CHECKING:
+    from omni_config.document import Document
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class Resolution:
     @property
     def document(self) -> Document:
         """The document that says what was resolved; resolving it again changes nothing."""
-        return document_of(self.settings)
+        from omni_config.document import Document
+
+        return Document.model_validate(tree_of(self.settings))
 
 
 def resolve(document: Document, card: ModelCard, engine: EngineCard, policies: tuple[Rule, ...] = ()) -> Resolution:
@@ -97,8 +102,7 @@ def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
 
 
 def _cache(settings: dict[str, Any]) -> Cache:
-    if settings["cache_dit"]:
-        return Cache("cache_dit", {name: settings[name] for name in CacheDiT.model_fields})
-    if settings["tea_cache"]:
-        return Cache("tea_cache", {name: settings[name] for name in TeaCache.model_fields})
+    for backend in ("cache_dit", "tea_cache"):
+        if settings[backend]:
+            return Cache(backend, {name: settings[name] for name in PARAMETERS[backend]})
     return Cache("none", {})

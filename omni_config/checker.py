@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic_core import ValidationError
 
 from omni_config.catalog import catalog
-from omni_config.document import FIELDS, Document
 from omni_config.findings import Finding, Span
 from omni_config.ignores import apply_ignores
 from omni_config.plan import Plan
-from omni_config.resolve import Resolution, resolve
+from omni_config.resolver import Resolution, resolve_settings
 from omni_config.rules import Rule
+from omni_config.settings import FIELDS, Settings, validate
 from omni_config.source import Node, Source, Unreadable, decode, parse
+
+if TYPE_CHECKING:
+    from omni_config.document import Document
 
 
 @dataclass(frozen=True)
@@ -91,35 +93,37 @@ def load(path: str | Path) -> Document:
         raise ValueError(f"{error.finding.span}: {error.finding.code} {error}") from None
     except IndexError:
         raise ValueError(f"{path}:1:1: OMNI906 the file is empty") from None
-    document, findings = _validate(node)
-    if document is None:
+    settings, findings = _validate(node)
+    if settings is None:
         raise ValueError(f"{findings[0].span}: {findings[0].code} {findings[0].message}")
-    return document
+    from omni_config.document import Document
+
+    return Document.model_validate(node.value)
 
 
 def check_node(source: Source, node: Node, policies: tuple[Rule, ...] = ()) -> Checked:
     """Check one parsed document."""
-    document, findings = _validate(node)
-    if document is None:
+    settings, findings = _validate(node)
+    if settings is None:
         return Checked(source, tuple(_documented(finding) for finding in findings), node=node)
     known = catalog()
-    card, engine = known.model(document.model), known.engine(document.engine)
+    card, engine = known.model(settings["model"]), known.engine(settings["engine"])
     if card is None:
-        findings.append(_unknown("OMNI501", "model", document.model, known.model_ids, node))
+        findings.append(_unknown("OMNI501", "model", settings["model"], known.model_ids, node))
     if engine is None:
-        findings.append(_unknown("OMNI502", "engine", document.engine, known.engine_ids, node))
+        findings.append(_unknown("OMNI502", "engine", settings["engine"], known.engine_ids, node))
     if card is None or engine is None:
         return Checked(source, tuple(_documented(finding) for finding in findings), node=node)
-    resolution = resolve(document, card, engine, policies)
+    resolution = resolve_settings(settings, card, engine, (*known.rules, *policies))
     located = sorted((_locate(finding, node) for finding in resolution.findings), key=_place)
     return Checked(source, tuple(located), resolution, node)
 
 
-def _validate(node: Node) -> tuple[Document | None, list[Finding]]:
+def _validate(node: Node) -> tuple[Settings | None, list[Finding]]:
     if not isinstance(node.value, dict):
         return None, [Finding("OMNI905", "a config is a mapping of keys to values", span=node.span)]
     try:
-        return Document.model_validate(node.value), []
+        return validate(node.value), []
     except ValidationError as error:
         return None, [_schema_finding(item, node) for item in error.errors(include_url=False, include_input=False)]
 
@@ -181,6 +185,8 @@ def _unknown_key(path: tuple[Any, ...], place: Node) -> Finding:
     elif str(key) in FIELDS:
         fix = f"it belongs in {'.'.join(FIELDS[str(key)][:-1]) or 'the top level'}"
     else:
+        import difflib
+
         nearest = difflib.get_close_matches(str(key), FIELDS, 1, 0.8)
         belongs = ".".join(FIELDS[nearest[0]]) if nearest else ""
         fix = f"did you mean '{belongs}'?" if belongs else f"known here: {', '.join(_keys_of(tuple(section)))}"
@@ -189,6 +195,8 @@ def _unknown_key(path: tuple[Any, ...], place: Node) -> Finding:
 
 def key_suggestion(path: tuple[Any, ...]) -> str | None:
     """The key that an unknown one was probably meant to be, among those of its section."""
+    import difflib
+
     return next(iter(difflib.get_close_matches(str(path[-1]), _keys_of(tuple(path[:-1])), 1, 0.6)), None)
 
 
@@ -199,6 +207,8 @@ def _keys_of(section: tuple[str, ...]) -> list[str]:
 
 
 def _unknown(code: str, key: str, value: str, known: list[str], node: Node) -> Finding:
+    import difflib
+
     folded = {name.lower(): name for name in known}
     near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded, 3, 0.6)]
     fix = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
