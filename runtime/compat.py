@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from torch.nn import Module
 
 #: gloo and TCPStore (torch 2.13) raise a plain RuntimeError with these texts when another rank is gone.
@@ -112,3 +113,47 @@ def ring_attention_on_cpu() -> None:
 def let_diffusers_read(config: Any) -> None:
     """Give cache-dit's context parallel config (1.5.3) what diffusers' offload (0.42) asks the model's config for."""
     config.tensor_parallel_config = None
+
+
+def restore_heads(transformer: Module, heads: dict[str, int]) -> None:
+    """Undo cache-dit's (1.5.3) division of the heads of Qwen-Image by the tensor ranks.
+
+    Its attention (diffusers 0.42) takes the size of a head from the heads: with fewer, they would be larger.
+    """
+    if type(transformer).__name__.startswith("QwenImage"):
+        for name, number in heads.items():
+            transformer.get_submodule(name).heads = number  # type: ignore[assignment]
+
+
+def ring_attention_of_uneven_parts() -> None:
+    """Let cache-dit's ring attention (1.5.3) take parts of different lengths; it allows that for Ulysses only.
+
+    It receives each part into a tensor of the shape of its own.
+    """
+    from cache_dit.distributed.core import _templated_ring
+    from cache_dit.distributed.core._distributed_primitives import _gather_size, _RingP2PComm
+
+    class UnevenRing(_RingP2PComm):  # type: ignore[misc]
+        def send_recv_kv(self, k: Any, v: Any, k_buffer: Any = None, v_buffer: Any = None) -> Any:
+            if not hasattr(self, "lengths"):
+                self.lengths = _gather_size(k.shape[1], self._process_group)
+                self.turn = 0
+            self.turn += 1
+            length = self.lengths[(self.rank - self.turn) % self.world_size]
+            shape = (k.shape[0], length, *k.shape[2:])
+            return super().send_recv_kv(k, v, k.new_empty(shape), v.new_empty(shape))
+
+    _templated_ring._RingP2PComm = UnevenRing
+
+
+def average_differences_over(group: ProcessGroup) -> None:
+    """Let cache-dit (1.5.3) average the difference that decides over the ranks of a group; it takes the whole world."""
+    from types import SimpleNamespace
+
+    import torch.distributed as dist
+    from cache_dit.caching.cache_contexts import cache_manager
+
+    def all_reduce(tensor: Any, op: Any) -> None:
+        dist.all_reduce(tensor, op=op, group=group)
+
+    cache_manager.dist = SimpleNamespace(all_reduce=all_reduce, ReduceOp=dist.ReduceOp)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
+from runtime import compat
 from runtime.errors import CannotRunError
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     import cache_dit
 
     parameters = dict(plan.cache.parameters)
+    if plan.mesh.cfg > 1 and hasattr(pipe.transformer, "cache_context"):
+        # Of two calls a step, each rank makes one: it has only one branch to keep, and decides on that.
+        assert mesh is not None
+        parameters["enable_separate_cfg"] = False
+        compat.average_differences_over(mesh["ring", "ulysses", "tensor"]._flatten().get_group())
     steps = plan.sampling.num_inference_steps
     taylorseer = parameters.pop("enable_taylorseer")
     order = parameters.pop("taylorseer_order")

@@ -1,4 +1,8 @@
-"""Ulysses sequence parallelism: ranks share the tokens, and swap them for heads in each attention (cache-dit)."""
+"""Sequence parallelism (cache-dit): ranks share the tokens of the transformer's blocks.
+
+Ulysses swaps tokens for heads in each attention; in a ring, keys and values travel from rank to rank. With both, a
+ring of Ulysses groups.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +43,10 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     _ensure_cp_planners_activated()
     if plan.mesh.ring > 1 and mesh.device_type == "cpu":
         compat.ring_attention_on_cpu()
+    # Z-Image pads its tokens to a multiple of 32. Others have prompts of any length, beside the picture's tokens.
+    uneven = not type(transformer).__name__.startswith("ZImage")
+    if uneven and plan.mesh.ring > 1:
+        compat.ring_attention_of_uneven_parts()
     try:
         planner = ContextParallelismPlannerRegister.get_planner(transformer)()
     except ValueError as error:
@@ -48,6 +56,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     transformer._cp_plan = hooks = compat.split_single_layers(transformer, hooks)
     part = mesh["ring", "ulysses"]
     config = _ContextParallelConfig(ulysses_degree=plan.mesh.ulysses, ring_degree=plan.mesh.ring)
+    config.ulysses_anything = uneven  # set here, as the constructor takes it for Ulysses alone
     config.setup(part._flatten().get_local_rank(), part.size(), device(), part)
     compat.let_diffusers_read(config)
     _enable_context_parallelism(transformer, config=config, cp_plan=hooks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
+from runtime import compat
 from runtime.errors import CannotRunError
 
 if TYPE_CHECKING:
@@ -34,20 +35,18 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
         planner = TensorParallelismPlannerRegister.get_planner(transformer)()
         planner.mesh = lambda *_, **__: mesh["tensor"]  # its own would span the world
         planner.apply(transformer=transformer, parallelism_config=ParallelismConfig(tp_size=plan.mesh.tensor))
+        compat.restore_heads(transformer, transformer._omni_heads)
     except ValueError as error:
         name, size = type(transformer).__name__, plan.mesh.tensor
         raise CannotRunError(f"cache-dit cannot split {name} over {size} tensor ranks: {error}") from error
 
 
 def measure(pipe: Any) -> dict[str, Any]:
-    """The heads of an attention, and the bytes of weights, that this rank holds."""
+    """The bytes of the transformer's weights that this rank holds."""
     from torch.distributed.tensor import DTensor
 
     weights = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in pipe.transformer.parameters()]
-    return {
-        "heads_per_rank": max(module.heads for _, module in _attentions(pipe.transformer)),
-        "transformer_bytes": sum(weight.numel() * weight.element_size() for weight in weights),
-    }
+    return {"transformer_bytes": sum(weight.numel() * weight.element_size() for weight in weights)}
 
 
 def undo(pipe: Any) -> None:

@@ -10,7 +10,17 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-SPECIAL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>")
+SPECIAL = (
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<think>",
+    "</think>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 
 
 def build(family: str, folder: Path) -> Path:
@@ -44,6 +54,40 @@ def z_image() -> Any:
         tokenizer=byte_tokenizer(),
         transformer=transformer,
     )
+
+
+def qwen_image() -> Any:
+    parts = qwen_image_parts()
+    return diffusers.QwenImagePipeline(**parts)
+
+
+def qwen_image_parts() -> dict[str, Any]:
+    text = {"vocab_size": len(vocabulary()), **ENCODER, "num_key_value_heads": 2}
+    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+    tokens = {
+        name: vocabulary()[f"<|{name[:-9]}|>".replace("image", "image_pad").replace("video", "video_pad")]
+        for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    }
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **tokens)
+    transformer = diffusers.QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=4,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 6, 6),
+    )
+    return {
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        "vae": diffusers.AutoencoderKLQwenImage(
+            base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.0] * 4, latents_std=[1.0] * 4
+        ),
+        "text_encoder": transformers.Qwen2_5_VLForConditionalGeneration(config),
+        "tokenizer": byte_tokenizer(),
+        "transformer": transformer,
+    }
 
 
 ENCODER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -84,4 +128,4 @@ def byte_tokenizer() -> Any:
     return fast
 
 
-FAMILIES = {"z_image": z_image}
+FAMILIES = {"z_image": z_image, "qwen_image": qwen_image}

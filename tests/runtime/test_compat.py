@@ -93,3 +93,37 @@ def test_cache_dit_asks_a_cpu_for_an_accelerator() -> None:
 
     with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'type'"):
         TensorParallelismPlanner().mesh(ParallelismConfig(tp_size=2))
+
+
+def test_cache_dit_and_diffusers_both_divide_the_heads_of_qwen_image() -> None:
+    import inspect
+
+    from cache_dit.distributed.transformers import qwen_image
+    from diffusers import QwenImageTransformer2DModel
+    from diffusers.models.transformers import transformer_qwenimage
+
+    assert 'shard_div_attr(block.attn, "heads"' in inspect.getsource(qwen_image)
+    assert "head_dim = attn.inner_dim // attn.heads" in inspect.getsource(transformer_qwenimage)
+    transformer = QwenImageTransformer2DModel(
+        num_layers=1, attention_head_dim=16, num_attention_heads=4, joint_attention_dim=8, axes_dims_rope=(4, 6, 6)
+    )
+    attention = transformer.transformer_blocks[0].attn
+    attention.heads = 2
+    compat.restore_heads(transformer, {"transformer_blocks.0.attn": 4})
+    assert attention.heads == 4
+
+
+def test_a_ring_receives_into_the_shape_that_it_sends() -> None:
+    import inspect
+
+    from cache_dit.distributed.core._distributed_primitives import _RingP2PComm
+
+    assert "torch.empty_like(to_send)" in inspect.getsource(_RingP2PComm.send_recv)
+
+
+def test_cache_dit_averages_over_the_world() -> None:
+    import inspect
+
+    from cache_dit.caching.cache_contexts.cache_manager import CachedContextManager
+
+    assert "dist.all_reduce(mean_diff, op=dist.ReduceOp.AVG)" in inspect.getsource(CachedContextManager.similarity)
