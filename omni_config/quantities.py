@@ -213,6 +213,16 @@ def model_name(q: Quantities) -> str:
     return q.card.id
 
 
+def pipeline_name(q: Quantities) -> str:
+    """Pipeline class of the model."""
+    return q.card.pipeline
+
+
+def engine_knows_model(q: Quantities) -> bool:
+    """Whether the engine's card says anything of the model."""
+    return q.engine_card.claim(q.card) is not None
+
+
 def engine_name(q: Quantities) -> str:
     """Id of the engine card."""
     return q.engine_card.id
@@ -253,6 +263,8 @@ DERIVED: dict[str, Callable[[Quantities], Any]] = {
         weights_gib,
         some_adapter_is_off,
         model_name,
+        pipeline_name,
+        engine_knows_model,
         engine_name,
     )
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog import catalog
@@ -78,13 +78,17 @@ def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
         offload = "layerwise"
     else:
         offload = "model" if s["enable_cpu_offload"] else "none"
-    guidance = {card.guidance.argument: float(s["cfg_scale"])} if card.guidance and s["cfg_scale"] is not None else {}
+    guidance = {}
+    if card.guidance and s["cfg_scale"] is not None:
+        guidance[card.guidance.argument] = float(s["cfg_scale"])
+    if card.guidance and card.guidance.distilled_argument and s["guidance_scale"] is not None:
+        guidance[card.guidance.distilled_argument] = float(s["guidance_scale"])
     return Plan(
         version=VERSION,
         engine=engine.id,
         model=Model(card.id, s["model"], card.pipeline, card.task, s["dtype"]),
         mesh=Mesh(s["cfg_parallel_size"], s["ring_degree"], s["ulysses_degree"], s["tensor_parallel_size"]),
-        cache=_cache(s),
+        cache=_cache(s, card),
         offload=offload,  # type: ignore[arg-type]
         vae=Vae(s["vae_use_tiling"], s["vae_use_slicing"], s["vae_patch_parallel_size"]),
         sampling=Sampling(
@@ -101,8 +105,11 @@ def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
     )
 
 
-def _cache(settings: dict[str, Any]) -> Cache:
+def _cache(settings: Settings, card: ModelCard) -> Cache:
     for backend in ("cache_dit", "tea_cache"):
         if settings[backend]:
-            return Cache(backend, {name: settings[name] for name in PARAMETERS[backend]})
+            parameters = {name: settings[name] for name in PARAMETERS[backend]}
+            if backend == "tea_cache" and parameters["coefficients"] is None:
+                parameters["coefficients"] = card.teacache_coefficients
+            return Cache(backend, parameters)
     return Cache("none", {})

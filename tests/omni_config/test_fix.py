@@ -75,7 +75,7 @@ def test_an_alias_is_left_to_its_author() -> None:
         "version: 1\nmodel: tiny\ncache: {tea_cache: &off false, cache_dit: {}}\nmemory: {enable_cpu_offload: *off}\n"
     )
     assert fix("c.yaml", text, unsafe=True).after == text
-    text = "version: 1\nmodel: tiny\nengine: vllm-omni\ncache: {tea_cache: &both {}, cache_dit: *both}\n"
+    text = "version: 1\nmodel: Qwen/Qwen-Image\nengine: vllm-omni\ncache: {tea_cache: &both {}, cache_dit: *both}\n"
     fixed = fix("c.yaml", text, unsafe=True)
     assert fixed.after == text
     assert fixed.failed
@@ -117,11 +117,18 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         ),
     }
     chosen = draw(st.lists(st.sampled_from(sorted(sections)), unique=True))
-    head = {
-        "version": 1,
-        "model": draw(st.sampled_from(["tiny", "Qwen/Qwen-Image", "Qwen/Qwen-Image-Edit", "Tongyi-MAI/Z-Image"])),
-        "engine": draw(st.sampled_from(["native", "vllm-omni"])),
-    }
+    model, engine = draw(
+        st.sampled_from(
+            [
+                ("tiny", "native"),
+                ("Tongyi-MAI/Z-Image", "native"),
+                ("Tongyi-MAI/Z-Image", "vllm-omni"),
+                ("Qwen/Qwen-Image", "vllm-omni"),
+                ("Qwen/Qwen-Image-Edit", "vllm-omni==0.30"),
+            ]
+        )
+    )
+    head = {"version": 1, "model": model, "engine": engine}
     return head | {name: draw(sections[name]) for name in chosen}
 
 

@@ -47,7 +47,7 @@ def test_json_carries_repairs_and_the_nearest_configurations(folder: Path) -> No
     assert by_code["OMNI401"]["changes"] == {"vae_patch_parallel_size": 2}
     (nearest,) = result["nearest"]
     assert nearest["file"] == "bad.yaml"
-    assert {"hardware.gpus": 2, "parallel.vae_patch_parallel_size": 1} in nearest["changes"]
+    assert {"hardware.gpus": 2} in nearest["changes"]
 
 
 def test_sarif_is_sarif_2_1_0(folder: Path) -> None:
@@ -188,7 +188,7 @@ POLICY = """\
 - code: ACME001
   name: production-tiling
   kind: requires
-  when: width > 64
+  when: width >= 64
   needs: vae_use_tiling
   fields: [vae_use_tiling, width]
   repairs: [{vae_use_tiling: true}]
@@ -202,7 +202,7 @@ def test_an_organisation_adds_rules_of_its_own(folder: Path) -> None:
     Path("policy.yaml").write_text(POLICY)
     result = runner.invoke(app(), ["check", "--rules", "policy.yaml", "good.yaml"])
     assert result.exit_code == 1
-    assert "ACME001 [error] 128 px without tiling" in result.stdout
+    assert "ACME001 [error] 64 px without tiling" in result.stdout
     assert runner.invoke(app(), ["fix", "--unsafe", "--rules", "policy.yaml", "good.yaml"]).exit_code == 0
     assert "vae_use_tiling: true" in Path("good.yaml").read_text()
 

@@ -41,7 +41,7 @@ def test_a_mend_satisfies_the_rule_that_it_mends(rule: Rule) -> None:
     settings = settings_of(document)
     settings |= {name: value for name, value in card.defaults.items() if settings[name] is None}
     mends = rule.mend(Quantities(settings, card, engine, catalog().features))
-    assert mends or rule.severity == "advice"
+    assert mends or rule.severity == "advice" or not getattr(rule, "repairs", True)
     for changes in mends:
         assert rule.code not in {f.code for f in resolve_settings(settings | changes, card, engine, [rule]).findings}
 

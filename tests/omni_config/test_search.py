@@ -15,8 +15,13 @@ from omni_config.document import Document
 from omni_config.search import DEGREES, conflict, errors, nearest, valid
 from omni_config.settings import settings_of
 
-MODELS = ["Qwen/Qwen-Image", "Tongyi-MAI/Z-Image-Turbo", "tiny"]
-ENGINES = ["native", "vllm-omni"]
+CARDS = [
+    ("tiny", "native"),
+    ("Tongyi-MAI/Z-Image", "native"),
+    ("Tongyi-MAI/Z-Image-Turbo", "vllm-omni"),
+    ("Qwen/Qwen-Image", "vllm-omni"),
+    ("Qwen/Qwen-Image", "vllm-omni==0.30"),
+]
 DOMAIN: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(DEGREES, (1, 2, 3, 4, 6, 8)),
     "gpus": (None, 1, 2, 4, 8),
@@ -35,7 +40,7 @@ def start(model: str, engine: str, **settings: Any) -> tuple[Any, Any, Any]:
 @st.composite
 def broken(draw: st.DrawFn) -> tuple[Any, Any, Any]:
     chosen = {name: draw(st.sampled_from(values)) for name, values in DOMAIN.items()}
-    return start(draw(st.sampled_from(MODELS)), draw(st.sampled_from(ENGINES)), **chosen)
+    return start(*draw(st.sampled_from(CARDS)), **chosen)
 
 
 @given(broken())
