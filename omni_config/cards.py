@@ -9,7 +9,7 @@ Task = Literal["text_to_image", "image_to_image", "text_to_video", "image_to_vid
 Verdict = Literal["supported", "unsupported", "unverified"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Feature:
     """Something that can be switched on.
 
@@ -26,7 +26,7 @@ class Feature:
     summary: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Guidance:
     """How a pipeline does classifier-free guidance.
 
@@ -43,7 +43,7 @@ class Guidance:
     distilled_argument: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Claim:
     """Which features one source says that a model or pipeline has.
 
@@ -59,7 +59,7 @@ class Claim:
     effects: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ModelCard:
     """One model: how it is loaded and the numbers that decide how it can be split.
 
@@ -83,7 +83,7 @@ class ModelCard:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class EngineCard:
     """What an engine can do: by pipeline class, or by the claims of model cards that it names.
 
@@ -119,7 +119,7 @@ class EngineCard:
         return "supported" if feature in self.features else "unsupported"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Disagreement:
     """A question that an engine's guide, its tables and its source answer differently; None where one is silent."""
 

@@ -13,7 +13,6 @@ from pydantic_core import ValidationError
 from omni_config.catalog import catalog
 from omni_config.findings import Finding, Span
 from omni_config.ignores import apply_ignores
-from omni_config.plan import Plan
 from omni_config.resolver import Resolution, resolve_settings
 from omni_config.rules import Rule
 from omni_config.settings import FIELDS, Settings, validate
@@ -21,6 +20,7 @@ from omni_config.source import Node, Source, Unreadable, decode, parse
 
 if TYPE_CHECKING:
     from omni_config.document import Document
+    from omni_config.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog import catalog
 from omni_config.findings import Finding
-from omni_config.plan import VERSION, Cache, Mesh, Model, Plan, Sampling, Vae
 from omni_config.quantities import Quantities
 from omni_config.rules import Rule
 from omni_config.settings import PARAMETERS, Settings, settings_of, tree_of
 
 if TYPE_CHECKING:
     from omni_config.document import Document
+    from omni_config.plan import Cache, Plan
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ def resolve_settings(settings: Settings, card: ModelCard, engine: EngineCard, ru
 
 
 def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
+    from omni_config.plan import VERSION, Mesh, Model, Plan, Sampling, Vae
+
     s = settings
     if s["enable_layerwise_offload"]:
         offload = "layerwise"
@@ -106,6 +108,8 @@ def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
 
 
 def _cache(settings: Settings, card: ModelCard) -> Cache:
+    from omni_config.plan import Cache
+
     for backend in ("cache_dit", "tea_cache"):
         if settings[backend]:
             parameters = {name: settings[name] for name in PARAMETERS[backend]}

@@ -34,7 +34,7 @@ _NAMED = {
 _ONLY_IN_FINDINGS = {"feature", "effect", "condition", "undivided"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Rule(ABC):
     """What every rule states. ``when`` limits it to some configs and ``engines`` to some engines (empty: all).
 
@@ -139,7 +139,7 @@ class _Words(dict[str, Any]):
         return self.q[name]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Product(Rule):
     """A total equals a product of fields; a total that is left out is the product."""
 
@@ -166,7 +166,7 @@ class Product(Rule):
         return prod(q[factor] for factor in self.factors)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Exclusive(Rule):
     """At most one of these features."""
 
@@ -190,7 +190,7 @@ class Exclusive(Rule):
         ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Overrides(Rule):
     """If both features are on, ``winner`` stays, ``loser`` is switched off, and that is said aloud."""
 
@@ -214,7 +214,7 @@ class Overrides(Rule):
         return [q.features[self.loser].switch_off, q.features[self.winner].switch_off]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class AtMost(Rule):
     """A field is lowered to a bound, and that is said aloud."""
 
@@ -237,7 +237,7 @@ class AtMost(Rule):
         return [{self.field: q[self.bound]}]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Implies(Rule):
     """Where the rule applies, settings are switched to ``sets``, and that is said aloud."""
 
@@ -260,7 +260,7 @@ class Implies(Rule):
         return [self.sets]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Divides(Rule):
     """A field divides each of some dimensions; ``dimensions`` empty: those that the model card says are split."""
 
@@ -291,7 +291,7 @@ class Divides(Rule):
         return {name: q[name] for name in names if q[name] is not None}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Requires(Rule):
     """Where the rule applies, ``needs`` must be true. ``repairs`` are the settings that make it so."""
 
@@ -313,7 +313,7 @@ class Requires(Rule):
         return _evaluated(self.repairs, q)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Supported(Rule):
     """Each feature that is on is one that the engine has for this model.
 
@@ -355,7 +355,7 @@ class Supported(Rule):
         return [feature for feature in on if feature.name in only and not parse(only[feature.name])(q)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Advise(Rule):
     """Works, but something else works better."""
 
@@ -373,7 +373,7 @@ class Advise(Rule):
         return _evaluated(self.repairs, q)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Reading(Rule):
     """A rule that reading the file decides, before there are settings to ask; here it is only explained."""
 

@@ -212,7 +212,8 @@ class _Open:
                         "OMNI903", message, key.span, "keep one of the two", (earlier.key_span or earlier.span,)
                     )
                 )
-            target.children[key.value] = replace(node, key_span=key.span, key_start=key.start)
+            node.key_span, node.key_start = key.span, key.start
+            target.children[key.value] = node
             target.value[key.value] = node.value
 
     def _merge(self, node: Node) -> None:

@@ -4,7 +4,6 @@ torch is never imported in this process.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from importlib import import_module
 
@@ -51,13 +50,3 @@ def _options(
     version: bool = typer.Option(False, "--version", help="Show the version.", callback=_version, is_eager=True),
 ) -> None:
     """Check, plan and launch deployments of diffusion transformers."""
-
-
-def main() -> None:
-    """Entry point of the command."""
-    chosen = sys.argv[1] if len(sys.argv) > 1 else ""
-    try:
-        app([chosen] if chosen in COMMANDS else COMMANDS)(prog_name="omni")
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output (head, say) has gone; that is no error of ours
-        sys.exit(0)

@@ -33,8 +33,8 @@ def fix(
 
 def _fix(name: str, named: bool, unsafe: bool, diff: bool, policies) -> int:  # type: ignore[no-untyped-def]
     from omni_config.checker import check, check_bytes
-    from omni_config.cli.check import is_config
     from omni_config.fix import fix as fix_text
+    from omni_config.run_check import is_config
 
     checked = check_bytes(name, sys.stdin.buffer.read(), policies) if name == STDIN else check(name, policies)
     source = checked[0].source

@@ -142,7 +142,8 @@ def test_load_raises_one_readable_line(config) -> None:
 
 def test_the_command_line_loads_neither_torch_nor_diffusers() -> None:
     code = (
-        "import sys, omni_config.cli, runtime; bad = {'torch', 'diffusers', 'transformers', 'cache_dit', 'numpy'};"
+        "import sys, omni_config.cli, omni_config.run_check, runtime;"
+        "bad = {'torch', 'diffusers', 'transformers', 'cache_dit', 'numpy'};"
         "sys.exit(', '.join(bad & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -237,7 +237,7 @@ def test_a_policy_is_a_list(tmp_path: Path) -> None:
 def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
     for number in range(200):
         (folder / f"{number}.yaml").write_text(BAD)
-    code = "from omni_config.cli import main; main()"
+    code = "from omni_config.__main__ import main; main()"
     command = f"{sys.executable} -c '{code}' check . | head -1"
     result = subprocess.run(
         command, shell=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}

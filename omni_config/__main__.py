@@ -1,0 +1,29 @@
+"""``omni``, and ``python -m omni_config``."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Entry point of the command.
+
+    ``omni check FILE...`` without options, which editors and hooks run at every save, goes straight to the check: the
+    rest of the command line takes longer to set up than the check itself.
+    """
+    command, *names = sys.argv[1:] or [""]
+    try:
+        if command == "check" and names and not any(name.startswith("-") for name in names):
+            from omni_config.run_check import run
+
+            sys.exit(run(names))
+        from omni_config.cli import COMMANDS, app
+
+        app([command] if command in COMMANDS else COMMANDS)(prog_name="omni")
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output (head, say) has gone; that is no error of ours
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What ``omni check`` does, apart from its options: files in, findings out, an exit code back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from omni_config.checker import Checked, check, check_bytes
+from omni_config.discover import STDIN, discover
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from omni_config.rules import Rule
+
+MOST_REPAIRS_SHOWN = 20  # documents; the search takes longer than the check
+
+
+def run(
+    names: Sequence[str], output_format: str = "text", *, strict: bool = False, policies: tuple[Rule, ...] = ()
+) -> int:
+    """Check files, folders, globs and standard input, print the findings, and return the exit code."""
+    skipped: list[str] = []
+    checked = list(_checked(names, policies, skipped))
+    if output_format == "text":
+        _print(checked, skipped, policies)
+    else:
+        from omni_config import formats
+
+        print(getattr(formats, f"to_{output_format}")(checked, policies))
+    if not checked:
+        print("omni check: no configs found", file=sys.stderr)
+        return 2
+    code = max(item.exit_code for item in checked)
+    warned = any(finding.severity == "warning" for item in checked for finding in item.findings)
+    return max(code, 1) if strict and warned else code
+
+
+def _checked(names: Sequence[str], policies: tuple[Rule, ...], skipped: list[str]) -> Iterator[Checked]:
+    """Documents of all files; a file of a folder or glob that is no config of ours is set aside, and counted."""
+    for name, named in discover(names):
+        documents = check_bytes("-", sys.stdin.buffer.read(), policies) if name == STDIN else check(name, policies)
+        if named or any(is_config(document) for document in documents):
+            yield from documents
+        else:
+            skipped.append(name)
+
+
+def is_config(checked: Checked) -> bool:
+    """Whether a document means to be a config: it names a model, or cannot be read at all."""
+    return checked.node is None or (isinstance(checked.node.value, dict) and "model" in checked.node.value)
+
+
+def _print(checked: list[Checked], skipped: list[str], policies: tuple[Rule, ...]) -> None:
+    from rich.console import Console
+
+    from omni_config.report import render, summary
+
+    console = Console(highlight=False, soft_wrap=True)
+    repairs = 0
+    for item in checked:
+        for finding in item.findings:
+            console.print(render(finding), end="\n\n")
+        if item.resolution and item.exit_code and repairs < MOST_REPAIRS_SHOWN:
+            repairs += 1
+            console.print(_repairs(item, policies), end="\n\n")
+    findings = [finding for item in checked for finding in item.findings]
+    line = summary(findings, len(checked))
+    ignored = sum(len(item.ignored) for item in checked)
+    if ignored:
+        line.append(f" {ignored} accepted by a comment.")
+    if skipped:
+        line.append(f" {len(skipped)} YAML files without a model set aside.")
+    console.print(line)
+
+
+def _repairs(item: Checked, policies: tuple[Rule, ...]) -> Text:
+    """The smallest set of settings that cannot hold together, and the nearest configurations that work."""
+    from rich.text import Text
+
+    from omni_config.fix import conflict_of, diff_of, nearest_changes
+
+    text = Text()
+    together = conflict_of(item, policies)
+    if len(together) > 1:
+        text.append("These cannot hold together, whatever the rest is: ", "bold").append(f"{', '.join(together)}\n")
+    found = nearest_changes(item, policies)
+    if not found:
+        return text.append("No configuration within a few changes works.", "bold")
+    text.append("Nearest configurations that work:", "bold")
+    for number, changes in enumerate(found, start=1):
+        text.append(f"\n  {number}. ", "bold")
+        for index, line in enumerate(diff_of(item, changes)):
+            text.append("\n     " if index else "").append(line, "red" if line.startswith("-") else "green")
+    return text
