@@ -108,7 +108,15 @@ def check_node(source: Source, node: Node, policies: tuple[Rule, ...] = ()) -> C
         return Checked(source, tuple(_documented(finding) for finding in findings), node=node)
     known = catalog()
     card, engine = known.model(settings["model"]), known.engine(settings["engine"])
-    if card is None:
+    if card is None and Path(settings["model"]).is_dir():
+        from omni_config.folders import card_of_folder
+
+        try:
+            card = card_of_folder(Path(settings["model"]), known)
+        except ValueError as error:
+            place, fix = node.children["model"].span, "name a diffusers folder of a known pipeline"
+            findings.append(Finding("OMNI501", f"{settings['model']}: {error}", fix=fix, fields=("model",), span=place))
+    elif card is None:
         findings.append(_unknown("OMNI501", "model", settings["model"], known.model_ids, node))
     if engine is None:
         findings.append(_unknown("OMNI502", "engine", settings["engine"], known.engine_ids, node))

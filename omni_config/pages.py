@@ -75,6 +75,22 @@ def rule_index() -> str:
     return "\n".join(lines)
 
 
+def disagreements() -> str:
+    """What guide, tables and source say differently, and what we do."""
+    lines = [
+        "# Disagreements",
+        "",
+        "Where vLLM-Omni's guide, its tables and its source (0.30) differ: what each says.",
+        "",
+    ]
+    for item in catalog().disagreements:
+        lines += [f"## {item.topic}", ""]
+        said = {"The guide's prose": item.prose, "The tables": item.table, "The source of 0.30": item.source_code}
+        lines += [f"- **{who}:** {what}" for who, what in said.items() if what]
+        lines += [f"- **We follow:** {item.we_follow}", f"- **Because:** {item.why}", ""]
+    return "\n".join(lines)
+
+
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the document, for editors."""
     result = Document.model_json_schema(mode="validation")
@@ -90,6 +106,7 @@ def pages() -> dict[str, str]:
     """Every generated file by its path below ``docs/``."""
     result = {f"rules/{rule.code}.md": GENERATED + rule_page(rule) for rule in catalog().rules}
     result["rules/README.md"] = GENERATED + rule_index()
+    result["disagreements.md"] = GENERATED + disagreements()
     result["schema.json"] = json.dumps(schema(), indent=2) + "\n"
     return result
 

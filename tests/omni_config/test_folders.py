@@ -1,0 +1,53 @@
+"""``model:`` may be a local diffusers folder, whose dimensions are read from it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from omni_config.catalog import catalog
+from omni_config.checker import check_bytes
+from omni_config.folders import card_of_folder
+
+TINY = Path(__file__).parents[2] / "runtime" / "tiny_model"
+
+
+def test_the_embedded_model_has_the_dimensions_of_its_card() -> None:
+    card, read = catalog().model("tiny"), card_of_folder(TINY, catalog())
+    assert card is not None
+    assert read.pipeline == card.pipeline
+    assert read.dims == {name: size for name, size in card.dims.items() if name in read.dims}
+    assert set(card.tensor_parallel_splits) == set(read.tensor_parallel_splits)
+
+
+def test_a_folder_is_checked_with_its_own_dimensions(tmp_path: Path) -> None:
+    shutil.copytree(TINY, tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors"))
+    config = tmp_path / "m" / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"n_heads": 4, "n_kv_heads": 4, "dim": 96}))
+    text = f"version: 1\nmodel: {tmp_path}/m\nparallel: {{tensor_parallel_size: 4, ulysses_degree: 2}}\n"
+    (checked,) = check_bytes("c.yaml", text.encode())
+    assert [finding.code for finding in checked.findings if finding.severity == "error"] == ["OMNI103"]
+    assert "4 heads / tensor 4 = 1" in next(f.message for f in checked.findings if f.code == "OMNI103")
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (None, "no such file"),
+        ("{", "is not JSON"),
+        ("[]", "is not a configuration"),
+        ("{}", "names no pipeline class"),
+        ('{"_class_name": "OtherPipeline"}', "is on no model card"),
+        ('{"_class_name": "ZImagePipeline"}', "config.json of transformer: no such file"),
+    ],
+)
+def test_a_folder_that_cannot_be_read_is_a_finding(tmp_path: Path, index: str | None, message: str) -> None:
+    if index is not None:
+        (tmp_path / "model_index.json").write_text(index)
+    (checked,) = check_bytes("c.yaml", f"version: 1\nmodel: {tmp_path}\n".encode())
+    (finding,) = checked.findings
+    assert finding.code == "OMNI501"
+    assert message in finding.message
