@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,35 @@ def pipeline(plan: Plan) -> Any:
     Raises:
         CannotRunError: no such folder, the hub cannot be reached, or the checkpoint is of another class.
     """
+    source = str(TINY) if plan.model.source == "tiny" else plan.model.source
+    found, wanted = _class_name(source), plan.model.pipeline
+    if found != wanted:
+        raise CannotRunError(f"{source} holds a {found}, and the model card of {plan.model.id} says {wanted}")
+
     import diffusers
     import torch
 
     from runtime import mesh
 
-    diffusers.utils.logging.disable_progress_bar()
-    source = TINY if plan.model.source == "tiny" else plan.model.source
-    wanted = plan.model.pipeline
     if not hasattr(diffusers, wanted):
         raise CannotRunError(f"diffusers {diffusers.__version__} has no {wanted}; install a version that has")
-    found = _class_name(str(source))
-    if found != wanted:
-        raise CannotRunError(f"{source} holds a {found}, and the model card of {plan.model.id} says {wanted}")
-    pipe = getattr(diffusers, wanted).from_pretrained(
-        str(source), dtype=getattr(torch, plan.model.dtype), use_safetensors=True
-    )
+    diffusers.utils.logging.disable_progress_bar()
+    dtype = getattr(torch, plan.model.dtype)
+    pipe = getattr(diffusers, wanted).from_pretrained(source, dtype=dtype, use_safetensors=True)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(mesh.device()) if plan.offload == "none" else pipe  # offload moves things by itself
 
 
 def _class_name(source: str) -> str:
     """The class that ``model_index.json`` names, downloaded if it must be."""
+    if source.startswith(("/", ".", "~")) or source.count("/") != 1 or Path(source).is_dir():
+        try:
+            return str(json.loads(Path(source, "model_index.json").read_text(encoding="utf-8"))["_class_name"])
+        except (OSError, ValueError, KeyError) as error:
+            raise CannotRunError(f"{source} is not a diffusers folder (no model_index.json); check `model`") from error
+
     from diffusers import DiffusionPipeline
 
-    looks_local = source.startswith(("/", ".", "~")) or source.count("/") != 1 or Path(source).is_dir()
-    if looks_local and not (Path(source) / "model_index.json").is_file():
-        raise CannotRunError(f"{source} is not a diffusers folder (no model_index.json); check `model`")
     try:
         return str(DiffusionPipeline.load_config(source)["_class_name"])
     except OSError as error:

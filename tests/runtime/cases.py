@@ -92,7 +92,7 @@ def run(cases: dict[str, Case], folder: Path) -> Callable[[str], Result]:
     line = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     line += ["--nproc-per-node", str(world), str(Path(__file__).with_name("cases_worker.py")), str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
 
     def result(name: str) -> Result:

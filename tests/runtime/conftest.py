@@ -12,40 +12,34 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from cases import Result, run, tiny
 
-from omni_config.plan import Cache, Mesh, Model, Plan, Sampling, Vae
+from omni_config.plan import Mesh, Plan
 from runtime import Report, launch
 
 HOOKED_WORKER = Path(__file__).with_name("hooked_worker.py")
-
-DBCACHE = {
-    "Fn_compute_blocks": 1,
-    "Bn_compute_blocks": 0,
-    "max_warmup_steps": 4,
-    "max_cached_steps": -1,
-    "max_continuous_cached_steps": 3,
-    "residual_diff_threshold": 0.24,
-    "enable_taylorseer": False,
-    "taylorseer_order": 1,
-    "scm_steps_mask_policy": None,
-    "scm_steps_policy": "dynamic",
-}
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     """Two ranks with Ulysses, 8 steps of 64 px, guidance on."""
-    return Plan(
-        version=1,
-        engine="native",
-        model=Model("tiny", "tiny", "ZImagePipeline", "text_to_image", "float32"),
-        mesh=Mesh(ulysses=2),
-        cache=Cache("none", {}),
-        offload="none",
-        vae=Vae(use_tiling=False, use_slicing=False, patch_parallel_size=1),
-        sampling=Sampling("a red star on a white background", "blue", None, 64, 64, 8, {"guidance_scale": 2.0}, 7),
-        output=str(tmp_path / "outputs"),
-    )
+    result = tiny(mesh=Mesh(ulysses=2), output=str(tmp_path / "outputs"))
+    return replace(result, sampling=replace(result.sampling, num_inference_steps=8))
+
+
+@pytest.fixture(scope="session")
+def _all_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Result]:
+    """The cases of all modules that run now, under one torchrun, as starting it costs as much as ten of them."""
+    folder = tmp_path_factory.mktemp("cases")
+    modules = {item.module for item in request.session.items if hasattr(item.module, "cases")}
+    table = {f"{module.__name__}.{name}": case for module in modules for name, case in module.cases(folder).items()}
+    return run(table, folder)
+
+
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest, _all_results: Callable[[str], Result]) -> Callable[[str], Result]:
+    """The result of one of this module's cases."""
+    return lambda name: _all_results(f"{request.module.__name__}.{name}")
 
 
 @pytest.fixture(autouse=True)
@@ -87,8 +81,3 @@ def hooked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
         return report, {rank: np.load(folder / f"{rank}.npy") for rank in range(plan.mesh.world_size)}
 
     return run
-
-
-def single(plan: Plan) -> Plan:
-    """The one-process twin of a plan."""
-    return replace(plan, mesh=Mesh())

@@ -1,7 +1,8 @@
 """A worker that does to itself what the environment variable OMNI_TEST_HOOKS (JSON) says.
 
-``latents``: folder for the last latents of each rank; ``break_rank``: one weight of that rank is changed;
-``fault``: ``[kind, rank, step]`` with the kinds raise, kill, hang and stop; step 0 is the end of loading.
+``latents``: folder for the last latents of each rank;
+``fault``: ``[kind, rank, step]`` with the kinds raise, kill, hang and stop; step 0 is the end of loading; ``light``:
+instead of the pipeline, steps that only wait for each other, so that no library but torch is loaded.
 """
 
 from __future__ import annotations
@@ -12,18 +13,16 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from runtime import worker
+from runtime import apply, load, worker
 
 HOOKS: dict[str, Any] = json.loads(os.environ["OMNI_TEST_HOOKS"])
 
 
 def prepare(pipe: Any, rank: int) -> None:
-    if HOOKS.get("break_rank") == rank:
-        weight = pipe.transformer.layers[2].attention.to_v.weight
-        weight.data[0, 0] += 1.0
     fault(rank, 0)
 
 
@@ -46,4 +45,23 @@ def fault(rank: int, step: int) -> None:
     os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[kind])
 
 
+class LightPipeline:
+    """Takes the arguments of a pipeline, and makes a grey picture in steps that synchronise the ranks."""
+
+    def __call__(self, num_inference_steps: int, callback_on_step_end: Any, **_: Any) -> Any:
+        import torch
+        import torch.distributed as dist
+        from PIL import Image
+
+        latents = torch.zeros(4)
+        for step in range(num_inference_steps):
+            time.sleep(0.05)
+            dist.all_reduce(latents)
+            callback_on_step_end(self, step, 0, {"latents": latents})
+        return SimpleNamespace(images=[Image.new("RGB", (64, 64), "grey")])
+
+
+if HOOKS.get("light"):
+    load.pipeline = lambda plan: LightPipeline()
+    apply.ORDER = ()
 worker.main(prepare, on_step)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import DBCACHE, Case, Result, run, tiny
+from cases import DBCACHE, Case, Result, tiny
 
 from omni_config.plan import Cache, Mesh, Plan
 
+pytestmark = pytest.mark.timeout(600)
 Results = Callable[[str], Result]
 BOUND = 1e-4
 STEPS = 20
@@ -38,12 +40,12 @@ def plan(cache: str = "", mesh: str = "") -> Plan:
     return replace(result, sampling=replace(result.sampling, num_inference_steps=STEPS))
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    cases = {"none": Case(plan())}
-    cases |= {cache: Case(plan(cache)) for cache in CACHES}
-    cases |= {f"{cache} {mesh}": Case(plan(cache, mesh)) for cache, mesh in PAIRS}
-    return run(cases, tmp_path_factory.mktemp("caches"))
+def cases(folder: Path) -> dict[str, Case]:
+    """What runs, under one torchrun with the cases of other modules."""
+    table = {"none": Case(plan())}
+    table |= {cache: Case(plan(cache)) for cache in CACHES}
+    table |= {f"{cache} {mesh}": Case(plan(cache, mesh)) for cache, mesh in PAIRS}
+    return table
 
 
 @pytest.mark.parametrize("cache", CACHES)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import models
 import pytest
-from cases import Case, Result, run, tiny
+from cases import Case, Result, tiny
 
 import runtime
 from omni_config.plan import Mesh, Model
 
 TINY_MODEL = Path(runtime.__file__).parent / "tiny_model"
+pytestmark = pytest.mark.timeout(600)
 Results = Callable[[str], Result]
 BOUND = 1e-5
 
@@ -34,19 +35,18 @@ FOUR_HEADS = {
 }
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    folder = tmp_path_factory.mktemp("cases")
+def cases(folder: Path) -> dict[str, Case]:
+    """What runs, under one torchrun with the cases of other modules."""
     source = str(models.build("z_image", folder))
     four_heads = tiny(model=Model("random", source, "ZImagePipeline", "text_to_image", "float32"))
-    cases = {"tiny": Case(tiny()), "four heads": Case(four_heads)}
+    table = {"tiny": Case(tiny()), "four heads": Case(four_heads)}
     for kind in ("model", "layerwise"):
-        cases[kind] = Case(tiny(offload=kind))
-        cases[f"{kind} ulysses-2"] = Case(tiny(offload=kind, mesh=Mesh(ulysses=2)))
+        table[kind] = Case(tiny(offload=kind))
+        table[f"{kind} ulysses-2"] = Case(tiny(offload=kind, mesh=Mesh(ulysses=2)))
     for plan, meshes in ((tiny(), TINY), (four_heads, FOUR_HEADS)):
         for name, mesh in meshes.items():
-            cases[name] = Case(replace(plan, mesh=mesh))
-    return run(cases, folder)
+            table[name] = Case(replace(plan, mesh=mesh))
+    return table
 
 
 @pytest.mark.parametrize("name", [*TINY, *FOUR_HEADS])
@@ -64,7 +64,9 @@ def test_each_rank_does_its_share(results: Results) -> None:
         assert tokens == whole / (mesh.ring * mesh.ulysses)
     weights = results("tensor-2").measured("tensor_parallel", rank=1)["transformer_bytes"]
     whole_weights = (TINY_MODEL / "transformer/diffusion_pytorch_model.safetensors").stat().st_size
-    assert 0.3 < weights / (2 * whole_weights) < 0.7  # saved in two bytes a weight, used in four; not all of it is split
+    assert (
+        0.3 < weights / (2 * whole_weights) < 0.7
+    )  # saved in two bytes a weight, used in four; not all of it is split
     for name in ("cfg-2", "cfg-2 ulysses-2"):
         assert results(name).measured("cfg_parallel", rank=1) == {"calls_shared": 4, "calls_with_one_branch": 0}
 

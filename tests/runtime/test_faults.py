@@ -22,7 +22,7 @@ SECONDS = 10  # from the fault to the error
 
 def expect(hooked, plan: Plan, tmp_path: Path, *, timeout: float = 120, **hooks) -> LaunchError:
     with pytest.raises(LaunchError) as caught:
-        hooked(plan, timeout=timeout, **hooks)
+        hooked(plan, timeout=timeout, **{"light": True, **hooks})
     (fault,) = tmp_path.glob("*/fault")
     assert time.time() - float(fault.read_text()) < SECONDS + (timeout if timeout < 60 else 0)
     assert "\n" not in str(caught.value)
@@ -52,10 +52,16 @@ def test_a_rank_that_is_killed(hooked, plan: Plan, tmp_path: Path, processes, st
     assert processes() == []
 
 
+def test_a_rank_of_the_real_pipeline_that_is_killed(hooked, plan: Plan, tmp_path: Path, processes) -> None:
+    error = expect(hooked, plan, tmp_path, fault=["kill", 1, 3], light=False)
+    assert str(error).startswith("rank 1 was killed by SIGKILL while denoising, step 2 of 8")
+    assert processes() == []
+
+
 @pytest.mark.parametrize("kind", ["hang", "stop"])
 def test_a_rank_that_hangs(hooked, plan: Plan, tmp_path: Path, processes, kind: str) -> None:
-    error = expect(hooked, plan, tmp_path, timeout=15, fault=[kind, 1, 3])
-    assert str(error).startswith("rank 1 made no progress for 15 s while denoising, step 2 of 8")
+    error = expect(hooked, plan, tmp_path, timeout=8, fault=[kind, 1, 3])
+    assert str(error).startswith("rank 1 made no progress for 8 s while denoising, step 2 of 8")
     assert (error.rank, error.exit_code) == (1, None)
     assert processes() == []
 
@@ -77,7 +83,7 @@ def test_a_launcher_that_is_ended(
 ) -> None:
     plan_file = tmp_path / "plan.json"
     plan_file.write_text(json.dumps(plan.to_dict()))
-    hooks = json.dumps({"latents": str(tmp_path), "fault": ["hang", 1, 3]})
+    hooks = json.dumps({"latents": str(tmp_path), "fault": ["hang", 1, 3], "light": True})
     environment = os.environ | {"OMNI_TEST_HOOKS": hooks, "TMPDIR": str(run_folders)}
     launcher = subprocess.Popen([sys.executable, "-c", CODE, plan_file, HOOKED_WORKER], env=environment)
     wait_for((tmp_path / "fault").exists, 60)
@@ -102,7 +108,7 @@ def test_torchrun_that_is_killed(hooked, plan: Plan, processes, monkeypatch: pyt
         runtime.events.Rank, "_take", lambda self, event: (kill_torchrun(self, event), take(self, event))[1]
     )
     with pytest.raises(LaunchError, match="torchrun ended with -9"):
-        hooked(plan, fault=["hang", 1, 3])
+        hooked(plan, fault=["hang", 1, 3], light=True)
     wait_for(lambda: processes() == [], 10)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import Case, Result, run, tiny
+from cases import Case, Result, tiny
 
 from omni_config.plan import Mesh, Plan, Vae
 
+pytestmark = pytest.mark.timeout(600)
 Results = Callable[[str], Result]
 
 
@@ -19,15 +21,15 @@ def plan(mesh: Mesh, *, tiling: bool = True, ranks: int = 1) -> Plan:
     return replace(result, sampling=replace(result.sampling, width=128, height=128))  # a tile is 64 px
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    cases = {
+def cases(folder: Path) -> dict[str, Case]:
+    """What runs, under one torchrun with the cases of other modules."""
+    table = {
         "whole": Case(plan(Mesh(), tiling=False)),
         "tiled": Case(plan(Mesh())),
         "two": Case(plan(Mesh(ulysses=2), ranks=2), control="vae"),
         "two of four": Case(plan(Mesh(cfg=2, ulysses=2), ranks=2), control=""),
     }
-    return run(cases, tmp_path_factory.mktemp("vae"))
+    return table
 
 
 def test_tiling_decodes_otherwise_than_the_whole(results: Results) -> None:
