@@ -181,7 +181,8 @@ def _hang(run: Path, ranks: list[Rank], timeout: float, log: Path) -> LaunchErro
     silent = [rank for rank in ranks if rank.result is None]
     for rank in silent:
         if rank.pid is not None:
-            os.kill(rank.pid, signal.SIGUSR1)  # the worker writes its stack
+            with suppress(ProcessLookupError):
+                os.kill(rank.pid, signal.SIGUSR1)  # the worker writes its stack
     time.sleep(0.5)
     stacks = {rank.rank: _stack(run, rank) for rank in silent}
     with log.open("a", encoding="utf-8") as out:
