@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -48,8 +49,10 @@ def _checked(names: Sequence[str], policies: tuple[Rule, ...], skipped: list[str
 
 
 def is_config(checked: Checked) -> bool:
-    """Whether a document means to be a config: it names a model, or cannot be read at all."""
-    return checked.node is None or (isinstance(checked.node.value, dict) and "model" in checked.node.value)
+    """Whether a document means to be a config: it names a model, also where it cannot be read as YAML."""
+    if checked.node is None:
+        return all(re.search(rf"^{key}\s*:", checked.source.text, re.MULTILINE) for key in ("version", "model"))
+    return isinstance(checked.node.value, dict) and "model" in checked.node.value
 
 
 def _print(checked: list[Checked], skipped: list[str], policies: tuple[Rule, ...]) -> None:

@@ -68,7 +68,7 @@ def nearest(
     heap: list[tuple[int, float, int, Settings]] = [(0, 0.0, 0, {})]
     seen, pushed = {""}, 0
     for _ in range(MOST_STATES):
-        if not heap or (found and heap[0][0] > len(found[0]) + 1):
+        if not heap or (found and heap[0][0] > min(map(len, found)) + 1):
             break
         _, _, _, changes = heapq.heappop(heap)
         if any(done.items() <= changes.items() for done in found):
@@ -77,19 +77,20 @@ def nearest(
         broken = {finding.code: finding for finding in broken_by(candidate, refusing.values())}
         if not broken:
             found.append(changes)
-            if len(found) == most:
+            if most == 1:
                 break
             continue
-        barred = {*fixed, *changes}
+        barred = {*fixed, *changes} - ({"gpus"} - {*fixed})  # a total may follow its factors again
         # Every rule must be satisfied in the end, so it is enough to branch on the one that leaves the least choice.
         for step in min((steps(candidate, finding, barred) for finding in broken.values()), key=len):
-            grown = changes | step
+            grown = {name: value for name, value in (changes | step).items() if settings[name] != value}
             key = repr(sorted(grown.items()))
             if key not in seen:
                 seen.add(key)
                 pushed += 1
                 heapq.heappush(heap, (len(grown), _distance(settings, grown), pushed, grown))
-    return found
+    # A total that followed its factors back makes a state smaller, so the first found is not always the smallest.
+    return sorted(found, key=lambda changes: (len(changes), _distance(settings, changes)))[:most]
 
 
 def conflict(

@@ -6,6 +6,7 @@ recurses as deep as the file nests, and expands aliases without a bound.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,6 +29,7 @@ _SCALARS = {
     "tag:yaml.org,2002:bool": _construct.construct_yaml_bool,
     "tag:yaml.org,2002:null": lambda node: None,
 }
+_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")  # not 010 (8), 0x10, 1:30 (90) or 1_000
 _STR = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -243,12 +245,20 @@ def _scalar(loader: Any, event: yaml.ScalarEvent, source: Source) -> Node:
         return Node(event.value, span, plain=plain, start=start, end=end)
     if tag not in _SCALARS:
         raise Unreadable(_foreign_tag(event, source))
+    if plain is not None and tag.endswith(":int") and not _DECIMAL.fullmatch(plain):
+        message = f"{_short(plain)} is another number in YAML 1.1 than in YAML 1.2"
+        raise Unreadable(_unreadable("OMNI901", message, span, "write the number with plain digits"))
     try:
         value = _SCALARS[tag](yaml.ScalarNode(tag, event.value))
     except ValueError:
-        short = event.value[:20] + ("..." if len(event.value) > 20 else "")
-        raise Unreadable(_unreadable("OMNI901", f"{short} is not a number that YAML can read", span)) from None
+        raise Unreadable(
+            _unreadable("OMNI901", f"{_short(event.value)} is not a number that YAML can read", span)
+        ) from None
     return Node(value, span, plain=plain, start=start, end=end)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 20 else text[:20] + "..."
 
 
 def _size(node: Node, limit: int) -> int:

@@ -48,6 +48,7 @@ def findings(path: Path) -> list[tuple[str, int, int, str]]:
         (HEAD + "parallel: {ulysses_degree: '2'}\n", "OMNI905", 3, 28, "correct the value"),
         (HEAD + "parallel: {ulysses_degree: true}\n", "OMNI905", 3, 28, "correct the value"),
         (HEAD + "parallel: {ulysses_degree: 0}\n", "OMNI905", 3, 28, "correct the value"),
+        (HEAD + "sampling: {cfg_scale: 1e3}\n", "OMNI905", 3, 23, "correct the value"),
         (HEAD + "sampling: {prompt: no}\n", "OMNI905", 3, 20, "correct the value"),
         (HEAD + "cache: {tea_cache: }\n", "OMNI905", 3, 20, "correct the value"),
         (HEAD + "cache: {tea_cache: {rel_l1_thresh: .nan}}\n", "OMNI905", 3, 36, "correct the value"),

@@ -129,7 +129,7 @@ def test_folders_globs_and_standard_input_are_read(folder: Path) -> None:
     (folder / "sub" / ".hidden").mkdir(parents=True)
     (folder / "sub" / "deep.yml").write_text(BAD)
     (folder / "sub" / ".hidden" / "x.yaml").write_text(BAD)
-    (folder / "sub" / "other.yaml").write_text("kind: Deployment\n")
+    (folder / "sub" / "other.yaml").write_text("kind: Deployment\nmode: 0644\nref: !Ref x\n")
     (folder / "sub" / "loop").symlink_to(folder)
     result = runner.invoke(app(), ["check", "."])
     assert "3 configs checked. 1 YAML files without a model set aside." in result.stdout.replace("\n", " ")
