@@ -235,6 +235,14 @@ def _step(loss: torch.Tensor, optimizers: list[torch.optim.Optimizer], parameter
         optimizer.zero_grad(set_to_none=True)
 
 
+def forget_paths(folder: Path) -> None:
+    """Remove what the configurations say of the folders that their parts were loaded from."""
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def main() -> None:
     """Train all parts and write the pipeline's folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -272,6 +280,7 @@ def main() -> None:
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     pipeline = ZImagePipeline(scheduler, vae, text_encoder, tokenizer, transformer)
     pipeline.to(torch.bfloat16).save_pretrained(arguments.out)
+    forget_paths(arguments.out)
     print(json.dumps({"loss": round(loss, 4), "seconds": round(time.time() - start), **vars(arguments)}, default=str))
 
 
