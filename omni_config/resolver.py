@@ -96,7 +96,7 @@ def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
         sampling=Sampling(
             prompt=s["prompt"],
             negative_prompt=s["negative_prompt"],
-            image=s["image"],
+            image=s["image"] if card.task.startswith("image_to_") else None,  # OMNI508 says so
             width=s["width"],
             height=s["height"],
             num_inference_steps=s["num_inference_steps"],

@@ -107,7 +107,7 @@ class Rule(ABC):
     def finding(
         self, q: Mapping[str, Any], fields: tuple[str, ...], changes: Settings | None = None, **extra: Any
     ) -> Finding:
-        """A finding of this rule, with the numbers of the config in its words."""
+        """A finding of this rule, in the numbers of the config."""
         words = _Words(q, extra)
         return Finding(
             code=self.code,
