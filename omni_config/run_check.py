@@ -90,7 +90,7 @@ def _repairs(item: Checked, policies: tuple[Rule, ...]) -> Text:
         text.append("These cannot hold together, whatever the rest is: ", "bold").append(f"{', '.join(together)}\n")
     found = nearest_changes(item, policies)
     if not found:
-        return text.append("No configuration within a few changes works.", "bold")
+        return text.append("No configuration that works was found by changing these settings.", "bold")
     text.append("Nearest configurations that work:", "bold")
     for number, changes in enumerate(found, start=1):
         text.append(f"\n  {number}. ", "bold")

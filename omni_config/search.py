@@ -43,6 +43,18 @@ def nearest(
     ``fixed`` settings are not changed. Empty where
     nothing works, or nothing among the first ``MOST_STATES`` candidates.
     """
+    return _search(settings, card, engine, rules, fixed, most)[0]
+
+
+def _search(
+    settings: Settings,
+    card: ModelCard,
+    engine: EngineCard,
+    rules: Iterable[Rule] | None,
+    fixed: Collection[str],
+    most: int,
+) -> tuple[list[Settings], bool]:
+    """What ``nearest`` returns, and whether every candidate was tried: only then does nothing found mean impossible."""
     known = tuple(catalog().rules if rules is None else rules)
     adjusting = [rule for rule in known if rule.adjusts]
     refusing = {rule.code: rule for rule in known if rule.severity == "error" and not rule.adjusts}
@@ -90,7 +102,8 @@ def nearest(
                 pushed += 1
                 heapq.heappush(heap, (len(grown), _distance(settings, grown), pushed, grown))
     # A total that followed its factors back makes a state smaller, so the first found is not always the smallest.
-    return sorted(found, key=lambda changes: (len(changes), _distance(settings, changes)))[:most]
+    found.sort(key=lambda changes: (len(changes), _distance(settings, changes)))
+    return found[:most], not heap
 
 
 def conflict(
@@ -100,10 +113,12 @@ def conflict(
 
     Empty where what was written can be kept by adding or changing something that was not.
     """
+    known = tuple(catalog().rules if rules is None else rules)
     core = [name for name in written if name not in ("version", "model", "engine")]
 
     def impossible(kept: list[str]) -> bool:
-        return not nearest(settings, card, engine, rules=rules, fixed=frozenset(kept), most=1)
+        found, exhausted = _search(settings, card, engine, known, frozenset(kept), 1)
+        return exhausted and not found
 
     if not impossible(core):
         return ()
