@@ -1,9 +1,8 @@
 """Train the embedded model: a small, genuine ZImagePipeline that draws coloured shapes.
 
-    python examples/tiny_model/train.py --out first
-    python examples/tiny_model/train.py --out runtime/tiny_model --vae first/vae --start-from first --seed 1 --steps 300
+    python examples/tiny_model/train.py --out runtime/tiny_model
 
-Seeded; under 30 minutes on 2 CPU cores. Top to bottom: the tokenizer from the captions, the VAE on the pictures,
+Seeded; under an hour on 2 CPU cores. Top to bottom: the tokenizer from the captions, the VAE on the pictures,
 its decoder alone, then the transformer and the text encoder together on the VAE's latents, by flow matching in the
 conventions of the pipeline: x_sigma = (1 - sigma) x0 + sigma noise, the model is told 1 - sigma, predicts x0 - noise.
 """
@@ -127,11 +126,13 @@ def train_transformer(
     latents: torch.Tensor,
     captions: list[list[str]],
     tokenizer: PreTrainedTokenizerFast,
-    steps: int,
+    cycles: list[int],
     batch: int,
-    start_from: Path | None = None,
 ) -> tuple[ZImageTransformer2DModel, Qwen3Model, float]:
-    """The transformer and the text encoder, jointly; returns their averaged weights and the last mean loss."""
+    """The transformer and the text encoder, jointly; returns their averaged weights and the last mean loss.
+
+    ``cycles`` are numbers of steps, of a cosine each; one begins with the averaged weights of the one before.
+    """
     transformer = ZImageTransformer2DModel(
         in_channels=LATENT_CHANNELS,
         dim=144,
@@ -159,10 +160,25 @@ def train_transformer(
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    if start_from:
-        transformer = ZImageTransformer2DModel.from_pretrained(start_from / "transformer", dtype=torch.float32)
-        text_encoder = Qwen3Model.from_pretrained(start_from / "text_encoder", dtype=torch.float32)
     modules = torch.nn.ModuleList([transformer, text_encoder]).train()
+    tokens = {text: _tokens(tokenizer, text) for row in captions for text in row}
+    loss = math.nan
+    for cycle, steps in enumerate(cycles):
+        loss = _train_cycle(modules, latents, captions, tokens, steps, batch, f"dit {cycle}")
+    return transformer.eval(), text_encoder.eval(), loss
+
+
+def _train_cycle(
+    modules: torch.nn.ModuleList,
+    latents: torch.Tensor,
+    captions: list[list[str]],
+    tokens: dict[str, list[int]],
+    steps: int,
+    batch: int,
+    name: str,
+) -> float:
+    """One cosine; leaves the averaged weights in ``modules`` and returns the mean loss of its last 100 steps."""
+    transformer, text_encoder = modules
     averaged = copy.deepcopy(modules).requires_grad_(False)
     in_blocks = ("layers.", "noise_refiner.", "context_refiner.")
     matrices = [p for n, p in modules.named_parameters() if p.ndim == 2 and any(part in n for part in in_blocks)]
@@ -171,7 +187,6 @@ def train_transformer(
         Muon(matrices, lr=MUON_LR),
         torch.optim.AdamW(others, lr=ADAMW_LR, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
-    tokens = {text: _tokens(tokenizer, text) for row in captions for text in row}
     start, recent = time.time(), []
     for step in range(steps):
         for optimizer in optimizers:
@@ -191,8 +206,9 @@ def train_transformer(
         recent = [*recent[-99:], loss.item()]
         if step % 50 == 0 or step == steps - 1:
             mean = sum(recent) / len(recent)
-            print(f"dit {step}/{steps} loss {mean:.4f} {time.time() - start:.0f} s", flush=True)
-    return averaged[0].eval(), averaged[1].eval(), sum(recent) / len(recent)
+            print(f"{name} {step}/{steps} loss {mean:.4f} {time.time() - start:.0f} s", flush=True)
+    modules.load_state_dict(averaged.state_dict())
+    return sum(recent) / len(recent)
 
 
 def _noise_levels(count: int) -> torch.Tensor:
@@ -247,13 +263,11 @@ def main() -> None:
     """Train all parts and write the pipeline's folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the pipeline")
-    parser.add_argument("--vae", type=Path, help="a trained VAE to use instead of training one")
-    parser.add_argument("--start-from", type=Path, help="a trained pipeline whose transformer and text encoder go on")
     parser.add_argument("--vae-steps", type=int, default=900)
     parser.add_argument("--decoder-steps", type=int, default=800)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--cycles", type=int, nargs="+", default=[600, 300, 800], help="steps of the transformer")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--pictures", type=int, default=4096)
+    parser.add_argument("--pictures", type=int, default=16384)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -262,21 +276,13 @@ def main() -> None:
     start = time.time()
     tokenizer = make_tokenizer()
     torch.manual_seed(arguments.seed)
-    if arguments.vae:
-        vae = AutoencoderKL.from_pretrained(arguments.vae).requires_grad_(False)
-    else:
-        vae = train_vae(arguments.vae_steps, 8, random.Random(arguments.seed))
-        torch.manual_seed(arguments.seed + 2)
-        train_decoder(vae, arguments.decoder_steps, 8, random.Random(arguments.seed + 2))
-    # Seeded again, so that --vae gives what training everything gives.
-    torch.manual_seed(arguments.seed + 1)
-    random.seed(arguments.seed + 1)
-    latents, captions = encode_pictures(vae, arguments.pictures, random.Random(arguments.seed + 1))
-    vae.save_pretrained(arguments.out / "vae")
+    random.seed(arguments.seed)
+    rng = random.Random(arguments.seed)
+    vae = train_vae(arguments.vae_steps, 8, rng)
+    train_decoder(vae, arguments.decoder_steps, 8, rng)
+    latents, captions = encode_pictures(vae, arguments.pictures, rng)
     print(f"latents {tuple(latents.shape)} {time.time() - start:.0f} s", flush=True)
-    transformer, text_encoder, loss = train_transformer(
-        latents, captions, tokenizer, arguments.steps, arguments.batch, arguments.start_from
-    )
+    transformer, text_encoder, loss = train_transformer(latents, captions, tokenizer, arguments.cycles, arguments.batch)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     pipeline = ZImagePipeline(scheduler, vae, text_encoder, tokenizer, transformer)
     pipeline.to(torch.bfloat16).save_pretrained(arguments.out)
