@@ -155,6 +155,8 @@ def _failure(agent: subprocess.Popen[bytes], ranks: list[Rank], log: Path) -> La
     codes = compat.exit_codes(text)
     raised = sorted((rank for rank in ranks if rank.error), key=lambda rank: (rank.echo, rank.error_time))
     killed = [rank for rank in ranks if not rank.error and codes.get(rank.rank, 0) < 0]
+    # torchrun ends the other ranks with SIGTERM when one has died.
+    killed.sort(key=lambda rank: codes[rank.rank] == -signal.SIGTERM)
     crashed = agent.returncode is not None and agent.returncode < 0
     if raised and not (raised[0].echo and (killed or crashed)):
         first = raised[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -83,7 +82,6 @@ def run(cases: dict[str, Case], folder: Path) -> Callable[[str], Result]:
         {
             "name": name,
             "plan": replace(case.plan, output=str(folder / "outputs")).to_dict(),
-            "port": _free_port(),
             "control": case.control,
         }
         for name, case in cases.items()
@@ -103,9 +101,3 @@ def run(cases: dict[str, Case], folder: Path) -> Callable[[str], Result]:
         return Result(ranks, [dict(np.load(file.with_suffix(".npz"))) for file in files])
 
     return result
-
-
-def _free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])

@@ -1,7 +1,7 @@
 """Runs many cases in one torchrun start: every rank imports the libraries once, and forks for each case.
 
 A fork a case, because cache-dit and torch.distributed keep state in the process. The arguments are the folder with
-``cases.json``, a list of ``{name, plan, port, control}``, and the results go there: ``NAME.RANK.json`` and ``.npz``.
+``cases.json``, a list of ``{name, plan, control}``, and the results go there: ``NAME.RANK.json`` and ``.npz``.
 A control is a second call of the pipeline, after one weight of a part (transformer or vae) of the last rank has been
 changed.
 """
@@ -33,9 +33,9 @@ FOLDER = Path(sys.argv[1])
 RANK = int(os.environ["RANK"])
 
 
-def run(case: dict[str, Any], plan: Plan) -> None:
-    os.environ |= {"WORLD_SIZE": str(plan.mesh.world_size), "MASTER_PORT": str(case["port"])}
-    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
+def run(number: int, case: dict[str, Any], plan: Plan) -> None:
+    # The ranks of each case meet in torchrun's own store, under a name that torch makes of this count.
+    os.environ |= {"WORLD_SIZE": str(plan.mesh.world_size), "TORCHELASTIC_RESTART_COUNT": str(number)}
     pipes: list[Any] = []
     steps: list[np.ndarray] = []
 
@@ -73,7 +73,7 @@ def save(case: dict[str, Any], result: dict[str, Any]) -> None:
     (FOLDER / f"{case['name']}.{RANK}.json").write_text(json.dumps(result))
 
 
-for case in json.loads((FOLDER / "cases.json").read_text()):
+for number, case in enumerate(json.loads((FOLDER / "cases.json").read_text())):
     plan = Plan.from_json(json.dumps(case["plan"]))
     if plan.mesh.world_size <= RANK:
         continue
@@ -82,7 +82,7 @@ for case in json.loads((FOLDER / "cases.json").read_text()):
         continue
     status = 1
     try:
-        run(case, plan)
+        run(number, case, plan)
         status = 0
     except BaseException:
         save(case, {"error": traceback.format_exc()})

@@ -1,8 +1,9 @@
 """A worker that does to itself what the environment variable OMNI_TEST_HOOKS (JSON) says.
 
 ``latents``: folder for the last latents of each rank;
-``fault``: ``[kind, rank, step]`` with the kinds raise, kill, hang and stop; step 0 is the end of loading; ``light``:
-instead of the pipeline, steps that only wait for each other, so that no library but torch is loaded.
+``fault``: ``[kind, rank, step]`` with the kinds raise, kill, hang and stop; step 0 is the end of loading; ``busy``:
+the other ranks then compute for a long time, and see nothing of the fault; ``light``: instead of the pipeline, steps
+that only wait for each other, so that no library but torch is loaded.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def on_step(rank: int, step: int, latents: Any) -> None:
 
 def fault(rank: int, step: int) -> None:
     kind, *where = HOOKS.get("fault", (None, -1, -1))
+    if HOOKS.get("busy") and rank != where[0] and step == where[1]:
+        time.sleep(1000)
     if where != [rank, step]:
         return
     (Path(HOOKS["latents"]) / "fault").write_text(str(time.time()))

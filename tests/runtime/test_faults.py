@@ -44,9 +44,10 @@ def test_a_rank_that_raises(hooked, plan: Plan, tmp_path: Path, processes, run_f
     assert processes() == []
 
 
+@pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize("step", [0, 3])
-def test_a_rank_that_is_killed(hooked, plan: Plan, tmp_path: Path, processes, step: int) -> None:
-    error = expect(hooked, plan, tmp_path, fault=["kill", 1, step])
+def test_a_rank_that_is_killed(hooked, plan: Plan, tmp_path: Path, processes, step: int, busy: bool) -> None:
+    error = expect(hooked, plan, tmp_path, fault=["kill", 1, step], busy=busy)
     assert str(error).startswith("rank 1 was killed by SIGKILL while")
     assert (error.rank, error.exit_code) == (1, -signal.SIGKILL)
     assert processes() == []
