@@ -8,6 +8,7 @@ changed.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import diffusers
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.distributed.tensor.parallel
 from cache_dit.distributed.transformers.dispatch import _ensure_cp_planners_activated, _ensure_tp_planners_activated
 
@@ -33,9 +35,8 @@ FOLDER = Path(sys.argv[1])
 RANK = int(os.environ["RANK"])
 
 
-def run(number: int, case: dict[str, Any], plan: Plan) -> None:
-    # The ranks of each case meet in torchrun's own store, under a name that torch makes of this count.
-    os.environ |= {"WORLD_SIZE": str(plan.mesh.world_size), "TORCHELASTIC_RESTART_COUNT": str(number)}
+def run(case: dict[str, Any], plan: Plan) -> None:
+    meet(case["name"], plan.mesh.world_size)
     pipes: list[Any] = []
     steps: list[np.ndarray] = []
 
@@ -59,6 +60,13 @@ def run(number: int, case: dict[str, Any], plan: Plan) -> None:
     save(case, result)
 
 
+def meet(name: str, world_size: int) -> None:
+    """Let the ranks of a case find each other in torchrun's own store, so that no port has to be free."""
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    where = {"store": dist.PrefixStore(name, store), "rank": RANK, "world_size": world_size}
+    dist.init_process_group = functools.partial(dist.init_process_group, **where)
+
+
 @torch.inference_mode()
 def break_one_weight(pipe: Any, part: str) -> None:
     if part == "vae":
@@ -73,7 +81,7 @@ def save(case: dict[str, Any], result: dict[str, Any]) -> None:
     (FOLDER / f"{case['name']}.{RANK}.json").write_text(json.dumps(result))
 
 
-for number, case in enumerate(json.loads((FOLDER / "cases.json").read_text())):
+for case in json.loads((FOLDER / "cases.json").read_text()):
     plan = Plan.from_json(json.dumps(case["plan"]))
     if plan.mesh.world_size <= RANK:
         continue
@@ -82,7 +90,7 @@ for number, case in enumerate(json.loads((FOLDER / "cases.json").read_text())):
         continue
     status = 1
     try:
-        run(number, case, plan)
+        run(case, plan)
         status = 0
     except BaseException:
         save(case, {"error": traceback.format_exc()})
