@@ -19,6 +19,7 @@ from omni_config.settings import FIELDS, Settings, validate
 from omni_config.source import Node, Source, Unreadable, decode, parse
 
 if TYPE_CHECKING:
+    from omni_config.cards import ModelCard
     from omni_config.document import Document
     from omni_config.plan import Plan
 
@@ -33,6 +34,7 @@ class Checked:
     node: Node | None = None
     index: int = 0  # of the document in its file
     ignored: tuple[Finding, ...] = ()
+    foreign: bool = False  # a file of another engine, in whose text our keys do not stand
 
     @property
     def plan(self) -> Plan | None:
@@ -47,27 +49,40 @@ class Checked:
         return 1 if self.resolution else 2
 
 
-def check(path: str | Path, policies: tuple[Rule, ...] = ()) -> list[Checked]:
+def check(path: str | Path, policies: tuple[Rule, ...] = (), assume: Mapping[str, str] | None = None) -> list[Checked]:
     """Check every document of a file; a file that cannot be read is one Checked with a finding that says so.
 
-    ``policies`` are an organisation's own rules (see ``omni_config.policies``).
+    ``policies`` are an organisation's own rules (see ``omni_config.policies``). ``assume`` says the model, and the
+    version of the engine, of a file of another engine that does not say them (see ``omni_config.foreign``).
     """
     name = str(path)
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         return [_unusable(Source(name, ""), "OMNI902", (error.strerror or "cannot be read").lower())]
-    return check_bytes(name, data, policies)
+    return check_bytes(name, data, policies, assume)
 
 
-def check_bytes(name: str, data: bytes, policies: tuple[Rule, ...] = ()) -> list[Checked]:
+def check_bytes(
+    name: str, data: bytes, policies: tuple[Rule, ...] = (), assume: Mapping[str, str] | None = None
+) -> list[Checked]:
     """``check`` for a text that is in memory."""
     source = Source(name, "")
+    nodes: list[Node] | None = None
+    unreadable = None
     try:
         source = decode(name, data)
         nodes = parse(source)
     except Unreadable as error:
-        return [Checked(source, (_documented(error.finding),))]
+        unreadable = error.finding
+    if source.text and not any(_is_ours(node) for node in nodes or ()):
+        from omni_config.foreign import check_foreign
+
+        if found := check_foreign(source, nodes, policies, assume):
+            return found
+    if nodes is None:
+        assert unreadable is not None
+        return [Checked(source, (documented(unreadable),))]
     if not nodes:
         return [_unusable(source, "OMNI906", "the file is empty; it needs at least version and model")]
     starts = [node.span.line for node in nodes[1:]]
@@ -75,9 +90,13 @@ def check_bytes(name: str, data: bytes, policies: tuple[Rule, ...] = ()) -> list
     for index, (node, first, end) in enumerate(zip(nodes, [1, *starts], [*starts, sys.maxsize], strict=True)):
         checked = replace(check_node(source, node, policies), index=index)
         remaining, ignored = apply_ignores(source, checked.findings, range(first, end))
-        findings = tuple(finding if finding.name else _documented(finding) for finding in remaining)
+        findings = tuple(finding if finding.name else documented(finding) for finding in remaining)
         result.append(replace(checked, findings=findings, ignored=tuple(ignored)))
     return result
+
+
+def _is_ours(node: Node) -> bool:
+    return isinstance(node.value, dict) and "version" in node.value and "model" in node.value
 
 
 def load(path: str | Path) -> Document:
@@ -101,11 +120,13 @@ def load(path: str | Path) -> Document:
     return Document.model_validate(node.value)
 
 
-def check_node(source: Source, node: Node, policies: tuple[Rule, ...] = ()) -> Checked:
-    """Check one parsed document."""
+def check_node(
+    source: Source, node: Node, policies: tuple[Rule, ...] = (), stand_in: ModelCard | None = None
+) -> Checked:
+    """Check one parsed document; ``stand_in`` is judged, as far as that goes, where the model has no card."""
     settings, findings = _validate(node)
     if settings is None:
-        return Checked(source, tuple(_documented(finding) for finding in findings), node=node)
+        return Checked(source, tuple(documented(finding) for finding in findings), node=node)
     known = catalog()
     card, engine = known.model(settings["model"]), known.engine(settings["engine"])
     if card is None and Path(settings["model"]).is_dir():
@@ -116,13 +137,18 @@ def check_node(source: Source, node: Node, policies: tuple[Rule, ...] = ()) -> C
         except ValueError as error:
             place, fix = node.children["model"].span, "name a diffusers folder of a known pipeline"
             findings.append(Finding("OMNI501", f"{settings['model']}: {error}", fix=fix, fields=("model",), span=place))
-    elif card is None:
+    elif card is None and stand_in is None:
         findings.append(_unknown("OMNI501", "model", settings["model"], known.model_ids, node))
     if engine is None:
         findings.append(_unknown("OMNI502", "engine", settings["engine"], known.engine_ids, node))
+    rules = (*known.rules, *policies)
+    if card is None and engine is not None and stand_in is not None and not findings:
+        from omni_config.foreign import rules_without_model
+
+        card, rules = stand_in, rules_without_model(rules, settings, engine)
     if card is None or engine is None:
-        return Checked(source, tuple(_documented(finding) for finding in findings), node=node)
-    resolution = resolve_settings(settings, card, engine, (*known.rules, *policies))
+        return Checked(source, tuple(documented(finding) for finding in findings), node=node)
+    resolution = resolve_settings(settings, card, engine, rules)
     located = sorted((_locate(finding, node) for finding in resolution.findings), key=_place)
     return Checked(source, tuple(located), resolution, node)
 
@@ -225,10 +251,10 @@ def _unknown(code: str, key: str, value: str, known: list[str], node: Node) -> F
 
 
 def _unusable(source: Source, code: str, message: str) -> Checked:
-    return Checked(source, (_documented(Finding(code, message, span=Span(source, 1, 1, 1))),))
+    return Checked(source, (documented(Finding(code, message, span=Span(source, 1, 1, 1))),))
 
 
-def _documented(finding: Finding) -> Finding:
+def documented(finding: Finding) -> Finding:
     """A finding of the reader with the name, the reason and, where it has none, the next step of its rule."""
     rule = catalog().by_code[finding.code]
     return replace(finding, name=rule.name, why=rule.why, fix=finding.fix or rule.fix)

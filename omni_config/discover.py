@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SUFFIXES = (".yaml", ".yml")
+SCRIPTS = (".sh", ".bash", "Dockerfile", ".dockerfile")  # may hold the command of an engine
 STDIN = "-"
 
 
@@ -32,7 +33,9 @@ def _expand(name: str) -> Iterator[tuple[str, bool]]:
     elif path.is_dir() and path.suffix not in SUFFIXES:
         for folder, folders, files in os.walk(path):
             folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
-            yield from ((str(Path(folder, file)), False) for file in sorted(files) if file.endswith(SUFFIXES))
+            yield from (
+                (str(Path(folder, file)), False) for file in sorted(files) if file.endswith((*SUFFIXES, *SCRIPTS))
+            )
     elif glob.has_magic(name) and not path.exists():
         found = [file for file in sorted(glob.glob(name, recursive=True)) if Path(file).is_file()]
         yield from ((file, False) for file in found) if found else [(name, True)]

@@ -65,6 +65,8 @@ def nearest_changes(checked: Checked, policies: tuple[Rule, ...] = (), most: int
     """The smallest changes after which a document has no errors."""
     assert checked.resolution is not None
     card, engine = checked.resolution.card, checked.resolution.engine
+    if not card.pipeline:  # of a file that names no model
+        return []
     accepted = {finding.code for finding in checked.ignored}
     rules = [rule for rule in (*catalog().rules, *policies) if rule.code not in accepted]
     return nearest(settings_written(checked), card, engine, rules=rules, most=most)
@@ -99,8 +101,14 @@ def _step(checked: Checked, unsafe: bool, policies: tuple[Rule, ...]) -> tuple[s
 
 
 def _applied(checked: Checked, changes: Settings) -> str | None:
-    text = apply(checked.source, checked.index, changes)
+    text = _edited(checked, changes)
     return None if text == checked.source.text else text
+
+
+def _edited(checked: Checked, changes: Settings) -> str:
+    if checked.foreign:
+        raise CannotEdit("a file of another engine is not edited; do it by hand, or start from omni import")
+    return apply(checked.source, checked.index, changes)
 
 
 def _rename(checked: Checked) -> tuple[str, list[Finding]] | None:
@@ -115,7 +123,7 @@ def _rename(checked: Checked) -> tuple[str, list[Finding]] | None:
 def diff_of(checked: Checked, changes: Settings) -> list[str]:
     """The lines that changes remove from a file (``- ...``) and add to it (``+ ...``)."""
     try:
-        after = apply(checked.source, checked.index, changes)
+        after = _edited(checked, changes)
     except CannotEdit:
         return [f"+ {'.'.join(FIELDS[name])}: {value}" for name, value in changes.items()]
     before = checked.source.text.splitlines()
@@ -127,6 +135,8 @@ def conflict_of(checked: Checked, policies: tuple[Rule, ...] = ()) -> list[str]:
     """The smallest set of written settings that cannot hold together, as ``path: value``; empty where there is none."""
     assert checked.resolution is not None
     assert checked.node is not None
+    if not checked.resolution.card.pipeline:  # of a file that names no model
+        return []
     settings = settings_written(checked)
     concerned = {name for finding in checked.findings if finding.severity == "error" for name in finding.fields}
     written = [name for name in FIELDS if name in concerned and checked.node.find(FIELDS[name]) is not None]

@@ -34,7 +34,7 @@ def to_json(checked: Sequence[Checked], policies: tuple[Rule, ...] = ()) -> str:
             "changes": [dotted(changes) for changes in nearest_changes(item, policies)],
         }
         for item in checked
-        if item.resolution and item.exit_code
+        if item.resolution and item.resolution.plan is None and item.exit_code
     ]
     ignored = [finding.to_dict() for item in checked for finding in item.ignored]
     result = {"checked": len(checked), "findings": findings, "ignored": ignored, "nearest": nearest}

@@ -43,6 +43,7 @@ def rule_page(rule: Rule) -> str:
         "",
         f"Next step: {rule.fix}.",
         "",
+        *([f"Changed: {rule.since}.", ""] if rule.since else []),
         "## Bad",
         "",
         "```yaml",

@@ -40,7 +40,7 @@ class Rule(ABC):
 
     ``safe``: mending it leaves what runs as it is, so it may be done unasked.
     ``message`` and ``fix`` are format strings over quantities; ``bad`` and ``good`` are example documents, which tests
-    run.
+    run. ``since`` says with which version of an engine its behaviour changed.
     """
 
     code: str
@@ -55,6 +55,7 @@ class Rule(ABC):
     when: str = "True"
     engines: tuple[str, ...] = ()
     safe: bool = False
+    since: str = ""
 
     adjusts: ClassVar[bool] = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from omni_config.checker import Checked, check, check_bytes
@@ -19,11 +19,16 @@ MOST_REPAIRS_SHOWN = 20  # documents; the search takes longer than the check
 
 
 def run(
-    names: Sequence[str], output_format: str = "text", *, strict: bool = False, policies: tuple[Rule, ...] = ()
+    names: Sequence[str],
+    output_format: str = "text",
+    *,
+    strict: bool = False,
+    policies: tuple[Rule, ...] = (),
+    assume: Mapping[str, str] | None = None,
 ) -> int:
     """Check files, folders, globs and standard input, print the findings, and return the exit code."""
     skipped: list[str] = []
-    checked = list(_checked(names, policies, skipped))
+    checked = list(_checked(names, policies, skipped, assume))
     if output_format == "text":
         _print(checked, skipped, policies)
     else:
@@ -38,10 +43,15 @@ def run(
     return max(code, 1) if strict and warned else code
 
 
-def _checked(names: Sequence[str], policies: tuple[Rule, ...], skipped: list[str]) -> Iterator[Checked]:
-    """Documents of all files; a file of a folder or glob that is no config of ours is set aside, and counted."""
+def _checked(
+    names: Sequence[str], policies: tuple[Rule, ...], skipped: list[str], assume: Mapping[str, str] | None
+) -> Iterator[Checked]:
+    """Documents of all files; a file of a folder or glob that is no config is set aside, and counted."""
     for name, named in discover(names):
-        documents = check_bytes("-", sys.stdin.buffer.read(), policies) if name == STDIN else check(name, policies)
+        if name == STDIN:
+            documents = check_bytes("-", sys.stdin.buffer.read(), policies, assume)
+        else:
+            documents = check(name, policies, assume)
         if named or any(is_config(document) for document in documents):
             yield from documents
         else:
@@ -49,7 +59,9 @@ def _checked(names: Sequence[str], policies: tuple[Rule, ...], skipped: list[str
 
 
 def is_config(checked: Checked) -> bool:
-    """Whether a document means to be a config: it names a model, also where it cannot be read as YAML."""
+    """Whether a document means to be a config: one of another engine, or it names a model, readable or not."""
+    if checked.foreign:
+        return True
     if checked.node is None:
         return all(re.search(rf"^{key}\s*:", checked.source.text, re.MULTILINE) for key in ("version", "model"))
     return isinstance(checked.node.value, dict) and "model" in checked.node.value
@@ -65,7 +77,7 @@ def _print(checked: list[Checked], skipped: list[str], policies: tuple[Rule, ...
     for item in checked:
         for finding in item.findings:
             console.print(render(finding), end="\n\n")
-        if item.resolution and item.exit_code and repairs < MOST_REPAIRS_SHOWN:
+        if item.resolution and item.resolution.plan is None and item.exit_code and repairs < MOST_REPAIRS_SHOWN:
             repairs += 1
             console.print(_repairs(item, policies), end="\n\n")
     findings = [finding for item in checked for finding in item.findings]
@@ -74,7 +86,7 @@ def _print(checked: list[Checked], skipped: list[str], policies: tuple[Rule, ...
     if ignored:
         line.append(f" {ignored} accepted by a comment.")
     if skipped:
-        line.append(f" {len(skipped)} YAML files without a model set aside.")
+        line.append(f" {len(skipped)} other file{'s' if len(skipped) > 1 else ''} set aside.")
     console.print(line)
 
 
@@ -85,10 +97,13 @@ def _repairs(item: Checked, policies: tuple[Rule, ...]) -> Text:
     from omni_config.fix import conflict_of, diff_of, nearest_changes
 
     text = Text()
+    assert item.resolution is not None
     together = conflict_of(item, policies)
     if len(together) > 1:
         text.append("These cannot hold together, whatever the rest is: ", "bold").append(f"{', '.join(together)}\n")
     found = nearest_changes(item, policies)
+    if not found and not item.resolution.card.pipeline:
+        return text.append("With --model MODEL, the nearest configurations that work would be shown.", "bold")
     if not found:
         return text.append("No configuration that works was found by changing these settings.", "bold")
     text.append("Nearest configurations that work:", "bold")

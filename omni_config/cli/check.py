@@ -27,13 +27,21 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Short for --output-format json.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
     rules: Annotated[list[str], typer.Option("--rules", help="A policy file with rules of your own.")] = [],  # noqa: B006
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model of another engine's files that name none.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="Its version, such as vllm-omni==0.30.")] = None,
 ) -> None:
     """Say whether configs will run; if not, which line breaks which rule, why, and what would work.
+
+    Files of other engines are understood as they are: commands in shell scripts, Dockerfiles, compose files and
+    Kubernetes manifests, vLLM-Omni's stages, cache-dit's YAML, SGLang's config files.
 
     Exit code: 0 clean (warnings and advice allowed), 1 findings, 2 a file that cannot be used.
     """
     chosen = Format.json if as_json else output_format
-    raise typer.Exit(run(files, chosen.value, strict=strict, policies=load_rules(rules)))
+    assume = {name: value for name, value in (("model", model), ("engine", engine)) if value is not None}
+    raise typer.Exit(run(files, chosen.value, strict=strict, policies=load_rules(rules), assume=assume))
 
 
 def load_rules(paths: list[str]) -> tuple[Rule, ...]:

@@ -10,10 +10,10 @@ from typing import Any, get_args
 import typer
 
 from omni_config.document import Document
+from omni_config.flag_names import ALIASES, dashed
 from omni_config.overrides import Override, assignment, yaml_value
 from omni_config.settings import FIELDS
 
-ALIASES = {"ulysses_degree": ["--usp"], "ring_degree": ["--ring"], "cfg_scale": ["--true-cfg-scale"]}
 _NOT_FLAGS = {"version", "tea_cache", "cache_dit", "lora"}
 
 
@@ -34,8 +34,8 @@ def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
         for name, path in settings.items():
             value = given.pop(name)
             if value is not None:
-                dashed = _dashed(name)
-                words = (dashed, str(value)) if not isinstance(value, bool) else (dashed,)
+                flag = dashed(name)
+                words = (flag, str(value)) if not isinstance(value, bool) else (flag,)
                 overrides.append(Override(path, value, words))
         command(**given, overrides=overrides)
 
@@ -63,9 +63,9 @@ def _flag(name: str, path: tuple[str, ...]) -> inspect.Parameter:
         section = section.model_fields[part].annotation
     info = section.model_fields[path[-1]]
     kind = _plain_type(info.annotation)
-    names = [_dashed(name), *ALIASES.get(name, [])]
+    names = [dashed(name), *ALIASES.get(name, [])]
     if kind is bool:
-        names[0] += f"/--no-{_dashed(name)[2:]}"
+        names[0] += f"/--no-{dashed(name)[2:]}"
     return _parameter(
         name, kind | None, None, *names, help=info.description, panel=(path[0] if path[1:] else "document")
     )
@@ -84,10 +84,6 @@ def _parameter(
 ) -> inspect.Parameter:
     option = typer.Option(default, *names, help=help, show_default=False, rich_help_panel=f"Settings: {panel}")
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
-
-
-def _dashed(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _cache_overrides(backends: list[str], config: str | None) -> list[Override]:

@@ -132,7 +132,7 @@ def test_folders_globs_and_standard_input_are_read(folder: Path) -> None:
     (folder / "sub" / "other.yaml").write_text("kind: Deployment\nmode: 0644\nref: !Ref x\n")
     (folder / "sub" / "loop").symlink_to(folder)
     result = runner.invoke(app(), ["check", "."])
-    assert "3 configs checked. 1 YAML files without a model set aside." in result.stdout.replace("\n", " ")
+    assert "3 configs checked. 1 other file set aside." in result.stdout.replace("\n", " ")
     assert "2 configs checked" in output("*.yaml")
     assert "1 config checked" in runner.invoke(app(), ["check", "-"], input=HEAD).stdout
     assert runner.invoke(app(), ["check", "sub/other.yaml"]).exit_code == 2
