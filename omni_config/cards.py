@@ -64,8 +64,8 @@ class ModelCard:
     """One model: how it is loaded and the numbers that decide how it can be split.
 
     ``dims`` are counts and widths of the transformer; ``tensor_parallel_splits`` names those that tensor parallelism
-    divides. ``claims`` is by the name of the claimant, which an engine card refers to. ``teacache_coefficients`` is the
-    published polynomial, highest power first.
+    divides. ``vae`` is the diffusers class of the decoder. ``claims`` is by the name of the claimant, which an engine
+    card refers to. ``teacache_coefficients`` is the published polynomial, highest power first.
     """
 
     id: str
@@ -79,6 +79,7 @@ class ModelCard:
     tensor_parallel_splits: tuple[str, ...]
     claims: dict[str, Claim]
     sources: tuple[str, ...]
+    vae: str | None = None
     teacache_coefficients: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()
 

@@ -30,7 +30,12 @@ class Hardware(_Section):
         ge=1,
         description="GPUs (processes) of the deployment; left out, it is the product of the degrees.",
     )
-    memory: Annotated[float, Field(gt=0, le=4096)] | None = Field(default=None, description="GiB of memory a GPU has.")
+    gpu: str | None = Field(
+        default=None, min_length=1, description="A known GPU, such as h100: its memory, speed and links."
+    )
+    memory: Annotated[float, Field(gt=0, le=4096)] | None = Field(
+        default=None, description="GiB of memory a GPU has; left out, that of the known GPU."
+    )
 
 
 class Parallel(_Section):

@@ -8,6 +8,7 @@ from typing import Any
 
 from omni_config.cards import EngineCard, Feature, ModelCard
 from omni_config.expressions import Expression, parse
+from omni_config.hardware import QUANTITIES
 
 
 class Quantities(dict[str, Any]):
@@ -45,6 +46,13 @@ DIMS = {
     "ffn_dim": "feed-forward width",
     "output_dim": "output width",
     "num_layers": "blocks",
+    "ffn_matrices": "matrices of a feed-forward: 2, or 3 where it is gated",
+    "double_stream_layers": "blocks with weights of their own for the text",
+    "refiner_layers": "blocks that the picture passes before it meets the text, which passes as many",
+    "cross_attention": "1 where text enters by cross-attention rather than as tokens of the sequence",
+    "linear_attention": "1 where attention is linear in the number of tokens",
+    "text_tokens": "tokens of a prompt",
+    "condition_tokens": "tokens of the input picture in the sequence",
     "patch_size": "patch size",
     "vae_scale_factor": "VAE scale factor",
     "vae_temporal_factor": "frames a latent frame",
@@ -193,16 +201,6 @@ def known_coefficients(q: Quantities) -> bool:
     return q["coefficients"] is not None or q.card.teacache_coefficients is not None
 
 
-def weights_gib(q: Quantities) -> float | None:
-    """GiB of weights on one GPU: the transformer's share and the whole text encoder; None where sizes are unknown."""
-    transformer, encoder = q["transformer_parameters"], q["text_encoder_parameters"]
-    if transformer is None:
-        return None
-    size = {"float32": 4}.get(q["dtype"] or q.card.dtype, 2)
-    on_gpu = transformer * (1 if q["quantization"] else size) / q["tensor_parallel_size"] + (encoder or 0) * size
-    return float(round(on_gpu * 1e6 / 2**30, 1))
-
-
 def some_adapter_is_off(q: Quantities) -> bool:
     """Whether a LoRA adapter has scale 0."""
     return any((item["scale"] if isinstance(item, dict) else item.scale) == 0 for item in q["lora"])
@@ -260,11 +258,11 @@ DERIVED: dict[str, Callable[[Quantities], Any]] = {
         guided,
         task,
         known_coefficients,
-        weights_gib,
         some_adapter_is_off,
         model_name,
         pipeline_name,
         engine_knows_model,
         engine_name,
+        *QUANTITIES,
     )
 }

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 from omni_config.cards import Feature
 from omni_config.expressions import Expression, parse
 from omni_config.findings import Finding, Severity
+from omni_config.hardware import changed
 from omni_config.quantities import DIMS, Quantities
 from omni_config.settings import Settings
 
@@ -311,7 +312,7 @@ class Requires(Rule):
         return f"{self.needs}, where {self.when}"
 
     def mend(self, q: Quantities) -> list[Settings]:
-        return _evaluated(self.repairs, q)
+        return [changes for changes in _evaluated(self.repairs, q) if not self.check(changed(q, **changes))]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -1,0 +1,80 @@
+"""What the estimate knows: GPUs, decoders and efficiencies, each from the YAML of that name beside this file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from omni_config.cached import cached
+
+FOLDER = Path(__file__).parent
+Bound = Literal["worst", "value", "best"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU by its datasheet. ``tflops`` dense BF16; ``memory`` in GiB; bandwidths in GB/s, links per direction."""
+
+    id: str
+    title: str
+    architecture: str
+    tflops: float
+    memory: float
+    bandwidth: float
+    link_kind: str
+    link: float
+    host: float
+    gpus_per_node: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """A VAE's decoder: ``parameters`` in millions, ``flops`` and live ``values`` for one pixel of one frame."""
+
+    id: str
+    parameters: float
+    flops: float
+    values: float
+    tile: int
+    stride: int
+    frames_at_once: int | None = None
+    first_frame: float | None = None
+
+
+@cache
+def _data() -> dict[str, Any]:
+    files = [FOLDER / f"{name}.yaml" for name in ("gpus", "vaes", "efficiencies")]
+    return cached("estimate", [*files, Path(__file__)], lambda: {path.stem: _read(path) for path in files})
+
+
+def _read(path: Path) -> Any:
+    import yaml
+
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+@cache
+def gpus() -> dict[str, Gpu]:
+    """Known GPUs by id."""
+    return {item["id"]: Gpu(**item) for item in _data()["gpus"]}
+
+
+@cache
+def decoders() -> dict[str, Decoder]:
+    """Known VAE decoders by their diffusers class."""
+    return {item["id"]: Decoder(**item) for item in _data()["vaes"]}
+
+
+@cache
+def efficiencies(bound: Bound = "value") -> Mapping[str, float]:
+    """Efficiencies by id: best guesses, or one end of their uncertainty."""
+    return {item["id"]: float(item[bound]) for item in _data()["efficiencies"]}
+
+
+def efficiency_table() -> list[dict[str, Any]]:
+    """The efficiencies with their sources, as the page about the estimate prints them."""
+    return list(_data()["efficiencies"])

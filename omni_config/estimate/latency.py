@@ -1,0 +1,120 @@
+"""Seconds of one picture or video on one replica, term by term: a roofline for the GPU, and bytes over its links."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil
+
+from omni_config.estimate.data import Decoder, Gpu
+from omni_config.estimate.work import Work, computed_steps, forwards_a_step
+from omni_config.quantities import Quantities
+
+# Axes of the mesh from the inside out (plan.AXES), and the settings that hold their sizes.
+INNER_FIRST = ("tensor_parallel_size", "ulysses_degree", "ring_degree", "cfg_parallel_size")
+
+
+def latency_of(
+    q: Quantities, work: Work, gpu: Gpu, decoder: Decoder | None, share: Mapping[str, float]
+) -> dict[str, float]:
+    """Seconds by term, for all pictures of a prompt; ``share`` holds the efficiencies."""
+    passes = computed_steps(q, share["cache_dit_hits"], share["tea_cache_computed"]) * forwards_a_step(q)
+    step = {name: value * passes for name, value in pass_of(q, work, gpu, share).items()}
+    return step | _once(q, work, gpu, decoder, share)
+
+
+def pass_of(q: Quantities, work: Work, gpu: Gpu, share: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of one pass through the DiT on one rank, by term."""
+    ulysses, ring, tensor = q["ulysses_degree"], q["ring_degree"], q["tensor_parallel_size"]
+    ranks, group = ulysses * ring, ulysses * ring * tensor
+    size = 4 if (q["dtype"] or q.card.dtype) == "float32" else 2
+    peak = gpu.tflops * 1e12 * (2 if q["quantization"] else 1) * (2 / size)
+    memory = gpu.bandwidth * 1e9 * share["memory"]
+    matmul = peak * share[f"matmul_{gpu.architecture}"]
+    flops = work.projection_flops + work.ffn_flops
+    seconds_of_flops = flops * work.batch / group / matmul
+    seconds_of_weights = work.block_weights * size / tensor / memory
+    dense = max(seconds_of_flops, seconds_of_weights)
+    terms = {
+        "projections": dense * work.projection_flops / flops,
+        "FFN": dense * work.ffn_flops / flops,
+        "attention": work.attention_flops
+        * work.batch
+        / group
+        / (gpu.tflops * 1e12 * (2 / size) * share[f"attention_{gpu.architecture}"]),
+    }
+    hidden_bytes = work.tokens * work.hidden * size * work.batch
+    # Half of these passes are over what tensor parallelism splits: heads and the inside of the feed-forward.
+    moved = work.blocks * share["passes"] * hidden_bytes / ranks * (0.5 + 0.5 / tensor)
+    terms["norms and residuals"] = moved / memory
+    collectives = 0
+    if ulysses > 1:  # queries, keys, values, and the result back
+        widths = 2 + 2 * work.kv_heads / work.heads
+        sent = widths * hidden_bytes / group * (ulysses - 1) / ulysses
+        terms["all-to-all"] = work.blocks * sent / _link(q, "ulysses_degree", gpu, share)
+        collectives += 4 * work.blocks
+    if ring > 1:  # keys and values of a rank go all the way round, hidden behind attention as far as it lasts
+        sent = (ring - 1) * 2 * work.kv_heads / work.heads * hidden_bytes / group
+        travel = work.blocks * sent / _link(q, "ring_degree", gpu, share)
+        merged = work.blocks * (ring - 1) * 5 * hidden_bytes / group / memory
+        hidden = min(travel, terms["attention"] * (ring - 1) / ring) * share["ring_overlap"]
+        terms["ring"] = travel - hidden + merged
+        collectives += 2 * (ring - 1) * work.blocks
+    if tensor > 1:
+        sent = 2 * (tensor - 1) / tensor * hidden_bytes / ranks
+        terms["all-reduce"] = work.all_reduces * sent / _link(q, "tensor_parallel_size", gpu, share)
+        collectives += work.all_reduces
+    busy = sum(terms.values())
+    launched = work.blocks * share["block"]
+    terms["launches"] = max(0.0, launched - busy) + collectives * share["collective"]
+    weights = _moved_weights(q, work, gpu, share, size)
+    if weights:
+        terms["weights"] = max(weights * (1 - share["weights_overlap"]), weights - busy)
+    return terms
+
+
+def _moved_weights(q: Quantities, work: Work, gpu: Gpu, share: Mapping[str, float], size: int) -> float:
+    """Seconds that the blocks' weights travel in one pass: from the CPU (layerwise offload) or other ranks (HSDP)."""
+    held = work.block_weights * (1 if q["quantization"] else size)
+    if q["enable_layerwise_offload"]:
+        return held / (gpu.host * 1e9 * share["host"])
+    if q["use_hsdp"] and q["other_ranks"] > 1:
+        return held / _link(q, "cfg_parallel_size", gpu, share)
+    return 0.0
+
+
+def _once(q: Quantities, work: Work, gpu: Gpu, decoder: Decoder | None, share: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of what happens once a picture: the text encoder, the VAE decode, and models fetched from the CPU."""
+    size = 4 if (q["dtype"] or q.card.dtype) == "float32" else 2
+    terms = {}
+    text = (q["text_encoder_parameters"] or 0) * 1e6
+    peak = gpu.tflops * 1e12 * share[f"matmul_{gpu.architecture}"] * (2 / size)
+    if text:
+        reading = text * size / (gpu.bandwidth * 1e9 * share["memory"])
+        terms["text encoder"] = forwards_a_step(q) * max(2 * text * (q["text_tokens"] or 0) / peak, reading)
+    if decoder is not None:
+        terms["VAE decode"] = decode_flops(q, decoder) / (gpu.tflops * 1e12 * (2 / size) * share["decode"])
+    if q["enable_cpu_offload"] and not q["enable_layerwise_offload"]:
+        held = text + (q["transformer_parameters"] or 0) * 1e6 / q["tensor_parallel_size"]
+        terms["weights"] = held * size / (gpu.host * 1e9 * share["host"])
+    return terms
+
+
+def decode_flops(q: Quantities, decoder: Decoder) -> float:
+    """Flops of decoding on the busiest rank: tiles overlap, and are dealt out whole to the ranks that share them."""
+    frames = (q["num_frames"] or 1) if q["vae_temporal_factor"] else 1
+    pixels = q["width"] * q["height"] * frames * q["num_images_per_prompt"] * decoder.flops
+    if not q["vae_use_tiling"] or max(q["width"], q["height"]) <= decoder.tile:
+        return float(pixels)
+    tiles = ceil(q["width"] / decoder.stride) * ceil(q["height"] / decoder.stride)
+    overlap = (decoder.tile / decoder.stride) ** 2
+    return float(pixels * overlap * ceil(tiles / q["vae_patch_parallel_size"]) / tiles)
+
+
+def _link(q: Quantities, axis: str, gpu: Gpu, share: Mapping[str, float]) -> float:
+    """Bytes a second that one rank of an axis sends: inside a node over the GPUs' link, else over the network."""
+    extent = 1
+    for name in INNER_FIRST:
+        extent *= q[name]
+        if name == axis:
+            break
+    return 1e9 * (gpu.link * share[gpu.link_kind] if extent <= gpu.gpus_per_node else share["network"])

@@ -1,0 +1,104 @@
+"""Peak memory of one rank, part by part, in GiB."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from omni_config.estimate.data import Decoder
+from omni_config.estimate.work import Work
+from omni_config.quantities import Quantities
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """GiB on one GPU. ``resident`` stays from the start to the end; of ``phases`` the largest adds to the peak."""
+
+    resident: dict[str, float]
+    phases: dict[str, float]
+    unknown: tuple[str, ...] = field(default=())
+
+    @property
+    def peak(self) -> float:
+        """GiB at the moment of most memory."""
+        return sum(self.resident.values()) + max(self.phases.values(), default=0.0)
+
+    @property
+    def largest_phase(self) -> str:
+        """The phase of most memory."""
+        return max(self.phases, key=lambda name: self.phases[name], default="")
+
+
+def memory_of(q: Quantities, work: Work | None, decoder: Decoder | None, share: Mapping[str, float]) -> Memory:
+    """Memory of a config; ``share`` holds the efficiencies. What the card does not state is left out, and named."""
+    size = 4 if (q["dtype"] or q.card.dtype) == "float32" else 2
+    dit, text, vae, unknown = _weights(q, work, decoder, size)
+    # Some models have two transformers of one size that take turns; offload keeps one of them here.
+    turns = _transformers(q, work)
+    phases = {}
+    grown = 1 + share["fragments"]
+    if work is not None:
+        live = work.live_values * _batch(q, work) / q["sequence_ranks"]
+        if q["sequence_ranks"] > 1:  # what is sent, and what arrives
+            live += 3 * work.tokens * work.hidden * _batch(q, work) / q["sequence_ranks"]
+        phases["DiT activations"] = live * size * grown / GIB
+        if q["cache_dit"] or q["tea_cache"]:  # a residual for each branch, and what it is compared with
+            kept = 2 * work.tokens * work.hidden * work.batch / q["sequence_ranks"]
+            phases["DiT activations"] += kept * size / GIB
+    if decoder is not None and q["width"] and q["height"]:
+        phases["VAE decode"] = decode_values(q, decoder) * size * grown / GIB
+    communicators = sum(q[axis] > 1 for axis in ("ulysses_degree", "ring_degree", "cfg_parallel_size"))
+    communicators += q["tensor_parallel_size"] > 1
+    resident = {"VAE weights": vae, "temporaries": share["context"] + communicators * share["communicator"]}
+    if q["enable_layerwise_offload"]:
+        blocks = work.blocks if work else 40
+        resident["two DiT blocks"], resident["text encoder weights"] = 2 * dit / turns / blocks, text
+    elif q["enable_cpu_offload"]:  # one model at a time
+        phases = {name: value + (dit / turns if name == "DiT activations" else 0.0) for name, value in phases.items()}
+        phases["text encoder weights"] = text
+    else:
+        resident["DiT weights"], resident["text encoder weights"] = dit, text
+    return Memory({name: value for name, value in resident.items() if value}, phases, unknown)
+
+
+def _weights(
+    q: Quantities, work: Work | None, decoder: Decoder | None, size: int
+) -> tuple[float, float, float, tuple[str, ...]]:
+    """GiB of the DiT's share, the text encoders and the VAE."""
+    dit, text = q["transformer_parameters"], q["text_encoder_parameters"]
+    missing = [name for name, value in (("DiT", dit), ("text encoder", text), ("VAE", decoder)) if value is None]
+    total = (dit or 0) * 1e6
+    # Tensor parallelism splits the matrices of blocks; modulation, embeddings and norms are whole on each rank.
+    split = min(total, work.block_weights * _transformers(q, work)) if work and total else total
+    on_rank = split / q["tensor_parallel_size"] + (total - split)
+    if q["use_hsdp"]:
+        on_rank = total / (q["hsdp_shard_size"] if q["hsdp_shard_size"] > 0 else q["other_ranks"])
+    bytes_of_dit = on_rank * (1 if q["quantization"] else size)
+    vae = decoder.parameters * 1e6 * size if decoder else 0.0
+    return bytes_of_dit / GIB, (text or 0) * 1e6 * size / GIB, vae / GIB, tuple(missing)
+
+
+def _transformers(q: Quantities, work: Work | None) -> int:
+    return max(1, round((q["transformer_parameters"] or 0) * 1e6 / work.block_weights)) if work else 1
+
+
+def _batch(q: Quantities, work: Work) -> int:
+    """Pictures that pass through the DiT together: a pipeline that calls once batches the branches of guidance."""
+    batched = q.card.guidance is not None and q.card.guidance.calls == "batched"
+    return work.batch * (-(-q["cfg_branches"] // q["cfg_parallel_size"]) if batched else 1)
+
+
+def decode_values(q: Quantities, decoder: Decoder) -> float:
+    """Numbers that are live when one rank decodes: those of the tile or the frames at hand, and the result."""
+    frames = (q["num_frames"] or 1) if q["vae_temporal_factor"] else 1
+    pixels = q["width"] * q["height"]
+    pictures = 1 if q["vae_use_slicing"] else q["num_images_per_prompt"]
+    result = 3 * pixels * frames * q["num_images_per_prompt"]
+    at_once = pixels * pictures
+    if q["vae_use_tiling"]:
+        at_once = min(at_once, decoder.tile**2 * pictures)
+    if decoder.first_frame is not None and frames == 1:
+        return float(decoder.first_frame * at_once + result)
+    return float(decoder.values * at_once * min(frames, decoder.frames_at_once or frames) + result)
