@@ -14,7 +14,8 @@ class Feature:
     """Something that can be switched on.
 
     ``active`` tells from the settings that it is on; ``switch_on`` are the smallest settings that make it so, and
-    ``switch_off`` those that undo it.
+    ``switch_off`` those that undo it. The rest says how the matrix asks about it: the ``sizes`` that a plain yes stands
+    for, the settings that it is asked ``beside``, in turn, and those that may help where it is refused.
     """
 
     name: str
@@ -24,6 +25,9 @@ class Feature:
     switch_on: dict[str, Any]
     switch_off: dict[str, Any]
     summary: str
+    sizes: tuple[int, ...] = ()
+    beside: tuple[dict[str, Any], ...] = ()
+    helped_by: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,7 +126,10 @@ class EngineCard:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Disagreement:
-    """A question that an engine's guide, its tables and its source answer differently; None where one is silent."""
+    """A question that an engine's guide, its tables and its source answer differently; None where one is silent.
+
+    ``models`` and ``features`` say which cells of the matrix it is about.
+    """
 
     topic: str
     we_follow: str
@@ -130,3 +137,5 @@ class Disagreement:
     prose: str | None = None
     table: str | None = None
     source_code: str | None = None
+    models: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,29 +113,38 @@ def pages() -> dict[str, str]:
     return result
 
 
-def drift(folder: Path) -> str:
+#: Files that ``pages`` generates, as patterns: what else matches them is left over from earlier.
+OWNED = ("rules/*.md",)
+
+
+def drift(folder: Path, wanted: Mapping[str, str] | None = None, owned: Iterable[str] = OWNED) -> str:
     """How a folder differs from what would be generated, as a diff; empty where it does not."""
-    wanted = pages()
-    generated_now = {path for part in ("rules",) for path in (folder / part).glob("*.md")}
-    parts = [f"{path}: no longer generated\n" for path in sorted(generated_now - {folder / name for name in wanted})]
+    wanted = pages() if wanted is None else wanted
+    parts = [f"{path}: no longer generated\n" for path in _left_over(folder, wanted, owned)]
     for name, text in wanted.items():
         path = folder / name
         have = path.read_text(encoding="utf-8") if path.is_file() else ""
-        parts += difflib.unified_diff(have.splitlines(True), text.splitlines(True), str(path), f"{path} (generated)")
+        if have != text:
+            have_lines, lines = have.splitlines(True), text.splitlines(True)
+            parts += difflib.unified_diff(have_lines, lines, str(path), f"{path} (generated)")
     return "".join(parts)
 
 
-def write(folder: Path) -> int:
-    """Write all pages, remove pages of rules that are gone; how many files there are."""
-    wanted = pages()
+def write(folder: Path, wanted: Mapping[str, str] | None = None, owned: Iterable[str] = OWNED) -> int:
+    """Write all pages, remove those that are gone; how many files there are."""
+    wanted = pages() if wanted is None else wanted
     for name, text in wanted.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    for path in (folder / "rules").glob("*.md"):
-        if f"rules/{path.name}" not in wanted:
-            path.unlink()
+    for path in _left_over(folder, wanted, owned):
+        path.unlink()
     return len(wanted)
+
+
+def _left_over(folder: Path, wanted: Mapping[str, str], owned: Iterable[str]) -> list[Path]:
+    there = {path for pattern in owned for path in folder.glob(pattern)}
+    return sorted(there - {folder / name for name in wanted})
 
 
 def _printable(text: str) -> str:

@@ -17,6 +17,7 @@ COMMANDS = {
     "rules": "explain",
     "plan": "plan",
     "launch": "launch",
+    "matrix": "matrix",
     "schema": "explain",
     "docs": "explain",
 }

@@ -60,12 +60,21 @@ def docs(
     ] = False,
 ) -> None:
     """Write the pages that are generated from the catalog, or check that they are up to date."""
+    from matrix.pages import OWNED
+    from matrix.pages import pages as matrix_pages
+    from omni_config import pages
+
+    generate(folder, check, pages.pages() | matrix_pages(), (*pages.OWNED, *OWNED))
+
+
+def generate(folder: Path, check: bool, wanted: dict[str, str], owned: tuple[str, ...]) -> None:
+    """Write generated pages, or with ``check`` fail with a diff where they are not up to date."""
     from omni_config import pages
 
     if not check:
-        typer.echo(f"{pages.write(folder)} files in {folder}")
+        typer.echo(f"{pages.write(folder, wanted, owned)} files in {folder}")
         return
-    difference = pages.drift(folder)
+    difference = pages.drift(folder, wanted, owned)
     typer.echo(difference or f"{folder} is up to date", nl=not difference)
     raise typer.Exit(1 if difference else 0)
 

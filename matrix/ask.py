@@ -1,0 +1,197 @@
+"""One question to the resolver: these features on this model by this engine, do they go together?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any, Literal
+
+from omni_config.cards import EngineCard, ModelCard
+from omni_config.catalog import catalog
+from omni_config.findings import Finding
+from omni_config.quantities import one_of
+from omni_config.resolver import Resolution, resolve_settings
+from omni_config.rules import Reading, Requires, Rule
+from omni_config.search import nearest
+from omni_config.settings import FIELDS, Settings, tree_of, validate
+
+Verdict = Literal["yes", "warned", "only", "adjusted", "no"]
+#: Best first, with the words for people.
+VERDICTS: dict[Verdict, str] = {
+    "yes": "works",
+    "warned": "runs, with a warning",
+    "only": "only under a condition",
+    "adjusted": "lowered or switched off, and that is said aloud",
+    "no": "refused",
+}
+_RANK = {verdict: rank for rank, verdict in enumerate(VERDICTS)}
+LARGEST = 8  # sizes of a degree that are asked about
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """An answer: the verdict, the codes of the rules that decide it, and what they say.
+
+    ``settings`` are those that were asked about, on top of the defaults; of an "only", those that work. ``within`` is
+    what is left to say of an "only" where its condition is met.
+    """
+
+    verdict: Verdict
+    codes: tuple[str, ...] = ()
+    words: str = ""
+    settings: tuple[tuple[str, Any], ...] = ()
+    within: Cell | None = None
+
+    @property
+    def rank(self) -> int:
+        """0 for the best verdict."""
+        return _RANK[self.verdict]
+
+    @property
+    def all_codes(self) -> tuple[str, ...]:
+        """Codes of the condition, and of what is left to say where it is met."""
+        return tuple(dict.fromkeys((*self.codes, *(self.within.all_codes if self.within else ()))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            "verdict": self.verdict,
+            "codes": list(self.all_codes),
+            "words": self.words,
+            "settings": dict(self.settings),
+        }
+
+
+def ask(features: Iterable[str], card: ModelCard, engine: EngineCard) -> Cell:
+    """What the resolver says of these features together, in the best way to set them."""
+    names = sorted(features, key=list(catalog().features).index)
+    rules = (*_rules(engine), _all_on(tuple(names)))
+    plain = _plain(card.id, engine.id)
+    best: Cell | None = None
+    for wanted in _ways(names, card.id, engine.id):
+        cell = _cell(wanted, resolve_settings(plain | wanted, card, engine, rules))
+        if best is None or (cell.rank, len(cell.codes)) < (best.rank, len(best.codes)):
+            best = cell
+        if cell.verdict == "yes":
+            break
+    assert best is not None  # there is at least one way
+    return best if best.rank < _RANK["only"] else _helped(names, best, card, engine, rules)
+
+
+def ask_sizes(name: str, cell: Cell, card: ModelCard, engine: EngineCard) -> Cell:
+    """The cell of one feature after asking for every size of its degree: "only" where some sizes do not share a yes."""
+    feature = catalog().features[name]
+    if not feature.sizes or cell.verdict not in ("yes", "warned"):
+        return cell
+    (field,) = feature.fields
+    plain, rules = _plain(card.id, engine.id), (*_rules(engine), _all_on((name,)))
+    refused: dict[int, tuple[str, ...]] = {}
+    for size in range(2, LARGEST + 1):
+        findings = resolve_settings(plain | {field: size}, card, engine, rules).findings
+        if codes := _codes(finding for finding in findings if finding.severity == "error"):
+            refused[size] = codes
+    if not refused.keys() & set(feature.sizes):
+        return cell
+    works = [size for size in range(2, LARGEST + 1) if size not in refused]
+    deciding = tuple(dict.fromkeys(code for codes in refused.values() for code in codes))
+    return Cell("only", deciding, f"{field} = {one_of(works)}" if works else "other settings", cell.settings, cell)
+
+
+def _cell(wanted: Settings, resolution: Resolution) -> Cell:
+    asked = tuple(wanted.items())
+    errors = [finding for finding in resolution.findings if finding.severity == "error" and finding.code != _ASKED]
+    changed = [finding for finding in resolution.findings if finding.changes]
+    if errors:
+        deciding = [*errors, *(f for f in changed if {*wanted} & {name for name, _ in f.changes})]
+        return Cell("no", _codes(deciding), errors[0].message, asked)
+    words = "; ".join(dict.fromkeys(f"{spoken(name, value)}" for f in changed for name, value in f.changes))
+    if any(finding.code == _ASKED for finding in resolution.findings):
+        return Cell("adjusted", _codes(changed), words, asked)
+    warnings = [f for f in resolution.findings if f.severity == "warning" and not f.changes]
+    if warnings:
+        return Cell("warned", _codes((*warnings, *changed)), warnings[0].message, asked)
+    return Cell("yes", _codes(changed), words, asked)
+
+
+def _helped(names: list[str], cell: Cell, card: ModelCard, engine: EngineCard, rules: tuple[Rule, ...]) -> Cell:
+    """The cell that other settings make of one that is refused or adjusted, where any do."""
+    plain, asked = _plain(card.id, engine.id), dict(cell.settings)
+    for help_ in (help_ for name in names for help_ in catalog().features[name].helped_by):
+        helped = asked | help_
+        within = _cell(helped, resolve_settings(plain | helped, card, engine, rules))
+        if within.rank < _RANK["only"]:
+            return Cell(
+                "only", cell.codes, " and ".join(spoken(*item) for item in help_.items()), within.settings, within
+            )
+    found = nearest(plain | asked, card, engine, rules=rules)
+    if not found:
+        return cell
+    works = asked | found[0]
+    within = _cell(works, resolve_settings(plain | works, card, engine, rules))
+    return Cell("only", cell.codes, _alternatives(found), within.settings, within)
+
+
+def _alternatives(found: list[Settings]) -> str:
+    """``[{"ulysses_degree": 3}, {"ulysses_degree": 5}]`` as "ulysses_degree = 3 or 5"."""
+    fewest = [changes for changes in found if len(changes) == len(found[0])]
+    names = {name for changes in fewest for name in changes}
+    if len(names) == 1 and all(type(value) is int for changes in fewest for value in changes.values()):
+        (name,) = names
+        return f"{name} = {one_of(sorted(changes[name] for changes in fewest))}"
+    return ", or ".join(" and ".join(spoken(name, value) for name, value in changes.items()) for changes in fewest)
+
+
+def spoken(name: str, value: Any) -> str:
+    """A setting for people: ``vae_use_tiling on``, ``ulysses_degree = 3``."""
+    if isinstance(value, bool):
+        return f"{name} {'on' if value else 'off'}"
+    return f"{name} given" if isinstance(value, list | tuple) else f"{name} = {value}"
+
+
+def _codes(findings: Iterable[Finding]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(finding.code for finding in findings if finding.code != _ASKED))
+
+
+_ASKED = "ASKED"
+
+
+@cache
+def _all_on(names: tuple[str, ...]) -> Rule:
+    """The question as a rule of its own: it is broken where an adjustment has switched a feature off."""
+    text: dict[str, Any] = dict.fromkeys(("message", "why", "fix", "source", "bad", "good"), "")
+    return Requires(code=_ASKED, name="asked", needs=" and ".join(names), fields=(), **text)
+
+
+@cache
+def _rules(engine: EngineCard) -> tuple[Rule, ...]:
+    """Rules that can decide about a config of this engine."""
+    return tuple(
+        rule
+        for rule in catalog().rules
+        if rule.severity != "advice" and not isinstance(rule, Reading) and engine.id in (rule.engines or [engine.id])
+    )
+
+
+@cache
+def _plain(model: str, engine: str) -> Settings:
+    return validate({"version": 1, "model": model, "engine": engine})
+
+
+def _ways(names: list[str], model: str, engine: str) -> Iterator[Settings]:
+    """Settings that switch the features on: those of each, beside whatever each is asked with."""
+    on = [_on(name, model, engine) for name in names]
+    for beside in product(*(catalog().features[name].beside or ({},) for name in names)):
+        ranks: Settings = {}
+        for settings in (*beside, *on):
+            ranks |= settings
+        yield ranks
+
+
+@cache
+def _on(name: str, model: str, engine: str) -> Settings:
+    """``switch_on`` with the defaults of what is inside it (a LoRA adapter's scale)."""
+    wanted = catalog().features[name].switch_on
+    settings = validate(tree_of(_plain(model, engine) | wanted))
+    return {field: settings[field] for field in FIELDS if field in wanted}

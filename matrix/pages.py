@@ -1,0 +1,123 @@
+"""Generated Markdown of the matrix: an overview, the table of models, a page a feature, a page a model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import yaml
+
+from matrix.ask import VERDICTS, Cell
+from matrix.formats import explained, models_markdown, pairs_markdown, slug
+from matrix.table import Matrix, compile_matrix
+from omni_config.catalog import catalog
+from omni_config.pages import GENERATED
+from omni_config.settings import DEFAULTS, tree_of
+
+#: Files below ``docs/`` that are generated here.
+OWNED = ("matrix/*.md", "matrix/*/*.md")
+
+
+def pages(tables: Sequence[Matrix] | None = None) -> dict[str, str]:
+    """Every page by its path below ``docs/``."""
+    known = tables or [compile_matrix(engine) for engine in sorted(catalog().engine_ids)]
+    result = {"matrix/README.md": _overview(known), "matrix/models.md": _models(known)}
+    result |= {f"matrix/features/{name}.md": _feature(name, known) for name in catalog().features}
+    result |= {f"matrix/models/{slug(name)}.md": _model(name, known) for name in catalog().model_ids}
+    return {path: GENERATED + text + "\n" for path, text in result.items()}
+
+
+def _overview(tables: Sequence[Matrix]) -> str:
+    lines = [
+        "# Compatibility matrix",
+        "",
+        "Compiled from the rules: each cell is what `omni check` says of a config with these features on, and links to",
+        "the rule that decides. What one feature is denied by itself stands in the [table of models](models.md) and is",
+        "not repeated in the pairs.",
+        "",
+        *(f"- **{verdict}**: {words}" for verdict, words in VERDICTS.items()),
+    ]
+    for table in tables:
+        lines += ["", f"## `{table.engine.id}`", "", f"{table.engine.title}.", ""]
+        lines.append(pairs_markdown(table, "../rules/", "features/{}.md"))
+        differing = [
+            f"| {_title(first)} + {_title(second)} | {explained(cell, '../rules/')} |"
+            for first, second in table.pairs
+            if table.pairs[first, second] and (cell := table.pair(first, second)).verdict != "yes"
+        ]
+        lines += ["", "| pair | verdict | rules | in words |", "|---|---|---|---|", *differing]
+    return "\n".join(lines)
+
+
+def _models(tables: Sequence[Matrix]) -> str:
+    lines = ["# Models and features", "", "See the [matrix](README.md) for what the words mean."]
+    for table in tables:
+        lines += ["", f"## `{table.engine.id}`", "", models_markdown(table, "../rules/", "models/{}.md")]
+    return "\n".join(lines)
+
+
+def _feature(name: str, tables: Sequence[Matrix]) -> str:
+    feature = catalog().features[name]
+    tree = tree_of(DEFAULTS | {"version": 1, "model": "tiny"} | feature.switch_on)
+    wanted = {section: tree[section] for section in tree if section != "version"}
+    changed = _only_changed(wanted, tree_of(DEFAULTS | {"version": 1, "model": "tiny"}))
+    lines = [f"# {feature.title}", "", feature.summary, "", "```yaml", yaml.safe_dump(changed).rstrip(), "```"]
+    for table in tables:
+        lines += ["", f"## `{table.engine.id}`", ""]
+        verdicts = Counter(row[name].verdict for row in table.models.values())
+        lines += [", ".join(f"{verdicts[v]} models: {v}" for v in VERDICTS if verdicts[v]) + ".", ""]
+        if not any(row[name].verdict != "no" for row in table.models.values()):
+            continue
+        lines += ["| with | verdict | rules | in words |", "|---|---|---|---|"]
+        for other in table.features:
+            if other != name:
+                lines.append(
+                    f"| [{_title(other)}]({other}.md) | {explained(table.pair(name, other), '../../rules/')} |"
+                )
+        lines += ["", "| model | verdict | rules | in words |", "|---|---|---|---|"]
+        for model, row in table.models.items():
+            if row[name].verdict != "no":
+                lines.append(f"| [{model}](../models/{slug(model)}.md) | {explained(row[name], '../../rules/')} |")
+    return "\n".join(lines)
+
+
+def _model(name: str, tables: Sequence[Matrix]) -> str:
+    card = catalog().model(name)
+    assert card is not None
+    lines = [f"# {name}", "", f"{card.family}, `{card.pipeline}`, {card.task.replace('_', ' ')}."]
+    lines += ["", *(f"- {note}" for note in card.notes)] if card.notes else []
+    for table in tables:
+        if name not in table.models:
+            continue
+        lines += ["", f"## `{table.engine.id}`", "", "| feature | verdict | rules | in words |", "|---|---|---|---|"]
+        for feature, cell in table.models[name].items():
+            lines.append(f"| [{_title(feature)}](../features/{feature}.md) | {explained(cell, '../../rules/')} |")
+        pairs = [(pair, cells[name]) for pair, cells in table.pairs.items() if name in cells]
+        differing = [(pair, cell) for pair, cell in pairs if _says_more(table, name, pair, cell)]
+        if differing:
+            lines += ["", "| pair | verdict | rules | in words |", "|---|---|---|---|"]
+            for (first, second), cell in differing:
+                lines.append(f"| {_title(first)} + {_title(second)} | {explained(cell, '../../rules/')} |")
+    return "\n".join(lines)
+
+
+def _says_more(table: Matrix, model: str, pair: tuple[str, str], cell: Cell) -> bool:
+    return table.added(pair, model, cell).verdict != "yes"
+
+
+def _title(feature: str) -> str:
+    return catalog().features[feature].title
+
+
+def _only_changed(tree: dict[str, object], defaults: dict[str, object]) -> dict[str, object]:
+    """What a tree says that the defaults do not."""
+    result: dict[str, object] = {}
+    for key, value in tree.items():
+        default = defaults.get(key)
+        if isinstance(value, dict):
+            inner = _only_changed(value, default if isinstance(default, dict) else {})
+            if inner or not isinstance(default, dict):
+                result[key] = inner
+        elif value != default:
+            result[key] = value
+    return result

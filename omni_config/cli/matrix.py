@@ -1,0 +1,116 @@
+"""``omni matrix``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from omni_config.catalog import catalog
+
+
+class Format(StrEnum):
+    """How the matrix is written."""
+
+    text = "text"
+    markdown = "markdown"
+    csv = "csv"
+    json = "json"
+
+
+class Action(StrEnum):
+    """What else the command does."""
+
+    diff = "diff"
+
+
+def matrix(
+    action: Annotated[
+        Action | None, typer.Argument(help="diff: where published table, documentation and source differ.")
+    ] = None,
+    engine: Annotated[list[str], typer.Option("--engine", help="Only this engine; may be repeated.")] = [],  # noqa: B006
+    model: Annotated[list[str], typer.Option("--model", help="Only this model; may be repeated.")] = [],  # noqa: B006
+    together: Annotated[
+        str, typer.Option("--with", help="Features, such as ulysses,cfg_parallel: what goes with all of them.")
+    ] = "",
+    output_format: Annotated[Format, typer.Option("--format", help="How to write the matrix.")] = Format.text,
+    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write to.")] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", help="Folder of the generated pages; fail where they differ.")
+    ] = None,
+) -> None:
+    """Show which features go together, on which models, by asking the rules about every pair.
+
+    Exit code: 0, or 1 where --check finds pages that are not up to date.
+    """
+    chosen = Format.json if as_json else output_format
+    if check is not None:
+        from matrix.pages import OWNED, pages
+        from omni_config.cli.explain import generate
+
+        generate(check, True, pages(), OWNED)
+    try:
+        text = _diff(chosen) if action else _tables(engine, tuple(model), together, chosen)
+    except ValueError as error:
+        typer.echo(f"omni: {error}", err=True)
+        raise typer.Exit(2) from None
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.write_text(text, encoding="utf-8")
+        typer.echo(f"wrote {output}", err=True)
+
+
+def _tables(engines: list[str], models: tuple[str, ...], together: str, chosen: Format) -> str:
+    from matrix import formats
+    from matrix.table import compile_matrix
+    from matrix.table import together as ask_together
+
+    names = [name.strip() for name in together.split(",") if name.strip()]
+    for engine in engines:
+        if catalog().engine(engine) is None:
+            raise ValueError(f"no card for engine '{engine}'; known: {', '.join(catalog().engine_ids)}")
+    running = [name for name in (engines or catalog().engine_ids) if _runs(name, models) or engines]
+    if names:
+        answers = {engine: ask_together(names, engine, models) for engine in running}
+        if chosen == Format.json:
+            return formats.sets_json(names, answers) + "\n"
+        return _rendered(formats.sets_text(names, answers))
+    tables = [compile_matrix(name, models) for name in running]
+    if chosen == Format.text:
+        return _rendered(formats.to_text(tables))
+    return {"markdown": formats.to_markdown, "csv": formats.to_csv, "json": formats.to_json}[chosen](tables) + "\n"
+
+
+def _runs(engine: str, models: tuple[str, ...]) -> bool:
+    """Whether an engine runs some of the models; all of the catalog where none is named."""
+    cards = [catalog().model(name) for name in models]
+    known = catalog().engine(engine)
+    return known is not None and (not cards or any(card is None or known.claim(card) for card in cards))
+
+
+def _diff(chosen: Format) -> str:
+    from matrix import differ, formats
+    from matrix.table import compile_matrix
+
+    documented, source = compile_matrix("vllm-omni"), compile_matrix("vllm-omni==0.30")
+    parts = {
+        "published table -> vllm-omni": list(differ.against_published(documented)),
+        "vllm-omni -> vllm-omni==0.30": list(differ.against(documented, source)),
+    }
+    if chosen == Format.json:
+        return json.dumps({name: [item.to_dict() for item in found] for name, found in parts.items()}, indent=1) + "\n"
+    return _rendered(formats.diff_text(parts))
+
+
+def _rendered(shown: object) -> str:
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+    with console.capture() as capture:
+        console.print(shown)
+    return capture.get()
