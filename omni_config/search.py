@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterable, Iterator
+from functools import cache
 from itertools import product
-from math import log2
+from math import log2, prod
 from typing import Any
 
 from omni_config.cards import EngineCard, ModelCard
@@ -43,29 +44,72 @@ def nearest(
     ``fixed`` settings are not changed. Empty where
     nothing works, or nothing among the first ``MOST_STATES`` candidates.
     """
-    return _search(settings, card, engine, rules, fixed, most)[0]
+    return _Search(settings, card, engine, rules, fixed).run(most)[0]
 
 
-def _search(
-    settings: Settings,
-    card: ModelCard,
-    engine: EngineCard,
-    rules: Iterable[Rule] | None,
-    fixed: Collection[str],
-    most: int,
-) -> tuple[list[Settings], bool]:
-    """What ``nearest`` returns, and whether every candidate was tried: only then does nothing found mean impossible."""
-    known = tuple(catalog().rules if rules is None else rules)
-    adjusting = [rule for rule in known if rule.adjusts]
-    refusing = {rule.code: rule for rule in known if rule.severity == "error" and not rule.adjusts}
+class _Search:
+    """A search from one config: best first, by the fewest changes that a state has made and still needs."""
 
-    def broken_by(candidate: Settings, some: Iterable[Rule]) -> tuple[Finding, ...]:
-        return errors(candidate, card, engine, (*adjusting, *some))
+    def __init__(
+        self,
+        settings: Settings,
+        card: ModelCard,
+        engine: EngineCard,
+        rules: Iterable[Rule] | None,
+        fixed: Collection[str],
+    ) -> None:
+        known = tuple(catalog().rules if rules is None else rules)
+        self.settings, self.card, self.engine, self.fixed = settings, card, engine, {*fixed}
+        self.adjusting = [rule for rule in known if rule.adjusts]
+        self.refusing = {rule.code: rule for rule in known if rule.severity == "error" and not rule.adjusts}
 
-    def steps(candidate: Settings, finding: Finding, barred: set[str]) -> list[Settings]:
-        """Changes that satisfy the rule of a finding (of a product, where two factors may have to change, all)."""
-        rule = refusing[finding.code]
-        q = Quantities(_with_defaults(candidate, card), card, engine, catalog().features)
+    def run(self, most: int) -> tuple[list[Settings], bool]:
+        """What ``nearest`` returns, and whether every candidate was tried: only then does nothing mean impossible."""
+        found: list[Settings] = []
+        heap: list[tuple[int, float, int, Settings, list[str] | None]] = [(0, 0.0, 0, {}, None)]
+        seen, pushed = {""}, 0
+        for _ in range(MOST_STATES):
+            if not heap or (found and heap[0][0] > min(map(len, found)) + (len(found) < most)):
+                break
+            least, distance, number, changes, broken = heapq.heappop(heap)
+            if any(done.items() <= changes.items() for done in found):
+                continue
+            candidate = self.settings | changes
+            barred = self.fixed | (changes.keys() - {"gpus"})  # a total may follow its factors again
+            if broken is None:
+                broken = self._broken(candidate, self.refusing.values())
+                if not broken:
+                    found.append(changes)
+                    if most == 1:
+                        break
+                    continue
+                total = len(changes) + self._fewest_left(candidate, broken, barred)
+                if total > least + 1:
+                    heapq.heappush(heap, (total - 1, distance, number, changes, broken))
+                    continue
+            # Every rule must be satisfied in the end, so it is enough to branch on the one with the least choice.
+            for step in min((self._steps(candidate, self.refusing[code], barred) for code in broken), key=len):
+                grown = {name: value for name, value in (changes | step).items() if self.settings[name] != value}
+                key = repr(sorted(grown.items()))
+                if key not in seen:
+                    seen.add(key)
+                    pushed += 1
+                    heapq.heappush(heap, (len(grown), _distance(self.settings, grown), pushed, grown, None))
+        # A total that followed its factors back makes a state smaller, so the first found is not always the smallest.
+        found.sort(key=lambda changes: (len(changes), _distance(self.settings, changes)))
+        return found[:most], not heap
+
+    def _broken(self, candidate: Settings, some: Iterable[Rule]) -> list[str]:
+        found = errors(candidate, self.card, self.engine, (*self.adjusting, *some))
+        return list(dict.fromkeys(finding.code for finding in found))
+
+    def _quantities(self, candidate: Settings) -> Quantities:
+        missing = {name: value for name, value in self.card.defaults.items() if candidate[name] is None}
+        return Quantities(candidate | missing, self.card, self.engine, catalog().features)
+
+    def _steps(self, candidate: Settings, rule: Rule, barred: set[str]) -> list[Settings]:
+        """Changes that satisfy a rule (of a product, where two factors may have to change, all that may lead to it)."""
+        q = self._quantities(candidate)
         tried = [
             changed
             for step in _candidates(rule, q)
@@ -73,37 +117,25 @@ def _search(
             and not changed.keys() & barred
         ]
         if isinstance(rule, Product):
-            return tried
-        return [changed for changed in tried if not broken_by(candidate | changed, [rule])]
+            held = barred & {*rule.factors}
+            return [
+                step
+                for step in tried
+                if rule.total in step or q[rule.total] % prod((candidate | step)[name] for name in held | {*step}) == 0
+            ]
+        return [changed for changed in tried if not self._broken(candidate | changed, [rule])]
 
-    found: list[Settings] = []
-    heap: list[tuple[int, float, int, Settings]] = [(0, 0.0, 0, {})]
-    seen, pushed = {""}, 0
-    for _ in range(MOST_STATES):
-        if not heap or (found and heap[0][0] > min(map(len, found)) + 1):
-            break
-        _, _, _, changes = heapq.heappop(heap)
-        if any(done.items() <= changes.items() for done in found):
-            continue
-        candidate = settings | changes
-        broken = {finding.code: finding for finding in broken_by(candidate, refusing.values())}
-        if not broken:
-            found.append(changes)
-            if most == 1:
-                break
-            continue
-        barred = {*fixed, *changes} - ({"gpus"} - {*fixed})  # a total may follow its factors again
-        # Every rule must be satisfied in the end, so it is enough to branch on the one that leaves the least choice.
-        for step in min((steps(candidate, finding, barred) for finding in broken.values()), key=len):
-            grown = {name: value for name, value in (changes | step).items() if settings[name] != value}
-            key = repr(sorted(grown.items()))
-            if key not in seen:
-                seen.add(key)
-                pushed += 1
-                heapq.heappush(heap, (len(grown), _distance(settings, grown), pushed, grown))
-    # A total that followed its factors back makes a state smaller, so the first found is not always the smallest.
-    found.sort(key=lambda changes: (len(changes), _distance(settings, changes)))
-    return found[:most], not heap
+    def _fewest_left(self, candidate: Settings, broken: Iterable[str], barred: set[str]) -> int:
+        """At least so many settings must still change: broken rules that read nothing in common need one each."""
+        q = self._quantities(candidate)
+        adjusted = {name: rule for rule in self.adjusting for finding in rule.check(q) for name, _ in finding.changes}
+        count, used = 0, set[str]()
+        for code in broken:
+            names = _reads(self.refusing[code], q)
+            names = names.union(*(_reads(adjusted[name], q) for name in names & adjusted.keys())) - barred
+            if not names & used:
+                count, used = count + 1, used | names
+        return count
 
 
 def conflict(
@@ -117,7 +149,7 @@ def conflict(
     core = [name for name in written if name not in ("version", "model", "engine")]
 
     def impossible(kept: list[str]) -> bool:
-        found, exhausted = _search(settings, card, engine, known, frozenset(kept), 1)
+        found, exhausted = _Search(settings, card, engine, known, kept).run(1)
         return exhausted and not found
 
     if not impossible(core):
@@ -156,12 +188,16 @@ def _factorisations(total: int, parts: int) -> Iterator[tuple[int, ...]]:
             yield (factor, *rest)
 
 
+@cache
 def _divisors(total: int) -> list[int]:
     return [size for size in range(1, total + 1) if total % size == 0]
 
 
-def _with_defaults(settings: Settings, card: ModelCard) -> Settings:
-    return settings | {name: value for name, value in card.defaults.items() if settings[name] is None}
+def _reads(rule: Rule, q: Quantities) -> set[str]:
+    """The settings that decide, directly or through derived quantities, whether a rule holds here."""
+    reads = _Reads(q)
+    rule.check(reads)
+    return {*reads.names}
 
 
 class _Reads(Quantities):
