@@ -15,7 +15,7 @@ from omni_config.findings import Finding, Span
 from omni_config.ignores import apply_ignores
 from omni_config.resolver import Resolution, resolve_settings
 from omni_config.rules import Rule
-from omni_config.settings import FIELDS, Settings, validate
+from omni_config.settings import FIELDS, Settings, keys_of, validate
 from omni_config.source import Node, Source, Unreadable, decode, parse
 
 if TYPE_CHECKING:
@@ -184,6 +184,7 @@ _TYPES = {
     "bool_type": "must be true or false",
     "model_type": "must be a mapping of keys to values",
     "model_attributes_type": "must be a mapping of keys to values",
+    "dict_type": "must be a mapping of keys to values",
     "tuple_type": "must be a list",
 }
 
@@ -199,8 +200,9 @@ def _reason(error: Mapping[str, Any], place: Node) -> str:
         if isinstance(value, int | float | str | bool | None):
             return f"{reason}, not {_spoken(value)}"
         return f"{reason}, not a {'list' if isinstance(value, list) else 'mapping'}"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return message[0].lower() + message[1:].replace("Input should", "should").replace("input should", "should")
+    message = str(error["msg"]).removeprefix("Value error, ").replace("Input should", "must")
+    message = message.replace("Tuple should have", "must have").replace(" after validation", "")
+    return message[0].lower() + message[1:]
 
 
 def _spoken(value: Any) -> str:
@@ -213,7 +215,7 @@ def _spoken(value: Any) -> str:
 def _unknown_key(path: tuple[Any, ...], place: Node) -> Finding:
     *section, key = path
     near = key_suggestion(path)
-    message = f"unknown key '{_spoken(key)}'" + (f" in {'.'.join(section)}" if section else "")
+    message = f"unknown key '{_spoken(key)}'" + (f" in {'.'.join(map(str, section))}" if section else "")
     if near:
         fix = f"did you mean '{near}'?"
     elif str(key) in FIELDS:
@@ -223,7 +225,7 @@ def _unknown_key(path: tuple[Any, ...], place: Node) -> Finding:
 
         nearest = difflib.get_close_matches(str(key), FIELDS, 1, 0.8)
         belongs = ".".join(FIELDS[nearest[0]]) if nearest else ""
-        fix = f"did you mean '{belongs}'?" if belongs else f"known here: {', '.join(_keys_of(tuple(section)))}"
+        fix = f"did you mean '{belongs}'?" if belongs else f"known here: {', '.join(keys_of(path[:-1]))}"
     return Finding("OMNI904", message, fix=fix, fields=(".".join(map(str, path)),), span=place.key_span or place.span)
 
 
@@ -231,13 +233,7 @@ def key_suggestion(path: tuple[Any, ...]) -> str | None:
     """The key that an unknown one was probably meant to be, among those of its section."""
     import difflib
 
-    return next(iter(difflib.get_close_matches(str(path[-1]), _keys_of(tuple(path[:-1])), 1, 0.6)), None)
-
-
-def _keys_of(section: tuple[str, ...]) -> list[str]:
-    depth = len(section)
-    inside = (path for path in FIELDS.values() if path[:depth] == section and len(path) > depth)
-    return list(dict.fromkeys(path[depth] for path in inside))
+    return next(iter(difflib.get_close_matches(str(path[-1]), keys_of(path[:-1]), 1, 0.6)), None)
 
 
 def _unknown(code: str, key: str, value: str, known: list[str], node: Node) -> Finding:

@@ -138,6 +138,19 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 }
 
 
+def keys_of(path: tuple[str | int, ...]) -> list[str]:
+    """The keys that the mapping at a path of the document may hold; numbers in the path are places in lists."""
+    node = _COMPILED["schema"]
+    for part in (*path, None):
+        while "fields" not in node and ("schema" in node or "items_schema" in node):
+            node = node["schema"] if "schema" in node else node["items_schema"][0]
+        fields = node.get("fields", {})
+        if part is None or (isinstance(part, str) and part not in fields):
+            break
+        node = fields[part]["schema"] if isinstance(part, str) else node
+    return list(fields)
+
+
 def settings_of(document: Document) -> Settings:
     """The settings of a document that is at hand as a model."""
     return validate(document.model_dump(exclude_none=True, exclude_unset=True))

@@ -122,6 +122,13 @@ def test_files_that_are_not_there_or_are_folders(tmp_path: Path) -> None:
         assert "OMNI902" in result.output
 
 
+def test_what_lists_hold_is_known_too(config) -> None:
+    (checked,) = check(config(HEAD + "lora: [{path: a, scal: 1}]\n"))
+    (finding,) = checked.findings
+    assert (finding.code, finding.message) == ("OMNI904", "unknown key 'scal' in lora.0")
+    assert finding.fix == "did you mean 'scale'?"
+
+
 def test_json_holds_what_a_program_needs(config) -> None:
     config(HEAD + "hardware: {gpus: 4}\n")
     result = runner.invoke(app(), ["check", "--json", "config.yaml"])
