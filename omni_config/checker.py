@@ -209,6 +209,7 @@ def _spoken(value: Any) -> str:
     if value is None:
         return "nothing"
     text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[:41])
     return text if len(text) <= 40 else text[:37] + "..."
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from copy import copy
 from pathlib import Path
 
 import atheris
@@ -68,7 +69,7 @@ def document(data: bytes) -> bytes:
                 place[section] = {}
             place = place[section]
         default = DEFAULTS.get(leaf)
-        value = choose.PickValueInList(list(VALUES))
+        value = copy(choose.PickValueInList(list(VALUES)))
         place[leaf] = not default if isinstance(default, bool) and choose.ConsumeBool() else value
     separator = ", " if flow else "\n"
     text = separator.join(f"{name}: {json.dumps(value)}" for name, value in tree.items())  # JSON is YAML

@@ -122,6 +122,11 @@ def test_files_that_are_not_there_or_are_folders(tmp_path: Path) -> None:
         assert "OMNI902" in result.output
 
 
+def test_a_message_is_one_line_whatever_a_key_is(config) -> None:
+    (checked,) = check(config(HEAD + '"a\\nb\\u2028c": 1\n'))
+    assert checked.findings[0].message == r"unknown key 'a\nb\u2028c'"
+
+
 def test_what_lists_hold_is_known_too(config) -> None:
     (checked,) = check(config(HEAD + "lora: [{path: a, scal: 1}]\n"))
     (finding,) = checked.findings

@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from sarif_pydantic import Sarif
+from pydantic import ValidationError
+from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as Sarif
 from typer.testing import CliRunner
 
 from omni_config.catalog import catalog
@@ -53,8 +54,10 @@ def test_json_carries_repairs_and_the_nearest_configurations(folder: Path) -> No
 def test_sarif_is_sarif_2_1_0(folder: Path) -> None:
     log = json.loads(output("--output-format", "sarif", "bad.yaml"))
     assert log["version"] == "2.1.0"
-    run = Sarif.model_validate(log).runs[0]
+    run = Sarif.model_validate(log).runs[0]  # models generated from the official schema, which allow no other key
     assert run.tool.driver.name == "omni-config"
+    with pytest.raises(ValidationError):
+        Sarif.model_validate(log | {"run": []})
     rules = [rule["id"] for rule in log["runs"][0]["tool"]["driver"]["rules"]]
     for result in log["runs"][0]["results"]:
         assert rules[result["ruleIndex"]] == result["ruleId"]
