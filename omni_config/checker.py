@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import ValidationError
 
 from omni_config.catalog import catalog
-from omni_config.findings import Finding, Span
+from omni_config.findings import Finding, Span, spoken
 from omni_config.ignores import apply_ignores
 from omni_config.resolver import Resolution, resolve_settings
 from omni_config.rules import Rule
@@ -196,27 +196,19 @@ def _reason(error: Mapping[str, Any], place: Node) -> str:
         if isinstance(value, str) and place.plain is None and kind in ("int_type", "float_type", "bool_type"):
             return f"{reason}, not text: remove the quotes"
         if kind == "string_type" and place.plain is not None:
-            return f"{reason}; YAML reads {place.plain or 'an empty value'} as {_spoken(value)}: quote it"
+            return f"{reason}; YAML reads {place.plain or 'an empty value'} as {spoken(value)}: quote it"
         if isinstance(value, int | float | str | bool | None):
-            return f"{reason}, not {_spoken(value)}"
+            return f"{reason}, not {spoken(value)}"
         return f"{reason}, not a {'list' if isinstance(value, list) else 'mapping'}"
     message = str(error["msg"]).removeprefix("Value error, ").replace("Input should", "must")
     message = message.replace("Tuple should have", "must have").replace(" after validation", "")
     return message[0].lower() + message[1:]
 
 
-def _spoken(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[:41])
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
 def _unknown_key(path: tuple[Any, ...], place: Node) -> Finding:
     *section, key = path
     near = key_suggestion(path)
-    message = f"unknown key '{_spoken(key)}'" + (f" in {'.'.join(map(str, section))}" if section else "")
+    message = f"unknown key '{spoken(key)}'" + (f" in {'.'.join(map(str, section))}" if section else "")
     if near:
         fix = f"did you mean '{near}'?"
     elif str(key) in FIELDS:
@@ -244,7 +236,7 @@ def _unknown(code: str, key: str, value: str, known: list[str], node: Node) -> F
     near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded, 3, 0.6)]
     fix = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     place = node.children.get(key, node)
-    return Finding(code, f"no card for {key} '{_spoken(value)}'", fix=fix, fields=(key,), span=place.span)
+    return Finding(code, f"no card for {key} '{spoken(value)}'", fix=fix, fields=(key,), span=place.span)
 
 
 def _unusable(source: Source, code: str, message: str) -> Checked:

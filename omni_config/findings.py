@@ -63,3 +63,12 @@ def _place(span: Span | None) -> dict[str, Any] | None:
     if span is None:
         return None
     return {"file": span.source.name, "line": span.line, "column": span.column, "end_column": span.end}
+
+
+def spoken(value: Any) -> str:
+    """A value as a message shows it: on one line, printable, and short."""
+    if value is None:
+        return "nothing"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[:41])
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from yaml.constructor import SafeConstructor
 
-from omni_config.findings import Finding, Span
+from omni_config.findings import Finding, Span, spoken
 
 Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -208,7 +208,7 @@ class _Open:
                 raise Unreadable(_unreadable("OMNI901", "a key must be a single word", key.span))
             earlier = target.children.get(key.value)
             if earlier is not None and not any(earlier is merged for merged in self.merged):
-                message = f"key '{key.value}' is written twice; line {_line(earlier)} has it already"
+                message = f"key '{spoken(key.value)}' is written twice; line {_line(earlier)} has it already"
                 raise Unreadable(
                     _unreadable(
                         "OMNI903", message, key.span, "keep one of the two", (earlier.key_span or earlier.span,)
