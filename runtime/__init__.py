@@ -1,7 +1,9 @@
 """The runtime: does what a Plan says, under torchrun. Importing it loads neither torch nor diffusers."""
 
 from runtime.events import Progress
-from runtime.launch import LaunchError, command, launch
+from runtime.launch import command, launch
+from runtime.prove import Proof, prove, prove_all
 from runtime.report import Report
+from runtime.torchrun import LaunchError
 
-__all__ = ["LaunchError", "Progress", "Report", "command", "launch"]
+__all__ = ["LaunchError", "Progress", "Proof", "Report", "command", "launch", "prove", "prove_all"]

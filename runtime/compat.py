@@ -32,6 +32,24 @@ def exit_codes(log: str) -> dict[int, int]:
     return {int(rank): int(code) for rank, code in found}
 
 
+def import_for_forks(pipelines: set[str]) -> None:
+    """Import now what diffusers (0.42) and cache-dit (1.5.3) import when it is first used, before forks need it.
+
+    cache-dit registers its plans in groups of which only the first asked for would be there.
+    """
+    import diffusers
+    import torch.distributed.tensor.parallel  # noqa: F401
+    from cache_dit.distributed.transformers.dispatch import (
+        _ensure_cp_planners_activated,
+        _ensure_tp_planners_activated,
+    )
+
+    for name in pipelines:
+        getattr(diffusers, name, None)
+    _ensure_cp_planners_activated()
+    _ensure_tp_planners_activated()
+
+
 def split_single_layers(transformer: Module, hooks: dict[str, Any]) -> dict[str, Any]:
     """Restore what cache-dit (1.5.3) loses of a Z-Image with one refiner layer.
 

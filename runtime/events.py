@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Phase = Literal["starting", "loading", "denoising", "decoding", "saving", "done"]
+Phase = Literal["starting", "loading", "denoising", "decoding", "saving", "proving", "recording", "done"]
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a rank is: ``step`` of ``steps`` is 0 of 0 outside denoising."""
+    """Where a rank is: ``step`` of ``steps`` (cases, while proving) is 0 of 0 where there are none."""
 
     phase: Phase
     step: int = 0

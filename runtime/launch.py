@@ -1,58 +1,28 @@
-"""Starts torchrun for a Plan, follows the ranks, and leaves nothing behind: no process, no partial file."""
+"""Runs a Plan under torchrun, and leaves nothing behind: no process, no partial file."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from getpass import getuser
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
 from omni_config.plan import Plan
-from runtime import compat
-from runtime.events import Progress, Rank, stacks_path
-from runtime.report import Report, remove_partial
+from runtime import torchrun
+from runtime.events import Progress, Rank
+from runtime.report import Report, remove_partial, versions
 
 WORKER = Path(__file__).with_name("worker.py")
-_POLL = 0.05  # seconds between two looks at the ranks
-_GRACE = 4.0  # seconds that torchrun gets, after a rank has failed, to say how the others ended
-
-
-class LaunchError(RuntimeError):
-    """A run failed; the text is one line that names the rank, its cause and the log."""
-
-    def __init__(self, message: str, rank: int | None, cause: str, exit_code: int | None) -> None:
-        super().__init__(message)
-        self.rank = rank
-        """The first rank that failed; None if torchrun itself did."""
-        self.cause = cause
-        """What it raised, the signal that killed it, or where it hung."""
-        self.exit_code = exit_code
-        """Of that rank, negative for a signal; None if it was still running."""
 
 
 def command(
     plan: Plan, plan_file: str | Path, *, run: Path | None = None, timeout: float = 600.0, worker: Path = WORKER
 ) -> list[str]:
-    """The torchrun command of a Plan that was written to ``plan_file`` as JSON.
-
-    It works from any working directory: ``-P`` keeps the folders there from shadowing ours.
-    """
-    python = [sys.executable, "-P"]
-    torchrun = [*python, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    torchrun += ["--nproc-per-node", str(plan.mesh.world_size)]
-    options = (
-        ["--folder", str(run), "--timeout", str(timeout + 60)] if run else []
-    )  # the launcher gives up before a rank
-    return [*torchrun, "--no-python", *python, "-u", str(worker), str(plan_file), *options]
+    """The torchrun command of a Plan that was written to ``plan_file`` as JSON; it works from any working directory."""
+    # the launcher gives up before a rank
+    options = ["--folder", str(run), "--timeout", str(timeout + 60)] if run else []
+    return torchrun.command(plan.mesh.world_size, worker, [str(plan_file), *options])
 
 
 def launch(
@@ -74,142 +44,27 @@ def launch(
         OSError: the output folder cannot be written.
     """
     started = time.monotonic()
-    run = Path(tempfile.mkdtemp(prefix="omni-run-"))
-    log = Path(log) if log is not None else run / "torchrun.log"
-    plan_file = run / "plan.json"
-    plan_file.write_text(json.dumps(plan.to_dict(), indent=2), encoding="utf-8")
-    ranks = [Rank(run, rank) for rank in range(plan.mesh.world_size)]
-    os.mkfifo(run / "alive")
-    keep = False
-    with _signals_raise():
-        # Workers read this pipe, and end when it closes, however this process ends.
-        alive = os.open(run / "alive", os.O_RDWR)
-        agent = None
+    with torchrun.run_folder() as run:
+        log = Path(log) if log is not None else run / torchrun.LOG
+        plan_file = run / "plan.json"
+        plan_file.write_text(json.dumps(plan.to_dict(), indent=2), encoding="utf-8")
+        ranks = [Rank(run, rank) for rank in range(plan.mesh.world_size)]
+
+        def show(rank: Rank, progress: Progress) -> None:
+            if rank.rank == 0 and on_progress is not None:
+                on_progress(progress)
+
+        line = command(plan, plan_file, run=run, timeout=timeout, worker=worker)
         try:
-            with log.open("ab") as out:
-                agent = subprocess.Popen(
-                    command(plan, plan_file, run=run, timeout=timeout, worker=worker),
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                    env=_environment(plan, run),
-                    start_new_session=True,  # Ctrl-C reaches only us, and we end the others
-                )
-            _follow(agent, run, ranks, timeout, log, on_progress)
-            report = _report(plan, ranks, time.monotonic() - started)
-            report.save(plan.output)
-            return report
-        except LaunchError:
-            keep = log.parent == run
-            raise
+            torchrun.run(line, run, ranks, timeout=timeout, log=log, on_progress=show)
         finally:
-            os.close(alive)
-            if agent is not None:
-                _end(agent, run, ranks)
             remove_partial(plan.output, {rank.pid for rank in ranks if rank.pid} | {os.getpid()})
-            if not keep:
-                shutil.rmtree(run, ignore_errors=True)
+        report = _report(plan, ranks, time.monotonic() - started)
+        report.save(plan.output)
+        return report
 
 
-def _environment(plan: Plan, run: Path) -> dict[str, str]:
-    defaults = {
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // plan.mesh.world_size)),
-        "TORCHINDUCTOR_CACHE_DIR": str(Path(tempfile.gettempdir()) / f"torchinductor_{getuser()}"),
-    }
-    if Path("/sys/class/net/lo").exists():
-        defaults["GLOO_SOCKET_IFNAME"] = "lo"  # all ranks are on this machine, whose name may not resolve
-    # torchrun leaves a temporary folder behind, even if told where to log; in ours, it goes with ours.
-    return defaults | os.environ | {"TMPDIR": str(run)}
-
-
-def _follow(
-    agent: subprocess.Popen[bytes],
-    run: Path,
-    ranks: list[Rank],
-    timeout: float,
-    log: Path,
-    on_progress: Callable[[Progress], None] | None,
-) -> None:
-    """Return when all ranks are done; raise LaunchError when one failed or hangs."""
-    failed_at: float | None = None
-    while True:
-        ended = agent.poll() is not None  # looked at before the events, so that none is missed
-        for rank in ranks:
-            for progress in rank.read():
-                if rank.rank == 0 and on_progress is not None:
-                    on_progress(progress)
-        now = time.monotonic()
-        if all(rank.result is not None for rank in ranks):
-            return
-        if failed_at is None and any(rank.error for rank in ranks):
-            failed_at = now
-        if ended or (failed_at is not None and now > failed_at + _GRACE):
-            raise _failure(agent, ranks, log)
-        if any(rank.result is None and now > rank.heard + timeout for rank in ranks):
-            raise _hang(run, ranks, timeout, log)
-        time.sleep(_POLL)
-
-
-def _failure(agent: subprocess.Popen[bytes], ranks: list[Rank], log: Path) -> LaunchError:
-    text = log.read_text(encoding="utf-8", errors="replace")
-    codes = compat.exit_codes(text)
-    raised = sorted((rank for rank in ranks if rank.error), key=lambda rank: (rank.echo, rank.error_time))
-    killed = [rank for rank in ranks if not rank.error and codes.get(rank.rank, 0) < 0]
-    # torchrun ends the other ranks with SIGTERM when one has died.
-    killed.sort(key=lambda rank: codes[rank.rank] == -signal.SIGTERM)
-    crashed = agent.returncode is not None and agent.returncode < 0
-    if raised and not (raised[0].echo and (killed or crashed)):
-        first = raised[0]
-        cause, code = str(first.error), codes.get(first.rank, 1)
-        return LaunchError(
-            f"rank {first.rank} failed while {first.progress}: {cause} (log: {log})", first.rank, cause, code
-        )
-    if killed:
-        first = killed[0]
-        code = codes[first.rank]
-        name = signal.Signals(-code).name
-        cause = f"killed by {name}"
-        hint = "; the system may be out of memory, see dmesg" if name == "SIGKILL" else ""
-        return LaunchError(
-            f"rank {first.rank} was {cause} while {first.progress}{hint} (log: {log})", first.rank, cause, code
-        )
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    cause = f"torchrun ended with {agent.returncode}: {lines[-1] if lines else 'it said nothing'}"
-    return LaunchError(f"{cause} (log: {log})", None, cause, agent.returncode)
-
-
-def _hang(run: Path, ranks: list[Rank], timeout: float, log: Path) -> LaunchError:
-    """Name the ranks that hang, and not those that wait for them in a collective."""
-    silent = [rank for rank in ranks if rank.result is None]
-    for rank in silent:
-        if rank.pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(rank.pid, signal.SIGUSR1)  # the worker writes its stack
-    time.sleep(0.5)
-    stacks = {rank.rank: _stack(run, rank) for rank in silent}
-    with log.open("a", encoding="utf-8") as out:
-        out.writelines(f"stack of rank {rank}:\n{stack or '(it did not answer)'}\n" for rank, stack in stacks.items())
-    stuck = [rank for rank in silent if not _waits_for_others(stacks[rank.rank])] or silent
-    names = " and ".join(str(rank.rank) for rank in stuck)
-    cause = f"no progress for {timeout:g} s"
-    message = f"rank {names} made {cause} while {stuck[0].progress}; if it is only slow, raise the timeout (log: {log})"
-    return LaunchError(message, stuck[0].rank, cause, None)
-
-
-def _stack(run: Path, rank: Rank) -> str:
-    path = stacks_path(run, rank.rank)
-    return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-def _waits_for_others(stack: str) -> bool:
-    """Whether the innermost frames are inside a collective."""
-    frames = [line for line in stack.splitlines() if line.lstrip().startswith("File ")]
-    return any("torch/distributed/" in frame for frame in frames[:3])
-
-
-def _report(plan: Plan, ranks: list[Rank], seconds: float) -> Report:
-    from importlib.metadata import version
-
+def _report(plan: Plan, ranks: Sequence[Rank], seconds: float) -> Report:
     results = [rank.result or {} for rank in ranks]
     shared = {name: value for name, value in results[0].items() if name not in ("peak_memory", "pictures")}
     return Report(
@@ -217,45 +72,6 @@ def _report(plan: Plan, ranks: list[Rank], seconds: float) -> Report:
         seconds=seconds,
         pictures=tuple(results[0]["pictures"]),
         peak_memory=tuple(result["peak_memory"] for result in results),
-        versions={name: version(name) for name in ("torch", "diffusers", "cache-dit")},
+        versions=versions(),
         **shared,
     )
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit, so that ``finally`` runs; only possible in the main thread."""
-
-    def end(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    previous = {}
-    try:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            previous[number] = signal.signal(number, end)
-    except ValueError:
-        pass
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _end(agent: subprocess.Popen[bytes], run: Path, ranks: list[Rank]) -> None:
-    """Kill the workers, and torchrun if it does not end by itself then, as it does unless it is stuck."""
-    import psutil
-
-    workers = {rank.pid for rank in ranks if rank.pid is not None}
-    with suppress(psutil.NoSuchProcess):
-        workers |= {child.pid for child in psutil.Process(agent.pid).children(recursive=True)}
-    for pid in workers:
-        with suppress(psutil.Error):
-            worker = psutil.Process(pid)
-            if str(run) in " ".join(worker.cmdline()):  # the number may belong to another process by now
-                worker.kill()
-    try:
-        agent.wait(timeout=3)
-    except subprocess.TimeoutExpired:
-        agent.kill()
-        agent.wait()

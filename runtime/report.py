@@ -64,6 +64,13 @@ class Report:
             raise ValueError(f"this is not a report of this version: {error}") from error
 
 
+def versions() -> dict[str, str]:
+    """The versions of the libraries that compute."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "diffusers", "cache-dit")}
+
+
 def write(path: Path, fill: Callable[[Path], Any]) -> Path:
     """Let ``fill`` write a file beside ``path``, then rename it there, replacing what is there.
 

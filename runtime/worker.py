@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 _ROOT = str(Path(__file__).resolve().parents[1])
 sys.path.insert(0, _ROOT)
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Prepare = Callable[[Any, int], None]
 #: Called with the rank, the step (from 1) and the latents after it.
 OnStep = Callable[[int, int, "torch.Tensor"], None]
+#: Called on rank 0 with what the pipeline returned and the Plan; the paths of what it saved.
+Save = Callable[[Any, "Plan"], list[str]]
 
 
 def main(prepare: Prepare | None = None, on_step: OnStep | None = None) -> None:
@@ -40,29 +42,43 @@ def main(prepare: Prepare | None = None, on_step: OnStep | None = None) -> None:
     parser.add_argument("--timeout", type=float, default=600.0, help="Seconds that a collective may take.")
     arguments = parser.parse_args()
     rank = int(os.environ.get("RANK", "0"))
-    if arguments.folder is not None:
-        _end_with_launcher(arguments.folder)
-        _show_stacks_on_signal(arguments.folder, rank)
-    events = runtime.events.Writer(arguments.folder, rank)
+
+    def work(events: Writer) -> dict[str, Any]:
+        plan = omni_config.plan.Plan.from_json(arguments.plan.read_bytes())
+        return generate(plan, rank, arguments.timeout, events, prepare, on_step)
+
+    end_with(work, rank, arguments.folder)
+
+
+def end_with(work: Callable[[Writer], dict[str, Any]], rank: int, folder: Path | None) -> NoReturn:
+    """Do the work of a rank, tell the launcher through the folder what came of it, and end the process."""
+    if folder is not None:
+        end_with_launcher(folder)
+        _show_stacks_on_signal(folder, rank)
+    events = runtime.events.Writer(folder, rank)
     status = 1
     try:
-        plan = omni_config.plan.Plan.from_json(arguments.plan.read_bytes())
-        events.done(generate(plan, rank, arguments.timeout, events, prepare, on_step))
+        events.done(work(events))
         status = 0
     except BaseException as error:
         import traceback
 
         from runtime.compat import is_echo
-        from runtime.errors import CannotRunError
 
         traceback.print_exc()
-        line = str(error).strip().split("\n")[0]
-        named = isinstance(error, CannotRunError)
-        events.error(line if named else f"{type(error).__name__}: {line}", echo=is_echo(error))
+        events.error(cause(error), echo=is_echo(error))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)  # without destructors: those of a process group wait for peers that may be gone
+
+
+def cause(error: BaseException) -> str:
+    """An error as one line; its class is left out where the text was written for the user."""
+    from runtime.errors import CannotRunError
+
+    line = str(error).strip().split("\n")[0]
+    return line if isinstance(error, CannotRunError) else f"{type(error).__name__}: {line}"
 
 
 def generate(
@@ -72,6 +88,7 @@ def generate(
     events: Writer,
     prepare: Prepare | None = None,
     on_step: OnStep | None = None,
+    save: Save | None = None,
 ) -> dict[str, Any]:
     """Load, apply the features, call the pipeline once, and save what it made from rank 0; this rank's results.
 
@@ -114,7 +131,7 @@ def generate(
     paths: list[str] = []
     if rank == 0:
         events.progress("saving")
-        paths = save(output, plan)
+        paths = (save or save_pictures)(output, plan)
     start, loaded, *steps_done = times
     measured = {feature.__name__.rpartition(".")[2]: feature.measure(pipe) for feature in features}
     cached = sum(len(of_feature.get("cached_steps", ())) for of_feature in measured.values())
@@ -130,7 +147,7 @@ def generate(
     }
 
 
-def save(output: Any, plan: Plan) -> list[str]:
+def save_pictures(output: Any, plan: Plan) -> list[str]:
     """Write the pictures into the output folder, named by prompt and seed; their paths.
 
     Raises:
@@ -180,7 +197,7 @@ def _peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def _end_with_launcher(run: Path) -> None:
+def end_with_launcher(run: Path) -> None:
     """End this process when the launcher, which holds the other end of this pipe, is gone or lets go."""
     pipe = os.open(run / "alive", os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(pipe, True)

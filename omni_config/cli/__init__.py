@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": "plan",
     "launch": "launch",
     "matrix": "matrix",
+    "prove": "prove",
     "schema": "explain",
     "docs": "explain",
 }

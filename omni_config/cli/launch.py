@@ -13,6 +13,7 @@ from rich.table import Table
 
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_plan
+from omni_config.cli.running import bar, errors, require_startable
 from omni_config.overrides import Override
 from omni_config.plan import Plan
 
@@ -34,10 +35,10 @@ def launch(
     Exit code: 0 done, 1 findings or a failed run, 2 a config that cannot be used.
     """
     plan = checked_plan(file, overrides)
-    problem = _cannot_start(plan)
-    if problem and not dry_run:
-        _fail(problem)
-    from runtime import LaunchError, command
+    if not dry_run:
+        require_startable("launch", plan)
+    from runtime import Progress, command
+    from runtime import launch as start
 
     if dry_run:
         plan_file = Path(plan.output, "plan.json")
@@ -45,68 +46,16 @@ def launch(
         plan_file.write_text(json.dumps(plan.to_dict(), indent=2) + "\n", encoding="utf-8")
         typer.echo(shlex.join(command(plan, plan_file)))
         return
-    try:
-        report = _run(plan, timeout, log)
-    except LaunchError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.filename or plan.output}: {(error.strerror or str(error)).lower()}")
-    except KeyboardInterrupt:
-        typer.echo("omni launch: interrupted; every process has been ended", err=True)
-        raise typer.Exit(130) from None
+    with errors("launch"), bar() as show:
+
+        def on_progress(progress: Progress) -> None:
+            show(progress.phase, progress.step, progress.steps)
+
+        report = start(plan, timeout=timeout, on_progress=on_progress, log=log)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:
         _show(plan, report)
-
-
-def _cannot_start(plan: Plan) -> str | None:
-    """Why this machine cannot carry out a Plan that is right as such."""
-    from importlib.util import find_spec
-
-    if plan.engine != "native":
-        return (
-            f"engine {plan.engine} is checked and planned here, but not started; "
-            "set engine: native, or start the engine yourself"
-        )
-    missing = [name for name in ("torch", "diffusers", "cache_dit") if find_spec(name) is None]
-    if missing:
-        return f"{' and '.join(missing)} not installed; next: pip install 'omni-config[runtime]'"
-    from runtime.devices import gpu_count
-
-    gpus, ranks = gpu_count(), plan.mesh.world_size
-    if 0 < gpus < ranks:
-        return f"the plan needs {ranks} GPUs and this machine has {gpus}; lower the degrees, or add machines"
-    return None
-
-
-def _run(plan: Plan, timeout: float, log: Path | None) -> Report:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from runtime import launch as start
-    from runtime.events import Progress as RankProgress
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=plan.sampling.num_inference_steps)
-
-        def show(progress: RankProgress) -> None:
-            done = {"completed": progress.step} if progress.steps else {}
-            bar.update(task, description=progress.phase, **done)  # type: ignore[arg-type]
-
-        return start(plan, timeout=timeout, on_progress=show, log=log)
-
-
-def _fail(message: str) -> None:
-    typer.echo(f"omni launch: {message}", err=True)
-    raise typer.Exit(1)
 
 
 def _show(plan: Plan, report: Report) -> None:

@@ -1,20 +1,15 @@
-"""Starts ``cases_worker.py`` for a table of Plans, and compares what their ranks computed."""
+"""A table of Plans, run under one torchrun, and what their ranks computed."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from omni_config.plan import Cache, Mesh, Model, Plan, Sampling, Vae
+from runtime import batch
 
 DBCACHE = {
     "Fn_compute_blocks": 1,
@@ -58,46 +53,42 @@ class Case:
 class Result:
     """What each rank reported and computed."""
 
-    ranks: list[dict[str, Any]]
-    arrays: list[dict[str, np.ndarray]]
+    ranks: tuple[dict[str, Any], ...]
+    arrays: tuple[dict[str, np.ndarray], ...]
+    control: str
 
     def distance(self, other: Result, name: str = "latents") -> float:
-        """The largest absolute difference of any rank's array from the latents of the other's rank 0."""
+        """The largest absolute difference of any rank's latents, or of those of the control ("broken"), from the
+        latents of the other's rank 0."""
+        name = f"{self.control} latents" if name == "broken" else name
         return max(float(np.abs(array[name] - other.arrays[0]["latents"]).max()) for array in self.arrays)
 
     @property
     def picture(self) -> np.ndarray:
-        """What rank 0 saved, as (height, width, 3) bytes."""
-        return np.asarray(Image.open(self.ranks[0]["pictures"][0]))
+        """What rank 0 made, as (height, width, 3) bytes."""
+        return self.arrays[0]["picture"][0]
+
+    @property
+    def broken_picture(self) -> np.ndarray:
+        """The same of the control."""
+        return self.arrays[0][f"{self.control} picture"][0]
 
     def measured(self, feature: str, rank: int = 0) -> dict[str, Any]:
         """What a feature measured."""
         return self.ranks[rank]["features"][feature]
 
 
-def run(cases: dict[str, Case], folder: Path) -> Callable[[str], Result]:
+def run(cases: dict[str, Case]) -> Callable[[str], Result]:
     """Run all cases under one torchrun; the result by name, an AssertionError with the log where the case failed."""
-    world = max(case.plan.mesh.world_size for case in cases.values())
-    table = [
-        {
-            "name": name,
-            "plan": replace(case.plan, output=str(folder / "outputs")).to_dict(),
-            "control": case.control,
-        }
+    table = {
+        name: batch.Case(case.plan, {case.control: "number"} if case.control and case.plan.mesh.world_size > 1 else {})
         for name, case in cases.items()
-    ]
-    (folder / "cases.json").write_text(json.dumps(table))
-    line = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    line += ["--nproc-per-node", str(world), str(Path(__file__).with_name("cases_worker.py")), str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    }
+    outcomes = batch.run(table, timeout=120)
 
     def result(name: str) -> Result:
-        files = [folder / f"{name}.{rank}.json" for rank in range(cases[name].plan.mesh.world_size)]
-        ranks = [json.loads(file.read_text()) for file in files]
-        errors = "".join(rank["error"] for rank in ranks if "error" in rank)
-        assert not errors, errors
-        return Result(ranks, [dict(np.load(file.with_suffix(".npz"))) for file in files])
+        outcome = outcomes[name]
+        assert outcome.error is None, f"{outcome.error}\n{outcome.traceback}"
+        return Result(outcome.ranks, outcome.arrays, cases[name].control)
 
     return result

@@ -33,7 +33,11 @@ def _all_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp("cases")
     modules = {item.module for item in request.session.items if hasattr(item.module, "cases")}
     table = {f"{module.__name__}.{name}": case for module in modules for name, case in module.cases(folder).items()}
-    return run(table, folder)
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    results = run(table)
+    monkeypatch.undo()
+    return results
 
 
 @pytest.fixture(scope="module")

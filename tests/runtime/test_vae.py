@@ -40,8 +40,9 @@ def test_tiling_decodes_otherwise_than_the_whole(results: Results) -> None:
 def test_ranks_share_the_tiles(results: Results) -> None:
     two = results("two")
     assert np.abs(two.picture.astype(int) - results("tiled").picture).max() <= 1  # rounding to bytes
-    broken = two.arrays[0]["broken picture"].astype(int)
-    assert np.abs(broken - results("tiled").picture).max() > 10  # the last rank's tiles are part of the picture
+    assert (
+        np.abs(two.broken_picture.astype(int) - results("tiled").picture).max() > 10
+    )  # the last rank's tiles are part of the picture
     tiles = [two.measured("vae_patch_parallel", rank)["tiles_decoded"] for rank in (0, 1)]
     assert sum(tiles) == 9  # 3 x 3 tiles, which overlap by a quarter
     assert max(tiles) == 5

@@ -1,0 +1,84 @@
+"""What the commands that start runs share: whether this machine can, a progress bar, and errors of one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+from omni_config.plan import Plan
+
+
+def require_startable(command: str, plan: Plan) -> None:
+    """End the command with exit code 1 where this machine cannot carry out a Plan that is right as such."""
+    if problem := _cannot_start(plan):
+        fail(command, problem)
+
+
+def fail(command: str, message: str) -> NoReturn:
+    """End the command with one line and exit code 1."""
+    typer.echo(f"omni {command}: {message}", err=True)
+    raise typer.Exit(1)
+
+
+@contextmanager
+def errors(command: str) -> Iterator[None]:
+    """Turn what runs raise into one line and exit code 1, or 130 after Ctrl-C."""
+    from runtime import LaunchError
+
+    try:
+        yield
+    except LaunchError as error:
+        fail(command, str(error))
+    except OSError as error:
+        fail(command, f"{error.filename or ''}: {(error.strerror or str(error)).lower()}".lstrip(": "))
+    except KeyboardInterrupt:
+        typer.echo(f"omni {command}: interrupted; every process has been ended", err=True)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on a terminal; it takes what is done now, and how many of how many (0 of 0: unchanged)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def show(what: str, step: int, steps: int) -> None:
+            if steps:
+                progress.update(task, description=what, completed=step, total=steps)
+            else:
+                progress.update(task, description=what)
+
+        yield show
+
+
+def _cannot_start(plan: Plan) -> str | None:
+    from importlib.util import find_spec
+
+    if plan.engine != "native":
+        return (
+            f"engine {plan.engine} is checked and planned here, but not started; "
+            "set engine: native, or start the engine yourself"
+        )
+    missing = [name for name in ("torch", "diffusers", "cache_dit") if find_spec(name) is None]
+    if missing:
+        return f"{' and '.join(missing)} not installed; next: pip install 'omni-config[runtime]'"
+    from runtime.devices import gpu_count
+
+    gpus, ranks = gpu_count(), plan.mesh.world_size
+    if 0 < gpus < ranks:
+        return f"the plan needs {ranks} GPUs and this machine has {gpus}; lower the degrees, or add machines"
+    return None

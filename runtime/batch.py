@@ -1,0 +1,96 @@
+"""Runs many Plans under one torchrun start, each in processes of its own, and brings back what every rank computed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from omni_config.plan import Plan
+from runtime import torchrun
+from runtime.events import Progress, Rank
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Arrays = dict[str, np.ndarray[Any, Any]]
+
+WORKER = Path(__file__).with_name("batch_worker.py")
+Part = Literal["transformer", "vae"]
+#: One number of one weight gets 1 added, or the sign of the whole weight is turned.
+Damage = Literal["number", "matrix"]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A Plan to run, and controls: further calls, each with a weight of one part of one rank's model damaged."""
+
+    plan: Plan
+    controls: dict[Part, Damage] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What each rank reported and computed, or why the case failed.
+
+    ``arrays`` has, a rank, the last ``latents`` and, on rank 0, the ``picture`` as bytes (pictures or frames, height,
+    width, 3); those of a control are named after its part: ``vae picture``.
+    """
+
+    ranks: tuple[dict[str, Any], ...] = ()
+    arrays: tuple[Arrays, ...] = ()
+    seconds: float = 0.0
+    """Of the slowest rank, with loading and controls."""
+    error: str | None = None
+    """One line: the rank and its cause."""
+    traceback: str = ""
+
+
+def run(
+    cases: Mapping[str, Case], *, timeout: float = 600.0, on_progress: Callable[[int, int], None] | None = None
+) -> dict[str, Outcome]:
+    """Run all cases; their outcomes by name, also of those that failed or were not done after ``timeout`` seconds.
+
+    ``on_progress`` gets the number of cases that are done, and of all.
+
+    Raises:
+        LaunchError: torchrun or one of its ranks failed as a whole.
+    """
+    if not cases:
+        return {}
+    world_size = max(case.plan.mesh.world_size for case in cases.values())
+    with torchrun.run_folder() as folder:
+        table = [{"plan": case.plan.to_dict(), "controls": case.controls} for case in cases.values()]
+        (folder / "cases.json").write_text(json.dumps(table), encoding="utf-8")
+        line = torchrun.command(world_size, WORKER, [str(folder), "--timeout", str(timeout)])
+        ranks = [Rank(folder, rank) for rank in range(world_size)]
+
+        def show(_: Rank, progress: Progress) -> None:
+            if on_progress is not None and progress.steps:
+                on_progress(progress.step, progress.steps)
+
+        # A rank ends a case that takes too long, and goes on; it waits for the others as long as their cases may take.
+        limit = 60 + timeout * (len(cases) + 1)
+        torchrun.run(line, folder, ranks, timeout=limit, log=folder / torchrun.LOG, on_progress=show)
+        return {
+            name: _outcome(folder, number, case.plan.mesh.world_size)
+            for number, (name, case) in enumerate(cases.items())
+        }
+
+
+def _outcome(folder: Path, number: int, world_size: int) -> Outcome:
+    import numpy as np
+
+    files = [folder / f"{number}.{rank}.json" for rank in range(world_size)]
+    ranks = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    failed = sorted((rank["echo"], number) for number, rank in enumerate(ranks) if "error" in rank)
+    if failed:
+        first = ranks[failed[0][1]]
+        return Outcome(error=f"rank {failed[0][1]}: {first['error']}", traceback=first["traceback"])
+    arrays = []
+    for file in files:
+        with np.load(file.with_suffix(".npz")) as saved:
+            arrays.append(dict(saved))
+    return Outcome(tuple(ranks), tuple(arrays), max(rank.pop("seconds") for rank in ranks))

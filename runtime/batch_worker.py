@@ -1,0 +1,176 @@
+"""What torchrun starts on every rank to run many cases: ``batch_worker.py FOLDER --timeout SECONDS``.
+
+Every rank imports the libraries once, and forks for each case, because cache-dit and torch.distributed keep state in
+the process. The cases are in ``FOLDER/cases.json``; what the rank of a case computed goes to ``NUMBER.RANK.json`` and
+``.npz``. Cases of one rank are taken from a common queue, so that no rank is idle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+_ROOT = str(Path(__file__).resolve().parents[1])
+sys.path.insert(0, _ROOT)
+import omni_config.plan  # noqa: E402
+from runtime import worker  # noqa: E402
+from runtime.events import Writer  # noqa: E402
+
+sys.path.remove(_ROOT)  # both packages are found now; what else lies beside them must not shadow anything
+
+if TYPE_CHECKING:
+    from omni_config.plan import Plan
+
+
+def main() -> None:
+    """Run this rank's share of all cases and end the process."""
+    parser = argparse.ArgumentParser(description="One rank of many runs; torchrun starts it.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--timeout", type=float, required=True, help="Seconds that a case may take.")
+    arguments = parser.parse_args()
+    rank = int(os.environ["RANK"])
+    worker.end_with(lambda events: _run_all(arguments.folder, rank, arguments.timeout, events), rank, arguments.folder)
+
+
+def _run_all(folder: Path, rank: int, timeout: float, events: Writer) -> dict[str, Any]:
+    from runtime import compat
+
+    cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+    plans = [omni_config.plan.Plan.from_json(json.dumps(case["plan"])) for case in cases]
+    store = _store()
+    compat.import_for_forks({plan.model.pipeline for plan in plans})
+    for number, own_rank in _share(plans, rank, store):
+        _fork(folder, number, cases[number], plans[number], own_rank, timeout)
+        if own_rank == 0:
+            events.progress("proving", store.add("done", 1), len(cases))
+    return {}
+
+
+def _share(plans: list[Plan], rank: int, store: Any) -> Iterator[tuple[int, int]]:
+    """This rank's cases, each with the rank that it has there: the largest first, then what is left of the queue."""
+    sizes = [plan.mesh.world_size for plan in plans]
+    numbers = sorted(range(len(plans)), key=lambda number: -sizes[number])
+    alone = [number for number in numbers if sizes[number] == 1]
+    for number in numbers[: len(numbers) - len(alone)]:
+        if rank < sizes[number]:
+            yield number, rank
+    while (place := store.add("queue", 1)) <= len(alone):
+        yield alone[place - 1], 0
+
+
+def _fork(folder: Path, number: int, case: dict[str, Any], plan: Plan, rank: int, timeout: float) -> None:
+    """Run a case in a child; an error file takes the place of results that it could not write."""
+    file = folder / f"{number}.{rank}.json"
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            worker.end_with_launcher(folder)
+            _meet(number, rank, plan.mesh.world_size)
+            _run(file, case, plan, rank, timeout)
+            status = 0
+        except BaseException as error:
+            import traceback
+
+            from runtime.compat import is_echo
+
+            told = {"error": worker.cause(error), "echo": is_echo(error), "traceback": traceback.format_exc()}
+            file.write_text(json.dumps(told), encoding="utf-8")
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    deadline = time.monotonic() + timeout
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    if os.WIFSIGNALED(ended[1]):
+        late = time.monotonic() > deadline
+        name = signal.Signals(os.WTERMSIG(ended[1])).name
+        why = f"not done after {timeout:g} s; if it is only slow, raise the timeout" if late else f"killed by {name}"
+        file.write_text(json.dumps({"error": why, "echo": False, "traceback": ""}), encoding="utf-8")
+
+
+def _store() -> Any:
+    """torchrun's own store, in which ranks meet without a port of their own."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+
+def _meet(number: int, rank: int, world_size: int) -> None:
+    """Let the ranks of a case form their process group in the store."""
+    import torch.distributed as dist
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+    os.environ["RANK"], os.environ["WORLD_SIZE"] = str(rank), str(world_size)
+    where: dict[str, Any] = {"store": PrefixStore(f"case {number}", _store()), "rank": rank, "world_size": world_size}
+    dist.init_process_group = functools.partial(dist.init_process_group, **where)
+
+
+def _run(file: Path, case: dict[str, Any], plan: Plan, rank: int, timeout: float) -> None:
+    """Call the pipeline, then once more for each control; write the results."""
+    import numpy as np
+    import torch
+
+    started = time.monotonic()
+    pipes: list[Any] = []
+    arrays: dict[str, Any] = {}
+    latents: list[Any] = []
+
+    def on_step(_: int, __: int, tensor: Any) -> None:
+        latents[:] = [tensor]
+
+    def after_step(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        on_step(rank, step + 1, tensors["latents"])
+        return {}
+
+    def keep(output: Any, prefix: str = "") -> None:
+        arrays[f"{prefix}latents"] = latents[0].float().cpu().numpy()
+        if output is not None:
+            pictures = output.images if hasattr(output, "images") else output.frames[0]
+            arrays[f"{prefix}picture"] = np.stack([np.asarray(picture) for picture in pictures])
+
+    def save(output: Any, _: Plan) -> list[str]:
+        keep(output)
+        return []
+
+    result = worker.generate(plan, rank, timeout, Writer(None, rank), lambda pipe, _: pipes.append(pipe), on_step, save)
+    if rank != 0:
+        keep(None)
+    for part, damage in case["controls"].items():
+        last = (plan.vae.patch_parallel_size if part == "vae" else plan.mesh.world_size) - 1
+        weight = _weight(pipes[0], part)
+        whole = weight.clone()
+        if rank == last:
+            weight.neg_() if damage == "matrix" else weight.view(-1)[:1].add_(1.0)
+        with torch.inference_mode():
+            output = pipes[0](**worker.arguments(plan), callback_on_step_end=after_step)
+        weight.copy_(whole)
+        keep(output if rank == 0 else None, f"{part} ")
+    np.savez(file.with_suffix(".npz"), **arrays)
+    result["seconds"] = time.monotonic() - started
+    file.write_text(json.dumps(result), encoding="utf-8")
+
+
+def _weight(pipe: Any, part: str) -> Any:
+    """This rank's share of the decoder's first weight, or of a projection of values amid the transformer."""
+    if part == "vae":
+        weight = pipe.vae.decoder.conv_in.weight
+    else:
+        projections = [module for name, module in pipe.transformer.named_modules() if name.endswith("to_v")]
+        weight = projections[len(projections) // 2].weight
+    return getattr(weight.data, "_local_tensor", weight.data)
+
+
+if __name__ == "__main__":
+    main()

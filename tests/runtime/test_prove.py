@@ -1,0 +1,103 @@
+"""Proofs: a config is compared with the plain pipeline, and a comparison that could not fail is no proof."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cases import DBCACHE, tiny
+from test_vae import plan as tiled
+
+from omni_config.plan import Cache, Mesh, Plan
+from runtime import Proof, prove_all
+from runtime.prove import twin
+
+pytestmark = pytest.mark.timeout(600)
+ROOT = Path(__file__).parents[2]
+
+
+ALWAYS = {"rel_l1_thresh": 100.0, "coefficients": [0.0, 0.0, 0.0, 1.0, 0.0]}
+
+
+def cached(cache: Cache, steps: int = 20) -> Plan:
+    plan = tiny(mesh=Mesh(ulysses=2), cache=cache)
+    return replace(plan, sampling=replace(plan.sampling, num_inference_steps=steps))
+
+
+PLANS = {
+    "parallel": tiny(mesh=Mesh(tensor=2), offload="layerwise"),
+    "cached": cached(Cache("cache_dit", DBCACHE)),
+    "cached too much": cached(Cache("tea_cache", ALWAYS)),
+    "never cached": cached(Cache("cache_dit", DBCACHE), steps=4),
+    "tiled": tiled(Mesh(ulysses=2), ranks=2),
+    "of another class": replace(tiny(), model=replace(tiny().model, pipeline="FluxPipeline")),
+}
+
+
+@pytest.fixture(scope="module")
+def proofs() -> dict[str, Proof]:
+    seen: list[tuple[int, int]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        result = prove_all(PLANS, on_progress=lambda done, all_: seen.append((done, all_)))
+    runs = len(PLANS) + len({json.dumps(twin(plan).to_dict()) for plan in PLANS.values()})
+    assert sorted(seen) == [(done, runs) for done in range(1, runs + 1)]
+    return result
+
+
+@pytest.mark.parametrize("name", ["parallel", "cached", "tiled"])
+def test_what_is_right_is_proven(proofs: dict[str, Proof], name: str) -> None:
+    proof = proofs[name]
+    assert proof.problem is None
+    assert proof.passed
+    assert proof.distance is not None
+    assert proof.bound.holds(proof.distance)
+    assert set(proof.controls) == ({"transformer", "vae"} if name == "tiled" else {"transformer"})
+    assert not any(proof.bound.holds(control) for control in proof.controls.values())
+    assert proof.plan == PLANS[name].to_dict()
+    assert 0 < proof.seconds < 600
+    assert proof.versions["diffusers"] == "0.42.1"
+
+
+def test_bounds_are_those_of_the_kind(proofs: dict[str, Proof]) -> None:
+    assert (proofs["parallel"].kind, proofs["parallel"].bound.difference) == ("lossless", 1e-4)
+    assert (proofs["tiled"].kind, proofs["tiled"].bound.difference) == ("tiles", 1e-4)
+    assert (proofs["cached"].kind, proofs["cached"].bound.psnr) == ("cache", 35.0)
+    assert proofs["cached"].features["cache_dit"]["cached_steps"]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("cached too much", "dB from that of the plain pipeline, and 35 are needed"),
+        ("never cached", "no step was cached, so nothing was compared"),
+        ("of another class", "holds a ZImagePipeline, and the model card of tiny says FluxPipeline"),
+    ],
+)
+def test_what_is_not_is_not(proofs: dict[str, Proof], name: str, problem: str) -> None:
+    assert not proofs[name].passed
+    assert problem in str(proofs[name].problem)
+    assert "\n" not in str(proofs[name].problem)
+
+
+def test_json_has_no_numbers_that_json_has_not(proofs: dict[str, Proof]) -> None:
+    for proof in proofs.values():
+        json.dumps(proof.to_dict(), allow_nan=False)
+    assert proofs["never cached"].to_dict()["bound"] == {"difference": None, "psnr": 35.0}
+    assert math.isinf(proofs["never cached"].bound.difference)
+
+
+def test_the_command_proves_the_quickstart_and_fails_above_the_bound() -> None:
+    line = [sys.executable, "-m", "omni_config", "prove", "examples/quickstart.yaml"]
+    done = subprocess.run([*line, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["passed"] is True
+    few = [*line, "--num-inference-steps", "4"]
+    done = subprocess.run(few, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "not proven: no step was cached" in done.stdout
