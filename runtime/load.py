@@ -9,7 +9,9 @@ from typing import Any
 from omni_config.plan import Plan
 from runtime.errors import CannotRunError
 
-TINY = Path(__file__).parent / "tiny_model"
+HERE = Path(__file__).parent
+#: The folders of the embedded models.
+EMBEDDED = {"tiny": f"{HERE}/tiny_model"}
 
 
 def pipeline(plan: Plan) -> Any:
@@ -18,7 +20,7 @@ def pipeline(plan: Plan) -> Any:
     Raises:
         CannotRunError: no such folder, the hub cannot be reached, or the checkpoint is of another class.
     """
-    source = str(TINY) if plan.model.source == "tiny" else plan.model.source
+    source = EMBEDDED.get(plan.model.source, plan.model.source)
     found, wanted = _class_name(source), plan.model.pipeline
     if found != wanted:
         raise CannotRunError(f"{source} holds a {found}, and the model card of {plan.model.id} says {wanted}")

@@ -1,4 +1,4 @@
-"""Score the embedded model: how many of 100 prompts it draws right, and a sheet of pictures to look at.
+"""Score an embedded model: how many of 100 prompts it draws right, and a sheet of pictures to look at.
 
 python examples/tiny_model/evaluate.py runtime/tiny_model --sheet sheet.png
 """
@@ -11,12 +11,16 @@ import random
 import time
 from pathlib import Path
 
+import qwen_image
 import torch
+import z_image
 from classifier import read, train_classifier
 from diffusers import DiffusionPipeline
 from PIL import Image
 from shapes import COLOURS, SHAPES, SIZE, Scene, all_scenes, draw, random_scene
 from torch import nn
+
+FAMILIES = {"ZImagePipeline": z_image, "QwenImagePipeline": qwen_image}
 
 
 def load(folder: Path) -> DiffusionPipeline:
@@ -37,16 +41,19 @@ def generate(
     guidance: float = 2.0,
     steps: int = 20,
     seed: int = 20_000,
-    negative: str | None = None,
+    negative: str = "",
 ) -> torch.Tensor:
-    """Pictures of the captions, (n, 3, SIZE, SIZE) in [-1, 1]; picture i from the noise of seed + i."""
+    """Pictures of the captions, (n, 3, SIZE, SIZE) in [-1, 1]; picture i from the noise of seed + i.
+
+    ``guidance`` is how much of the difference from the negative prompt is added; 0 is none.
+    """
     result = pipeline(
         prompt=list(captions),
-        negative_prompt=None if negative is None else [negative] * len(captions),
+        negative_prompt=[negative] * len(captions),
         height=SIZE,
         width=SIZE,
         num_inference_steps=steps,
-        guidance_scale=guidance,
+        **FAMILIES[type(pipeline).__name__].call_arguments(guidance),
         generator=[torch.Generator().manual_seed(seed + i) for i in range(len(captions))],
         max_sequence_length=64,
         output_type="pt",
@@ -63,12 +70,13 @@ def score(classifier: nn.Module, pictures: torch.Tensor, scenes: list[Scene]) ->
     return shares | {"all": sum(map(all, rights)) / len(rights)}
 
 
-def vae_psnr(vae: nn.Module, count: int = 64, seed: int = 20_000) -> float:
+def vae_psnr(pipeline: DiffusionPipeline, count: int = 64, seed: int = 20_000) -> float:
     """Of the VAE on pictures it was not trained on, in dB."""
+    family, vae = FAMILIES[type(pipeline).__name__], pipeline.vae
     rng = random.Random(seed)
     pictures = torch.stack([draw(random_scene(rng), rng) for _ in range(count)])
     with torch.no_grad():
-        decoded = vae.decode(vae.encode(pictures).latent_dist.mean).sample.clamp(-1, 1)
+        decoded = family.decode(vae, family.encode(vae, pictures).mean).clamp(-1, 1)
     return 10 * math.log10(4 / (decoded - pictures).square().mean().item())
 
 
@@ -94,7 +102,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     pipeline = load(arguments.folder)
-    print(f"vae {vae_psnr(pipeline.vae):.1f} dB", flush=True)
+    print(f"vae {vae_psnr(pipeline):.1f} dB", flush=True)
     if arguments.sheet:
         save_sheet(pipeline, arguments.sheet, guidance=2.0, steps=20)
     classifier = train_classifier()

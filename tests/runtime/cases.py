@@ -41,6 +41,12 @@ def tiny(**changes: Any) -> Plan:
     return replace(plan, **changes)
 
 
+def tiny_qwen(**changes: Any) -> Plan:
+    """The same of the embedded Qwen-Image, whose 4 heads split in four."""
+    plan = tiny(model=Model("tiny-qwen", "tiny-qwen", "QwenImagePipeline", "text_to_image", "float32"))
+    return replace(plan, sampling=replace(plan.sampling, guidance={"true_cfg_scale": 3.0}), **changes)
+
+
 @dataclass(frozen=True)
 class Case:
     """One run, and after it, on several ranks, a control with one weight of a part of the last rank's model broken."""
@@ -62,6 +68,11 @@ class Result:
         latents of the other's rank 0."""
         name = f"{self.control} latents" if name == "broken" else name
         return max(float(np.abs(array[name] - other.arrays[0]["latents"]).max()) for array in self.arrays)
+
+    def psnr(self, other: Result) -> float:
+        """Of rank 0's latents against the other's, in dB of their range."""
+        a, b = self.arrays[0]["latents"], other.arrays[0]["latents"]
+        return float(10 * np.log10((b.max() - b.min()) ** 2 / ((a - b) ** 2).mean()))
 
     @property
     def picture(self) -> np.ndarray:
