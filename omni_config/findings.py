@@ -43,6 +43,11 @@ class Finding:
     span: Span | None = None
     related: tuple[Span, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Keep the message on one line, whatever a file made it quote."""
+        if not self.message.isprintable():
+            object.__setattr__(self, "message", printable(self.message))
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; positions are counted from 1."""
         return {
@@ -65,10 +70,14 @@ def _place(span: Span | None) -> dict[str, Any] | None:
     return {"file": span.source.name, "line": span.line, "column": span.column, "end_column": span.end}
 
 
+def printable(text: str) -> str:
+    """The text with its line ends and control characters escaped."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 def spoken(value: Any) -> str:
-    """A value as a message shows it: on one line, printable, and short."""
+    """A value as a message shows it: short, and true and false as YAML writes them."""
     if value is None:
         return "nothing"
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[:41])
+    text = printable(str(value).lower() if isinstance(value, bool) else str(value)[:41])
     return text if len(text) <= 40 else text[:37] + "..."
