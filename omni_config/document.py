@@ -76,7 +76,7 @@ class TeaCache(_Section):
 class CacheDiT(_Section):
     """Cache-DiT's DBCache: the first blocks decide whether the middle ones are computed or reused."""
 
-    Fn_compute_blocks: int = Field(default=1, ge=0, description="Blocks at the front that are always computed.")
+    Fn_compute_blocks: int = Field(default=1, ge=1, description="Blocks at the front that are always computed.")
     Bn_compute_blocks: int = Field(default=0, ge=0, description="Blocks at the back that are always computed.")
     max_warmup_steps: int = Field(default=4, ge=0, description="Steps at the start that are never cached.")
     max_cached_steps: int = Field(default=-1, ge=-1, description="Most steps that may be cached; -1: no limit.")
