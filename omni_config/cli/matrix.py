@@ -21,6 +21,7 @@ class Format(StrEnum):
     markdown = "markdown"
     csv = "csv"
     json = "json"
+    html = "html"
 
 
 class Action(StrEnum):
@@ -82,6 +83,12 @@ def _tables(engines: list[str], models: tuple[str, ...], together: str, chosen: 
         if chosen == Format.json:
             return formats.sets_json(names, answers) + "\n"
         return _rendered(formats.sets_text(names, answers))
+    if chosen == Format.html:
+        if engines or models:
+            raise ValueError("the page holds every engine and model; choose among them in it")
+        from matrix.page import to_html
+
+        return to_html()
     tables = [compile_matrix(name, models) for name in running]
     if chosen == Format.text:
         return _rendered(formats.to_text(tables))

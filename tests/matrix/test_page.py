@@ -1,0 +1,158 @@
+"""The page in a browser: its verdicts are those of the check, and it needs no network, no mouse and no large screen."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from matrix.page import to_html
+from omni_config.catalog import catalog
+from omni_config.checker import check_bytes
+
+api = pytest.importorskip("playwright.sync_api")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH")
+DRAWS = 600
+
+#: Sets the controls as a person does, and reads what the page then shows.
+DRIVE = """(draws) => draws.map(({engine, model, settings}) => {
+  const change = (id) => document.getElementById(id).dispatchEvent(new Event("change", {bubbles: true}));
+  document.getElementById("engine").value = engine; change("engine");
+  document.getElementById("model").value = model;
+  for (const [name, value] of Object.entries(settings)) {
+    const control = document.getElementById(`set-${name}`);
+    if (control.type === "checkbox") control.checked = value > 0; else control.value = String(value);
+  }
+  change("model");
+  return {
+    yaml: document.getElementById("yaml").textContent,
+    verdict: document.getElementById("verdict").textContent,
+    found: [...document.querySelectorAll("#findings li")].map(
+      (item) => [item.dataset.code, item.className, item.querySelector(".message").textContent.trim()]),
+  };
+})"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    path = tmp_path_factory.mktemp("page") / "matrix.html"
+    path.write_text(to_html(), encoding="utf-8")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        context = browser.new_context(viewport={"width": 1200, "height": 900}, offline=True)
+        page = context.new_page()
+        page.path = path
+        page.problems = []
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else None)
+        page.goto(path.as_uri())
+        page.wait_for_selector("body[data-ready]", timeout=120_000)
+        yield page
+        browser.close()
+
+
+def drawn(count: int, domain: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """Configs of every engine in turn, from mostly plain to everything at once."""
+    chance = random.Random(0)
+    result = []
+    for number in range(count):
+        engine = catalog().engine(catalog().engine_ids[number % len(catalog().engine_ids)])
+        models = [name for name in catalog().model_ids if engine.claim(catalog().model(name)) is not None]
+        share = chance.choice((0.1, 0.25, 0.6))
+        settings = {
+            name: chance.randrange(len(values)) if chance.random() < share else 0 for name, values in domain.items()
+        }
+        result.append({"engine": engine.id, "model": chance.choice(models), "settings": settings})
+    return result
+
+
+def findings_of(yaml: str) -> list[list[str]]:
+    (checked,) = check_bytes("page.yaml", yaml.encode())
+    assert checked.resolution is not None, yaml
+    return sorted([finding.code, finding.severity, finding.message] for finding in checked.findings)
+
+
+def test_the_page_says_what_the_check_says(page: Any) -> None:
+    draws = drawn(DRAWS, page.evaluate("data.settings"))
+    answers = page.evaluate(DRIVE, draws)
+    refused = 0
+    for draw, answer in zip(draws, answers, strict=True):
+        assert f"model: {draw['model']}" in answer["yaml"]
+        assert sorted(answer["found"]) == findings_of(answer["yaml"]), answer["yaml"]
+        errors = any(severity == "error" for _, severity, _ in answer["found"])
+        assert answer["verdict"].startswith("Refused") == errors
+        refused += errors
+    assert DRAWS // 10 < refused < DRAWS * 9 // 10
+    assert not page.problems
+
+
+def test_a_table_that_lost_a_finding_is_noticed(page: Any) -> None:
+    """The control of the test above: with one kind of finding gone from the tables, page and check differ."""
+    draws = drawn(60, page.evaluate("data.settings"))
+    page.evaluate("window.kept = data.nodes; data.nodes = data.nodes.map((n) => typeof n[0] === 'number' ? [] : n)")
+    answers = page.evaluate(DRIVE, draws)
+    page.evaluate("data.nodes = window.kept")
+    assert any(sorted(answer["found"]) != findings_of(answer["yaml"]) for answer in answers)
+
+
+def test_what_it_says_would_work_works(page: Any) -> None:
+    offered = 0
+    for draw in drawn(12, page.evaluate("data.settings")):
+        (before,) = page.evaluate(DRIVE, [draw])
+        if not before["verdict"].startswith("Refused"):
+            continue
+        page.wait_for_selector("#working h3", timeout=120_000)
+        if page.query_selector("#working button"):
+            page.evaluate("document.querySelector('#working button').click()")
+            assert not [f for f in findings_of(page.text_content("#yaml")) if f[1] == "error"]
+            offered += 1
+    assert offered > 2
+
+
+def test_the_matrix_can_be_read_with_the_keyboard_and_filtered(page: Any) -> None:
+    page.select_option("#filter-engine", "vllm-omni")
+    page.focus("#pairs tbody td[tabindex='0']")
+    assert "Cache-DiT: no" in page.text_content("#detail")
+    assert "OMNI201" in page.text_content("#detail")
+    page.keyboard.press("ArrowDown")
+    assert "TeaCache with Ulysses-SP: yes" in page.text_content("#detail")
+    page.select_option("#filter-model", "Tongyi-MAI/Z-Image-Turbo")
+    assert page.locator("#models tbody tr").count() == 1
+    label = page.locator("#models tbody td").nth(5).get_attribute("aria-label")
+    assert label == "Tensor Parallelism on Tongyi-MAI/Z-Image-Turbo: only, tensor_parallel_size = 2"
+    page.select_option("#filter-model", "")
+    page.select_option("#filter-task", "text_to_audio")
+    assert {
+        json.loads(task)
+        for task in page.evaluate(
+            "[...document.querySelectorAll('#models tbody th')].map((th) => JSON.stringify(data.models[th.title].task))"
+        )
+    } == {"text_to_audio"}
+    page.select_option("#filter-task", "")
+
+
+def test_every_control_has_a_name_and_a_phone_needs_no_sideways_scrolling(page: Any) -> None:
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('select, input, button')].filter((e) => !e.labels?.length && !e.textContent)"
+        ".map((e) => e.id)"
+    )
+    assert unnamed == []
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.set_viewport_size({"width": 1200, "height": 900})
+
+
+def test_the_page_is_small_and_asks_for_nothing(page: Any) -> None:
+    text = page.path.read_text(encoding="utf-8")
+    assert len(text.encode()) < 1_000_000
+    assert '<link rel="stylesheet"' not in text
+    assert "src=" not in text
+    assert (
+        page.evaluate("performance.getEntriesByType('resource').filter((r) => r.name.startsWith('http')).length") == 0
+    )
