@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib import import_module
+from keyword import iskeyword
 
 import typer
 
@@ -19,6 +20,8 @@ COMMANDS = {
     "launch": "launch",
     "matrix": "matrix",
     "prove": "prove",
+    "import": "exchange",
+    "export": "exchange",
     "schema": "explain",
     "docs": "explain",
 }
@@ -36,7 +39,8 @@ def app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     )
     result.callback()(_options)
     for name in names:
-        result.command(name)(getattr(import_module(f"omni_config.cli.{COMMANDS[name]}"), name))
+        function = f"{name}_" if iskeyword(name) else name
+        result.command(name)(getattr(import_module(f"omni_config.cli.{COMMANDS[name]}"), function))
     return result
 
 

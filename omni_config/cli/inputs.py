@@ -15,7 +15,14 @@ from omni_config.report import render
 
 
 def checked_plan(file: Path | None, overrides: Sequence[Override]) -> Plan:
-    """The Plan of a file with overrides.
+    """The Plan of a file with overrides; see ``checked_config``."""
+    plan = checked_config(file, overrides).plan
+    assert plan is not None
+    return plan
+
+
+def checked_config(file: Path | None, overrides: Sequence[Override]) -> Checked:
+    """A file with overrides, after a check that left it a Plan.
 
     Findings go to stderr. With an error among them this ends the command: exit code 1, or 2 for unusable input.
     """
@@ -27,7 +34,7 @@ def checked_plan(file: Path | None, overrides: Sequence[Override]) -> Plan:
         console.print(render(finding), end="\n\n")
     if checked.plan is None:
         raise typer.Exit(checked.exit_code)
-    return checked.plan
+    return checked
 
 
 def _check(file: Path | None, overrides: Sequence[Override]) -> Checked:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from omni_config.cli.flags import with_overrides
-from omni_config.cli.inputs import checked_plan
+from omni_config.cli.inputs import checked_config
 from omni_config.cli.running import bar, errors, require_startable
 from omni_config.overrides import Override
 from omni_config.plan import Plan
@@ -32,9 +32,17 @@ def launch(
 ) -> None:
     """Check, plan, and run under torchrun: pictures and report.json in the output folder.
 
+    Where the config names another engine, that engine is started, or its command is printed where it is not installed.
+
     Exit code: 0 done, 1 findings or a failed run, 2 a config that cannot be used.
     """
-    plan = checked_plan(file, overrides)
+    checked = checked_config(file, overrides)
+    plan = checked.plan
+    assert plan is not None
+    if plan.engine != "native":
+        from omni_config.cli.other_engine import start_other
+
+        raise typer.Exit(start_other(checked, plan.engine, dry_run=dry_run))
     if not dry_run:
         require_startable("launch", plan)
     from runtime import Progress, command

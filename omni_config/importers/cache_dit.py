@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from omni_config.findings import Span
 from omni_config.importers.draft import Draft
 from omni_config.importers.text import File
@@ -80,15 +82,25 @@ def _cache(draft: Draft, section: Node, span: Span) -> None:
 
 def _parallel(draft: Draft, section: Node) -> None:
     inner = section.children.get("parallel_kwargs")
+    modules: list[Node] = []
     for key, child in [*section.children.items(), *(inner.children.items() if inner else ())]:
         if key in PARALLEL and child.value not in ("auto", None):
             draft.set(PARALLEL[key], child.value, child.span)
         elif key == "ulysses_anything":
             if child.value is True:
                 draft.set("ulysses_mode", "advanced_uaa", child.span)
+        elif key == "extra_parallel_modules" and isinstance(child.value, list):
+            modules += child.children.values()
         elif key != "parallel_kwargs" and child.value is not None:
             value = f" {child.value}" if child.value == "auto" else ""
             draft.pass_by(f"{key}{value}", child.key_span or child.span)
+
+    ranks = prod(size if isinstance(size := draft.get(name), int) else 1 for name in PARALLEL.values())
+    for module in modules:
+        if module.value == "vae" and ranks > 1:  # all ranks share the decode
+            draft.set("vae_patch_parallel_size", ranks, module.span)
+        else:
+            draft.pass_by(f"parallel {module.value}", module.span)
 
 
 def _quantize(draft: Draft, section: Node) -> None:

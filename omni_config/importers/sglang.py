@@ -11,7 +11,7 @@ from omni_config.importers.draft import Draft
 from omni_config.importers.flags import Flags
 from omni_config.importers.shell import Command, Word
 from omni_config.importers.text import File
-from omni_config.importers.vllm_omni import guidance
+from omni_config.importers.vllm_omni import guidance, lora_path
 from omni_config.source import Node
 
 ENGINE = "sglang"
@@ -74,7 +74,7 @@ def _shared(draft: Draft, degree: int, span: Span) -> None:
 
 FLAGS = Flags(
     settings=SETTINGS,
-    special={"sp-degree": _sequence, "sp-size": _sequence, "guidance-scale": guidance},
+    special={"sp-degree": _sequence, "sp-size": _sequence, "guidance-scale": guidance, "lora-path": lora_path},
     quiet={
         **dict.fromkeys(("save-output", "trust-remote-code", "return-frames", "pin-cpu-memory", "log-level"), 0),
         **dict.fromkeys(("host", "port", "output-path", "output-file-name", "fps", "lora-nickname"), 1),

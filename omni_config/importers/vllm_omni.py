@@ -84,7 +84,8 @@ def _additional_config(draft: Draft, word: Word, span: Span) -> None:
                 draft.note("OMNI606", message, leaf.key_span or leaf.span)
 
 
-def _lora_path(draft: Draft, word: Word, span: Span) -> None:
+def lora_path(draft: Draft, word: Word, span: Span) -> None:
+    """One adapter; of several flags the last one."""
     node = Node({"path": word.value}, span, children={"path": Node(word.value, span)})
     draft.root.value["lora"] = [node.value]
     draft.root.children["lora"] = Node([node.value], span, children={0: node})
@@ -132,7 +133,7 @@ FLAGS = Flags(
         "cache-backend": _cache_backend,
         "cache-config": _cache_config,
         "additional-config": _additional_config,
-        "lora-path": _lora_path,
+        "lora-path": lora_path,
         "lora-scale": _lora_scale,
         "guidance-scale": guidance,
     },

@@ -97,10 +97,23 @@ def test_a_pipeline_that_the_runtime_does_not_run_is_a_finding() -> None:
     assert "OMNI513" in result.stderr
 
 
-def test_launch_does_not_start_an_engine_that_it_does_not_run() -> None:
-    result = runner.invoke(app(), ["launch", "--engine", "vllm-omni", "--model", "Qwen/Qwen-Image"])
+def test_launch_prints_the_command_of_an_engine_that_is_not_installed() -> None:
+    command = ["launch", "--engine", "vllm-omni", "--model", "Qwen/Qwen-Image", "--usp", "2"]
+    result = runner.invoke(app(), command)
     assert result.exit_code == 1
-    assert "engine vllm-omni is checked and planned here, but not started" in result.stderr
+    assert result.stdout == "vllm serve Qwen/Qwen-Image --omni \\\n  --usp 2\n"
+    assert "vllm-omni is not installed here" in result.stderr
+    assert runner.invoke(app(), [*command, "--dry-run"]).exit_code == 0
+
+
+def test_launch_starts_the_engine_that_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "sglang"
+    program.write_text(f'#!/bin/sh\necho "$SGLANG_CACHE_DIT_ENABLED $*" > {tmp_path}/said\nexit 3\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    command = ["launch", "--engine", "sglang", "--model", "Qwen/Qwen-Image", "--cache-backend", "cache_dit"]
+    assert runner.invoke(app(), command).exit_code == 3
+    assert (tmp_path / "said").read_text() == "true serve --model-path Qwen/Qwen-Image\n"
 
 
 def test_launch_without_anything_says_what_it_needs() -> None:

@@ -1,0 +1,49 @@
+"""Starting another engine from a config of ours: by the command that ``omni export`` prints."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from omni_config.checker import Checked
+from omni_config.exporters import ENGINES, export
+from omni_config.report import render
+
+
+def start_other(checked: Checked, engine: str, *, dry_run: bool) -> int:
+    """Run the engine in the foreground and return its exit code; 1 where it is not installed or cannot do this."""
+    family = engine.partition("==")[0]
+    if family not in ENGINES or family == "cache-dit":
+        return _fail(f"engine {engine} has no command; next: omni export --to {engine}, for its file")
+    text, findings = export(checked, engine)
+    if text is None:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        for finding in findings:
+            console.print(render(finding), end="\n\n")
+        return 1
+    words = shlex.split(text.replace("\\\n", " "))
+    names = dict(word.split("=", 1) for word in words if word.partition("=")[0].isupper())
+    words = words[len(names) :]
+    if dry_run or not _is_here(words):
+        typer.echo(text, nl=False)
+        return 0 if dry_run else _fail(f"{engine} is not installed here; the command above starts it where it is")
+    try:
+        return subprocess.run(words, env=os.environ | names, check=False).returncode
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def _is_here(words: list[str]) -> bool:
+    """Whether the program is, and the script where it runs one."""
+    return shutil.which(words[0]) is not None and (words[0] != "python" or Path(words[1]).is_file())
+
+
+def _fail(message: str, code: int = 1) -> int:
+    typer.echo(f"omni launch: {message}", err=True)
+    return code

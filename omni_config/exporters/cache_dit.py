@@ -1,0 +1,42 @@
+"""cache-dit: the YAML of ``cache_dit.load_configs``; what its program sets itself stands in a comment."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from omni_config.exporters import Said
+from omni_config.importers.cache_dit import DEFAULTS, PARALLEL
+from omni_config.settings import FIELDS
+
+_QUANT_TYPES = {"fp8": "float8_per_row", "int8": "int8_per_row"}
+_PROGRAM = ("sampling", "memory", "vae", "lora", "hardware", "model")
+
+
+def write(said: Said) -> str:
+    """The file of a config."""
+    world = said.world_size
+    tree: dict[str, Any] = {}
+    if said.take("cache_dit"):
+        resolved = said.resolution.settings
+        names = [*DEFAULTS, *(name for name in said.settings if FIELDS[name][:-1] == FIELDS["cache_dit"])]
+        tree["cache_config"] = {name: resolved[name] for name in dict.fromkeys(names) if not name.startswith("scm_")}
+        for name in tree["cache_config"]:
+            said.take(name)
+    sizes = {key: said.take(name) for key, name in PARALLEL.items()}
+    parallel: dict[str, Any] = {key: size for key, size in sizes.items() if size is not None and size > 1}
+    if said.take("ulysses_mode") == "advanced_uaa":
+        parallel["ulysses_anything"] = True
+    if said.settings.get("vae_patch_parallel_size") == world > 1:
+        said.take("vae_patch_parallel_size")
+        parallel["extra_parallel_modules"] = ["vae"]
+    if parallel:
+        tree["parallelism_config"] = parallel
+    if (quantization := said.take("quantization")) is not None:
+        tree["quantize_config"] = {"quant_type": _QUANT_TYPES[quantization]}
+    program = [name for name in said.settings if FIELDS[name][0] in _PROGRAM]
+    lines = [f"# {'.'.join(FIELDS[name])}: {json.dumps(said.take(name))}" for name in program]
+    head = "# The program that loads this file sets these itself:\n" if lines else ""
+    return head + "".join(f"{line}\n" for line in lines) + yaml.safe_dump(tree, sort_keys=False)

@@ -1,0 +1,72 @@
+"""vLLM-Omni: ``vllm serve``, or the guide's offline script where the config says what to generate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+
+from omni_config.exporters import Said, command_line
+from omni_config.flag_names import ALIASES, dashed
+from omni_config.settings import FIELDS, PARAMETERS
+
+EXAMPLES = PurePosixPath("examples/offline_inference")
+SCRIPTS = {
+    "text_to_image": "text_to_image/text_to_image.py",
+    "image_to_image": "image_to_image/image_edit.py",
+    "text_to_video": "text_to_video/text_to_video.py",
+    "image_to_video": "image_to_video/image_to_video.py",
+    "text_to_audio": "text_to_audio/text_to_audio.py",
+}
+_SHORT = {"ulysses_degree": ALIASES["ulysses_degree"][0], "ring_degree": ALIASES["ring_degree"][0]}
+_SECTIONS = ("parallel", "memory", "vae", "execution")
+
+
+def write(said: Said) -> str:
+    """The command of a config."""
+    card = said.resolution.card
+    offline = any(FIELDS[name][0] == "sampling" for name in said.settings)
+    model = said.take("model")
+    if offline:
+        groups = [["python", str(EXAMPLES / SCRIPTS[card.task])], ["--model", model]]
+        groups += guidance(said, "--cfg-scale")
+        groups += said.flags({name: dashed(name) for name in FIELDS if FIELDS[name][0] == "sampling"})
+    else:
+        groups = [["vllm", "serve", model, "--omni"]]
+    groups += said.flags({name: _short(name, offline) for name in FIELDS if FIELDS[name][0] in _SECTIONS})
+    gpus = said.take("gpus")
+    if gpus is not None and gpus != said.world_size:
+        groups.append(["--num-gpus", str(gpus)])
+    for backend in ("tea_cache", "cache_dit"):
+        parameters = {name: said.take(name) for name in PARAMETERS[backend] if name in said.settings}
+        if said.take(backend):
+            groups.append(["--cache-backend", backend])
+            if parameters:
+                groups.append(["--cache-config", json.dumps(parameters)])
+    return command_line(groups + lora(said, scale=True))
+
+
+def _short(name: str, offline: bool) -> str:
+    return dashed(name) if offline else _SHORT.get(name, dashed(name))
+
+
+def guidance(said: Said, true_cfg: str) -> list[list[str]]:
+    """The scale of guidance by the name that the model's pipeline has for it."""
+    card = said.resolution.card
+    groups = []
+    scale, distilled = said.take("cfg_scale"), said.take("guidance_scale")
+    if scale is not None:
+        own = card.guidance is not None and card.guidance.argument == "guidance_scale"
+        groups.append(["--guidance-scale" if own else true_cfg, str(scale)])
+    if distilled is not None:
+        groups.append(["--guidance-scale", str(distilled)])
+    return groups
+
+
+def lora(said: Said, *, scale: bool) -> list[list[str]]:
+    """One adapter; several, or a scale where the engine takes none, stay with the config and are refused."""
+    adapters = said.settings.get("lora") or []
+    if len(adapters) != 1 or (not scale and adapters[0].get("scale", 1.0) != 1.0):
+        return []
+    (adapter,) = said.take("lora")
+    words = [["--lora-path", adapter["path"]]]
+    return words + ([["--lora-scale", str(adapter["scale"])]] if "scale" in adapter and scale else [])
