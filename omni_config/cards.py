@@ -16,6 +16,7 @@ class Feature:
     ``active`` tells from the settings that it is on; ``switch_on`` are the smallest settings that make it so, and
     ``switch_off`` those that undo it. The rest says how the matrix asks about it: the ``sizes`` that a plain yes stands
     for, the settings that it is asked ``beside``, in turn, and those that may help where it is refused.
+    A ``lossy`` feature changes the result by more than rounding.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Feature:
     sizes: tuple[int, ...] = ()
     beside: tuple[dict[str, Any], ...] = ()
     helped_by: tuple[dict[str, Any], ...] = ()
+    lossy: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -70,14 +70,16 @@ def check_foreign(
 
 
 def _check(source: Source, draft: Draft, policies: tuple[Rule, ...], assume: Mapping[str, str], index: int) -> Checked:
-    notes = [documented(note) for note in draft.findings()]
     if not draft.get("engine"):
-        return Checked(source, tuple(notes), index=index, foreign=True)
+        return Checked(source, tuple(documented(note) for note in draft.findings()), index=index, foreign=True)
+    if "model" in assume and not draft.has("model"):
+        draft.set("model", assume["model"], draft.place)
     engine = assume.get("engine", "")
     if engine.partition("==")[0] == draft.get("engine"):
         draft.set("engine", engine, draft.place)
-    if "model" in assume and not draft.has("model"):
-        draft.set("model", assume["model"], draft.place)
+    else:
+        _choose_version(draft)
+    notes = [documented(note) for note in draft.findings()]
     unknown = _unknown_model(draft)
     if unknown:
         notes.append(documented(unknown))
@@ -87,6 +89,23 @@ def _check(source: Source, draft: Draft, policies: tuple[Rule, ...], assume: Map
     remaining, ignored = apply_ignores(source, [*notes, *checked.findings], _lines(draft))
     findings = sorted((item if item.name else documented(item) for item in remaining), key=_place)
     return replace(checked, findings=tuple(findings), ignored=tuple(ignored), index=index, foreign=True)
+
+
+def _choose_version(draft: Draft) -> None:
+    """No version is said: the engine's documentation judges, or the card of a version where only that has the model."""
+    family = draft.get("engine")
+    card = catalog().model(str(draft.get("model"))) if draft.has("model") else None
+    if card is None or _knows(family, card):
+        return
+    versions = [name for name in catalog().engine_ids if name.startswith(f"{family}==") and _knows(name, card)]
+    if versions:
+        draft.set("engine", versions[-1], draft.place)
+        draft.pass_by(f"any version but {versions[-1]}, whose card alone has the model", draft.place)
+
+
+def _knows(engine: str, card: ModelCard) -> bool:
+    found = catalog().engine(engine)
+    return found is not None and found.claim(card) is not None
 
 
 def _unknown_model(draft: Draft) -> Finding | None:

@@ -66,6 +66,13 @@ def lay_over(node: Node | None, overrides: Sequence[Override]) -> tuple[Source, 
     return source, _rebuilt(root)
 
 
+def with_engine(node: Node, engine: str) -> Node:
+    """A document for another engine, all else in its place."""
+    place = node.children.get("engine", node.children["model"])
+    children = node.children | {"engine": replace(place, value=engine)}
+    return replace(node, value=node.value | {"engine": engine}, children=children)
+
+
 def _copy(node: Node) -> Node:
     return replace(node, children={key: _copy(child) for key, child in node.children.items()})
 

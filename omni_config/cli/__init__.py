@@ -22,6 +22,7 @@ COMMANDS = {
     "prove": "prove",
     "import": "exchange",
     "export": "exchange",
+    "diff": "diff",
     "schema": "explain",
     "docs": "explain",
 }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from omni_config.checker import Checked, check_node, documented
 from omni_config.findings import Finding
+from omni_config.overrides import with_engine
 from omni_config.resolver import Resolution
 from omni_config.settings import DEFAULTS, FIELDS, SWITCHES, Settings
 from omni_config.source import Node
@@ -57,7 +58,7 @@ def export(checked: Checked, engine: str) -> tuple[str | None, list[Finding]]:
     from omni_config.exporters import cache_dit, sglang, vllm_omni, xdit
 
     assert checked.node is not None
-    moved = _for_engine(checked.node, engine)
+    moved = with_engine(checked.node, engine)
     again = check_node(checked.source, moved)
     findings = list(again.findings)
     if again.exit_code or again.resolution is None:
@@ -83,15 +84,6 @@ def export(checked: Checked, engine: str) -> tuple[str | None, list[Finding]]:
 
 def _is_default_dtype(name: str, value: Any, resolution: Resolution) -> bool:
     return name == "dtype" and value == resolution.card.dtype
-
-
-def _for_engine(node: Node, engine: str) -> Node:
-    place = node.children.get("engine", node.children["model"])
-    return replace(
-        node,
-        value=node.value | {"engine": engine},
-        children=node.children | {"engine": replace(place, value=engine)},
-    )
 
 
 def _written(node: Node) -> Settings:

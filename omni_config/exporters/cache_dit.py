@@ -36,6 +36,8 @@ def write(said: Said) -> str:
         tree["parallelism_config"] = parallel
     if (quantization := said.take("quantization")) is not None:
         tree["quantize_config"] = {"quant_type": _QUANT_TYPES[quantization]}
+    if not tree:
+        tree["parallelism_config"] = {"ulysses_size": 1}  # a file must say something
     program = [name for name in said.settings if FIELDS[name][0] in _PROGRAM]
     lines = [f"# {'.'.join(FIELDS[name])}: {json.dumps(said.take(name))}" for name in program]
     head = "# The program that loads this file sets these itself:\n" if lines else ""

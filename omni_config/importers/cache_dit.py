@@ -87,7 +87,9 @@ def _parallel(draft: Draft, section: Node) -> None:
         if key in PARALLEL and child.value not in ("auto", None):
             draft.set(PARALLEL[key], child.value, child.span)
         elif key == "ulysses_anything":
-            if child.value is True:
+            if child.value is True and section.value.get("ulysses_size") == "auto":
+                draft.pass_by(str(key), child.key_span or child.span)
+            elif child.value is True:
                 draft.set("ulysses_mode", "advanced_uaa", child.span)
         elif key == "extra_parallel_modules" and isinstance(child.value, list):
             modules += child.children.values()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from omni_config.importers.draft import Draft
@@ -132,9 +132,26 @@ def _run(words: list[Word]) -> Iterator[Command]:
         yield Command(words)
 
 
-def drafts(found: Iterator[Command], file: File) -> list[Draft]:
+def drafts(found: Iterable[Command], file: File) -> list[Draft]:
     """The deployments among commands."""
     from omni_config.importers import sglang, vllm_omni, xdit
 
-    readers = (vllm_omni.read, sglang.read, xdit.read)
-    return [draft for command in found for read in readers if (draft := read(command, file))]
+    result = []
+    all_found = list(found)
+    for command, after in zip(all_found, [*all_found[1:], Command()], strict=False):
+        cut = _cut(command, after)
+        if cut:
+            command = Command(command.words[:-1], command.environment)
+        for read in (vllm_omni.read, sglang.read, xdit.read):
+            if draft := read(command, file):
+                if cut:
+                    names = ", ".join(word.value for word in after.words if word.value.startswith("-"))
+                    draft.note("OMNI609", f"the command ends above; lost: {names}", after.words[0].text.span)
+                result.append(draft)
+    return result
+
+
+def _cut(command: Command, after: Command) -> bool:
+    """Whether a backslash before a space, not before the end of the line, cuts a command in two."""
+    last, first = command.words[-1:], after.words[:1]
+    return bool(last and first and last[0].value.isspace() and first[0].value.startswith("--"))

@@ -79,7 +79,7 @@ class Draft:
         elif guidance and guidance.argument == "guidance_scale":
             self.set("cfg_scale", value, span)
         else:
-            self.pass_by("guidance scale", span)
+            self.pass_by(f"guidance_scale {value}", span)
 
     def pass_by(self, name: str, span: Span) -> None:
         """Something that no setting of ours stands for."""

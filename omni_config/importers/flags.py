@@ -11,6 +11,8 @@ from omni_config.importers.draft import Draft
 from omni_config.importers.shell import Word
 from omni_config.settings import DEFAULTS, SWITCHES
 
+#: Texts that may be taken as they are written, variables in them included: no rule asks what they say.
+_AS_WRITTEN = ("prompt", "negative_prompt", "image")
 REST = -1  # all words up to the next flag
 
 
@@ -35,6 +37,8 @@ class Flags:
             at += 1
             if not _is_flag(word):
                 positional.append(word)
+                if word.unknown:
+                    draft.pass_by(f"{word.value} (known only to a run)", word.text.span)
                 continue
             name, equals, _ = word.value.partition("=")
             values = [Word(word.text[len(name) + 1 :], word.unknown)] if equals else []
@@ -68,7 +72,7 @@ class Flags:
         if name not in self.special and target is None:
             draft.pass_by(flag.value, flag.span)
             return len(values)
-        if not values or values[0].unknown:
+        if not values or (values[0].unknown and target not in _AS_WRITTEN):
             draft.pass_by(f"{flag.value} (its value is known only to a run)" if values else flag.value, span)
         elif name in self.special:
             self.special[name](draft, values[0], span)

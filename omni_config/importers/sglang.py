@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -32,6 +33,7 @@ SETTINGS: dict[str, str | tuple[str, Any]] = {
     "dit-layerwise-offload": "enable_layerwise_offload",
     "vae-tiling": "vae_use_tiling",
     "vae-slicing": "vae_use_slicing",
+    "quantization": "quantization",
     "dit-precision": "dtype",
     "precision": "dtype",
     "enable-teacache": "tea_cache",
@@ -147,15 +149,17 @@ def _environment(draft: Draft, environment: dict[str, Word]) -> None:
 
 
 def _finish(draft: Draft) -> None:
-    """GPUs that no degree takes are given to Ulysses, as the engine does where neither degree is said."""
+    """GPUs beyond the degrees that are said go to the sequence; where none is said, the engine chooses by itself."""
     draft.finish()
     gpus = draft.root.find(("hardware", "gpus"))
     if gpus is None or not isinstance(gpus.value, int):
         return
-    others = [draft.get(name) for name in ("tensor_parallel_size", "cfg_parallel_size")]
-    replicas = draft.get("data_parallel_size") or 1
-    if not all(isinstance(size, int) and size > 0 for size in (*others, replicas)):
-        return
-    left, rest = divmod(gpus.value, others[0] * others[1] * replicas)
-    if left > 1 and not rest:
-        _shared(draft, left, gpus.span)
+    degrees = ("ulysses_degree", "ring_degree", "tensor_parallel_size", "cfg_parallel_size", "data_parallel_size")
+    said = {name: draft.get(name) for name in degrees if draft.has(name)}
+    if gpus.value > 1 and all(size == 1 for size in said.values()):
+        draft.drop("gpus")
+        draft.pass_by(f"{gpus.value} GPUs (the engine chooses how to share them)", gpus.span)
+    elif all(isinstance(size, int) and size > 0 for size in said.values()):
+        left, rest = divmod(gpus.value, prod(said.values()))
+        if left > 1 and not rest:
+            _shared(draft, left, gpus.span)

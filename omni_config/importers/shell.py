@@ -13,6 +13,7 @@ from omni_config.importers.text import Text, joined
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(\[@\]|\[\*\])?(?::?-([^}]*))?\})")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=")
+_HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
 _ENDS = "\n;&|(){}"
 
 
@@ -46,14 +47,19 @@ def commands(text: Text) -> Iterator[Command]:
         command = reader.command(variables)
         names = _assignments(command)
         if names and len(names) == len(command.words):
-            variables.update({name: [value] for name, value in names.items()})
+            _assign(variables, names)
         elif command.words and command.words[0].value in ("export", "declare", "local", "readonly"):
             rest = Command(command.words[1:])
             set_here = _assignments(rest)
-            variables.update({name: [value] for name, value in set_here.items()})
+            _assign(variables, set_here)
             exported.update(set_here)
         elif command.words:
             yield Command(command.words[len(names) :], exported | names)
+
+
+def _assign(variables: dict[str, list[Word]], names: dict[str, Word]) -> None:
+    """Set variables; what an option may replace (``MODEL=$2``) keeps the value that it has without the option."""
+    variables.update({name: [word] for name, word in names.items() if name not in variables or not word.unknown})
 
 
 def _assignments(command: Command) -> dict[str, Word]:
@@ -81,6 +87,7 @@ class _Reader:
         """Words up to the end of a command."""
         words: list[Word] = []
         dropped = False  # the next word is the file of a redirection
+        heredoc = ""  # the word that ends the text behind << on the lines below
         while not self.done:
             character = self.value[self.at]
             if character in " \t\r":
@@ -90,14 +97,19 @@ class _Reader:
             elif character == "#":
                 self._skip_line()
             elif character in "<>":
-                self.at += 1
-                while not self.done and self.value[self.at] in "<>&-":
+                document = _HEREDOC.match(self.value, self.at)
+                heredoc = document[1] if document else heredoc
+                self.at = document.end() if document else self.at + 1
+                while not document and not self.done and self.value[self.at] in "<>&-":
                     self.at += 1
-                dropped = True
+                dropped = document is None
                 if words and words[-1].value.isdigit():
                     words.pop()
             elif character in _ENDS:
                 self.at += 1
+                if character == "\n" and heredoc:
+                    end = re.compile(rf"^\s*{re.escape(heredoc)}\s*$", re.MULTILINE).search(self.value, self.at)
+                    self.at, heredoc = (end.end() if end else len(self.value)), ""
                 if words:
                     break
             else:

@@ -17,7 +17,6 @@ from omni_config.source import Node
 #: Keys that only a diffusion stage has, where a deploy does not say the type of its stages.
 _MARKS = {"parallel_config", "model_class_name", "cache_backend", "diffusion_attention_backend", "vae_use_tiling"}
 _SAMPLING = {"num_inference_steps", "height", "width", "num_frames", "seed"}
-_TAKEN = {*FIELDS, "cache_backend", "cache_config", "parallel_config", "default_sampling_params", "guidance_scale"}
 
 
 def read(node: Node, file: File) -> list[Draft] | None:
@@ -41,6 +40,8 @@ def read(node: Node, file: File) -> list[Draft] | None:
         drafts = [Draft(file, "", node.children[key].key_span or node.span)]
     for name, span in passed:
         drafts[0].pass_by(f"{name} (no diffusion stage)", span)
+    if (platforms := node.children.get("platforms")) is not None:
+        drafts[0].pass_by("platforms", platforms.key_span or platforms.span)
     return drafts
 
 
@@ -70,6 +71,8 @@ def _stage(stage: Node, file: File) -> Draft:
             draft.set("gpus", child.value, child.span)
         elif key == "cache_backend":
             cache_backend(draft, str(child.value), child.span)
+        elif key not in _QUIET:
+            draft.pass_by(str(key), child.key_span or child.span)
     if (parameters := arguments.get("cache_config")) and isinstance(parameters.value, dict):
         cache_config(draft, parameters, parameters.span)
     for key, child in inside.items():
@@ -81,15 +84,29 @@ def _stage(stage: Node, file: File) -> Draft:
     return draft
 
 
+#: Keys of a stage on which nothing depends that is judged here, and those that are read elsewhere.
+_QUIET = {
+    *("cache_config", "parallel_config", "default_sampling_params", "engine_args", "stage_id", "stage_type"),
+    *("devices", "runtime", "trust_remote_code", "enforce_eager", "engine_output_type", "final_output"),
+    *("final_output_type", "is_comprehension", "engine_input_source", "input_sources", "distributed_executor_backend"),
+    *("gpu_memory_utilization", "enable_prefix_caching", "enable_chunked_prefill", "max_num_batched_tokens"),
+}
 _SECTIONS = ("memory", "vae", "execution")
 
 
 def _beside(draft: Draft, key: str, child: Node, has_config: bool) -> None:
-    """A parallel key that stands where only a language model's stage reads it."""
+    """A parallel key that stands where a language model's stage reads it."""
     if child.value in (DEFAULTS.get(key, 1), 1, None):
         return
-    beside = "beside parallel_config" if has_config else "at the top of a diffusion stage"
-    draft.note("OMNI607", f"{key} {child.value} {beside} is not read", child.key_span or child.span)
+    span = child.key_span or child.span
+    if has_config:
+        draft.note("OMNI607", f"{key} {child.value} beside parallel_config is not read", span)
+        return
+    draft.note(
+        "OMNI607", f"{key} {child.value} at the top of a diffusion stage: older versions drop it", span, "warning"
+    )
+    if key in PARALLEL:
+        draft.set(key, child.value, child.span)
 
 
 def _sampling(draft: Draft, node: Node | None) -> None:

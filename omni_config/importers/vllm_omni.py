@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from omni_config.findings import Span
@@ -9,7 +10,7 @@ from omni_config.flag_names import ALIASES, dashed
 from omni_config.importers.draft import Draft, plain
 from omni_config.importers.flags import REST, Flags
 from omni_config.importers.shell import Command, Word
-from omni_config.importers.text import File
+from omni_config.importers.text import File, Text
 from omni_config.settings import FIELDS, PARAMETERS
 from omni_config.source import Node
 
@@ -74,6 +75,26 @@ def cache_config(draft: Draft, node: Node, span: Span) -> None:
 _UNUSED_HERE = {"num_inference_steps", "force_refresh_step_hint", "force_refresh_step_policy"}
 
 
+def _parameter(name: str, backend: str) -> Callable[[Draft, Word, Span], None]:
+    """A reader of one parameter of a cache, as the offline scripts spell it."""
+
+    def take(draft: Draft, text: Text, span: Span) -> None:
+        if draft.has(backend):
+            draft.words(name, text, span)
+        else:
+            draft.pass_by(f"{name} without {backend}", span)
+
+    return lambda draft, word, span: draft.later.append(lambda: take(draft, word.text, span))
+
+
+_PARAMETERS = {
+    f"{backend.replace('_', '-')}-{name.lower().replace('_', '-')}": _parameter(name, backend)
+    for backend in ("tea_cache", "cache_dit")
+    for name in PARAMETERS[backend]
+    if name != "enable_taylorseer"
+}
+
+
 def _additional_config(draft: Draft, word: Word, span: Span) -> None:
     node = draft.json(word.text, "--additional-config")
     for key, child in node.children.items() if node else ():
@@ -126,10 +147,12 @@ FLAGS = Flags(
         **{alias[2:]: name for name, aliases in ALIASES.items() for alias in aliases},
         "model": "model",
         "num-gpus": "gpus",
+        "cache-dit-enable-taylorseer": "enable_taylorseer",
         "tp": "tensor_parallel_size",
         "dp": "data_parallel_size",
     },
     special={
+        **_PARAMETERS,
         "cache-backend": _cache_backend,
         "cache-config": _cache_config,
         "additional-config": _additional_config,
@@ -164,12 +187,9 @@ def read(command: Command, file: File) -> Draft | None:
 
 def _draft(file: File, start: list[Word], arguments: list[Word], model: str | None = None) -> Draft:
     draft = Draft(file, ENGINE, start[0].text.span)
-    positional = FLAGS.read(draft, arguments)
-    if positional and not draft.has("model"):
-        if positional[0].unknown:
-            draft.pass_by("model (known only to a run)", positional[0].text.span)
-        else:
-            draft.set("model", positional[0].value, positional[0].text.span)
+    positional = [word for word in FLAGS.read(draft, arguments) if word.value != "diffusion"]  # serve diffusion MODEL
+    if positional and not positional[0].unknown and not draft.has("model"):
+        draft.set("model", positional[0].value, positional[0].text.span)
     if model and not draft.has("model"):
         draft.set("model", model, start[0].text.span)
     draft.finish()

@@ -1,0 +1,78 @@
+"""What the engines' own documentation tells people to run is understood, and survives the way through our format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from omni_config.checker import Checked, check_bytes
+from omni_config.cli.exchange import as_yaml
+from omni_config.exporters import export
+from omni_config.settings import FIELDS
+
+TABLE: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("documented_commands.yaml").read_text())
+NAMES = [f"{number}-{entry['source'].rpartition('/')[2]}" for number, entry in enumerate(TABLE)]
+MODEL = {"model": "Qwen/Qwen-Image"}
+
+
+def read(text: str, **assume: str) -> Checked:
+    (checked,) = check_bytes("file", text.encode(), assume=assume)
+    return checked
+
+
+def said(checked: Checked) -> dict[str, Any]:
+    assert checked.node is not None
+    found = {name: checked.node.find(path) for name, path in FIELDS.items()}
+    return {name: isinstance(node.value, dict) or node.value for name, node in found.items() if node is not None}
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=NAMES)
+def test_a_documented_command_is_understood(entry: dict[str, Any]) -> None:
+    checked = read(entry["text"])
+    assert checked.foreign
+    expected = entry["understood"]
+    assert {name: value for name, value in said(checked).items() if name in expected} == expected
+    left = said(checked).keys() - expected.keys() - {"version", "prompt", "negative_prompt"}
+    assert left <= ({"model"} if entry.get("model_unknown") else set())
+    assert sorted({f.code for f in checked.findings if f.severity != "advice"}) == entry["findings"]
+    passed = [f.message.removeprefix("not judged: ") for f in checked.findings if f.code == "OMNI605"]
+    assert passed == ([entry["passed_by"]] if "passed_by" in entry else [])
+    assert any(f.code == "OMNI604" for f in checked.findings) == bool(entry.get("model_unknown"))
+    assert all(finding.span and finding.span.source.line(finding.span.line) for finding in checked.findings)
+
+
+def test_the_table_is_large_and_has_every_engine() -> None:
+    assert len(TABLE) >= 100
+    assert len({entry["text"] for entry in TABLE}) == len(TABLE)
+    families = {entry["understood"]["engine"].partition("==")[0] for entry in TABLE}
+    assert families == {"vllm-omni", "sglang", "xdit", "cache-dit"}
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=NAMES)
+def test_import_export_import_is_equal(entry: dict[str, Any]) -> None:
+    first = read(entry["text"], **MODEL)
+    if first.resolution is None or first.resolution.plan is None or first.resolution.card.pipeline == "":
+        pytest.skip("it is not clean, or its model has no card")
+    ours = read(as_yaml(first))
+    assert not ours.foreign
+    assert ours.resolution is not None
+    assert ours.resolution.settings == first.resolution.settings
+    engine = ours.resolution.engine.id
+    text, findings = export(ours, engine)
+    assert text is not None, [finding.message for finding in findings]
+    assume = {"engine": engine, "model": first.resolution.settings["model"]}
+    again = read(text, **assume)
+    assert again.foreign
+    assert again.resolution is not None
+    written = {"prompt"} if engine == "cache-dit" else set()
+    different = {
+        name
+        for name, value in again.resolution.settings.items()
+        if value != first.resolution.settings[name] and name not in written
+    }
+    if engine == "cache-dit":  # what its program sets itself stands in a comment
+        different -= {name for name in FIELDS if FIELDS[name][0] in ("sampling", "vae", "memory")}
+    assert different == set()
