@@ -71,7 +71,8 @@ def _facts(item: Checked) -> dict[str, Any]:
     q = Quantities(resolution.settings, resolution.card, resolution.engine, features)
     lossy = [feature.title for feature in features.values() if feature.lossy and q[feature.name]]
     fits = None
-    if q["memory"] is not None and q["weights_gib"] is not None:
+    said = q["memory"] is not None or q["gpu"] is not None
+    if said and q["gpu_memory"] is not None and q["estimated_gib"] is not None:
         fits = "no" if any(finding.code == "OMNI801" for finding in resolution.findings) else "yes"
     return {
         "runs": "yes" if item.exit_code == 0 else "no",
@@ -80,7 +81,7 @@ def _facts(item: Checked) -> dict[str, Any]:
         f" x tensor {q['tensor_parallel_size']}",
         "quality": "lossy" if lossy else "lossless",
         "lossy features": ", ".join(lossy) or "none",
-        "GiB of weights a GPU": q["weights_gib"],
+        "GiB a GPU": q["estimated_gib"],
         "fits": fits,
     }
 

@@ -17,7 +17,7 @@ from omni_config.source import Node
 ENGINES = ("vllm-omni", "sglang", "xdit", "cache-dit")
 
 #: Settings that are no business of an engine's command: the format itself, who runs it, where pictures go.
-_OWN = {"version", "engine", "output"}
+_OWN = {"version", "engine", "output", "memory", "gpu"}  # memory and gpu describe the machine
 
 
 @dataclass

@@ -64,7 +64,7 @@ def test_a_config_goes_to_another_engine_in_its_own_words(folder: Path) -> None:
     result = runner.invoke(app(), ["export", "--to", "vllm-omni", "a.yaml"])
     assert result.exit_code == 0
     words = "vllm serve Qwen/Qwen-Image --omni --usp 2 --cfg-parallel-size 2 --cache-backend cache_dit"
-    config = '--cache-config \'{"Fn_compute_blocks": 2}\' --lora-path a.safetensors --lora-scale 0.5'
+    config = "--cache-config '{\"Fn_compute_blocks\": 2}' --lora-path a.safetensors --lora-scale 0.5"
     assert " ".join(result.stdout.replace("\\\n", " ").split()) == f"{words} {config}"
 
 
