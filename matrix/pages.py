@@ -1,4 +1,4 @@
-"""Generated Markdown of the matrix: an overview, the table of models, a page a feature, a page a model."""
+"""Generated pages of the matrix: overview, table of models, a page a feature and a model, a picture an engine."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import yaml
 
 from matrix.ask import VERDICTS, Cell
 from matrix.formats import explained, models_markdown, pairs_markdown, slug
+from matrix.picture import to_svg
 from matrix.table import Matrix, compile_matrix
 from omni_config.catalog import catalog
 from omni_config.pages import GENERATED
 from omni_config.settings import DEFAULTS, tree_of
 
 #: Files below ``docs/`` that are generated here.
-OWNED = ("matrix/*.md", "matrix/*/*.md")
+OWNED = ("matrix/*.md", "matrix/*.svg", "matrix/*/*.md")
 
 
 def pages(tables: Sequence[Matrix] | None = None) -> dict[str, str]:
@@ -24,7 +25,8 @@ def pages(tables: Sequence[Matrix] | None = None) -> dict[str, str]:
     result = {"matrix/README.md": _overview(known), "matrix/models.md": _models(known)}
     result |= {f"matrix/features/{name}.md": _feature(name, known) for name in catalog().features}
     result |= {f"matrix/models/{slug(name)}.md": _model(name, known) for name in catalog().model_ids}
-    return {path: GENERATED + text + "\n" for path, text in result.items()}
+    pictures = {f"matrix/{table.engine.id.replace('==', '-')}.svg": to_svg(table) for table in known}
+    return {path: GENERATED + text + "\n" for path, text in result.items()} | pictures
 
 
 def _overview(tables: Sequence[Matrix]) -> str:
