@@ -169,7 +169,7 @@ def valid(
     switches: dict[str, tuple[Any, ...]] | None = None,
 ) -> Iterator[Settings]:
     """Every valid config on ``gpus`` GPUs: all degrees whose product is that, and all values of ``switches``."""
-    rules = [rule for rule in catalog().rules if rule.severity == "error" or rule.adjusts]
+    rules = deciding(engine)
     names, values = zip(*(switches or {}).items(), strict=True) if switches else ((), ())
     for degrees in _factorisations(gpus, len(DEGREES)):
         shape = settings | {"gpus": gpus} | dict(zip(DEGREES, degrees, strict=True))
@@ -177,6 +177,15 @@ def valid(
             candidate = shape | dict(zip(names, choice, strict=True))
             if not errors(candidate, card, engine, rules):
                 yield candidate
+
+
+def deciding(engine: EngineCard) -> list[Rule]:
+    """The rules that decide whether a config is valid for an engine; the others only warn or advise."""
+    return [
+        rule
+        for rule in catalog().rules
+        if (rule.severity == "error" or rule.adjusts) and (not rule.engines or engine.id in rule.engines)
+    ]
 
 
 def _factorisations(total: int, parts: int) -> Iterator[tuple[int, ...]]:

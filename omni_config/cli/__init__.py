@@ -17,6 +17,7 @@ COMMANDS = {
     "explain": "explain",
     "rules": "explain",
     "plan": "plan",
+    "suggest": "suggest",
     "launch": "launch",
     "matrix": "matrix",
     "prove": "prove",

@@ -26,24 +26,25 @@ def checked_config(file: Path | None, overrides: Sequence[Override]) -> Checked:
 
     Findings go to stderr. With an error among them this ends the command: exit code 1, or 2 for unusable input.
     """
+    document = checked(file, overrides)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for finding in document.findings:
+        console.print(render(finding), end="\n\n")
+    if document.plan is None:
+        raise typer.Exit(document.exit_code)
+    return document
+
+
+def checked(file: Path | None, overrides: Sequence[Override]) -> Checked:
+    """A file's one document, checked with overrides; without a file, the document that they make."""
     if file is None and not overrides:
         raise typer.BadParameter("give a config, or at least --model")
-    checked = _check(file, overrides)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for finding in checked.findings:
-        console.print(render(finding), end="\n\n")
-    if checked.plan is None:
-        raise typer.Exit(checked.exit_code)
-    return checked
-
-
-def _check(file: Path | None, overrides: Sequence[Override]) -> Checked:
     if file is None:
         return check_node(*lay_over(None, overrides))
     documents = check(file)
     if len(documents) > 1:
         raise typer.BadParameter(f"{file} holds {len(documents)} documents; this command takes one")
-    checked = documents[0]
-    if checked.node is None or not overrides:
-        return checked
-    return check_node(*lay_over(checked.node, overrides))
+    document = documents[0]
+    if document.node is None or not overrides:
+        return document
+    return check_node(*lay_over(document.node, overrides))

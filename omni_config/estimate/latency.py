@@ -62,7 +62,7 @@ def pass_of(q: Quantities, work: Work, gpu: Gpu, share: Mapping[str, float]) -> 
     if tensor > 1:
         sent = 2 * (tensor - 1) / tensor * hidden_bytes / ranks
         terms["all-reduce"] = work.all_reduces * sent / _link(q, "tensor_parallel_size", gpu, share)
-        collectives += work.all_reduces
+        collectives += 2 * work.all_reduces  # a reduce-scatter and an all-gather
     busy = sum(terms.values())
     launched = work.blocks * share["block"]
     terms["launches"] = max(0.0, launched - busy) + collectives * share["collective"]

@@ -81,7 +81,8 @@ def _weights(
 
 
 def _transformers(q: Quantities, work: Work | None) -> int:
-    return max(1, round((q["transformer_parameters"] or 0) * 1e6 / work.block_weights)) if work else 1
+    """Whole transformers that the card's number of parameters makes room for; modulation is less than another one."""
+    return max(1, int((q["transformer_parameters"] or 0) * 1e6 / work.block_weights)) if work else 1
 
 
 def _batch(q: Quantities, work: Work) -> int:

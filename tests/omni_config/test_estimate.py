@@ -27,7 +27,7 @@ def estimated(model: str, gpu: str, **settings: Any) -> Estimate:
 def test_scaling_and_order_hold_on_tables_that_set_no_efficiency() -> None:
     """What is reached on published measurements that only judge; docs/estimates.md has it table by table."""
     judged = summary("judge")
-    assert judged["rows"] >= 50
+    assert judged["rows"] >= 48
     assert judged["median_error"] <= 0.15
     assert judged["mean_rank_correlation"] >= 0.9
 

@@ -1,0 +1,178 @@
+"""``omni suggest``."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from omni_config.cli.flags import with_overrides
+from omni_config.cli.inputs import checked
+from omni_config.estimate.candidates import Candidate
+from omni_config.estimate.data import gpus
+from omni_config.estimate.suggest import CannotEstimateError, Objective, Plan, Suggestion, document
+from omni_config.estimate.suggest import suggest as find
+from omni_config.overrides import Override
+from omni_config.settings import FIELDS, validate
+
+
+@with_overrides
+def suggest(
+    file: Annotated[Path | None, typer.Argument(help="A config to start from.", show_default=False)] = None,
+    size: Annotated[str | None, typer.Option("--size", help="Picture size, such as 2048x2048.")] = None,
+    video_frames: Annotated[int | None, typer.Option("--video-frames", min=1, help="Frames of a video.")] = None,
+    objective: Annotated[Objective, typer.Option("--objective", help="What to be best at.")] = "latency",
+    lossless: Annotated[bool, typer.Option("--lossless", help="Leave out what changes the picture (caches).")] = False,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many plans to show.")] = 5,
+    save: Annotated[Path | None, typer.Option("--save", "-o", help="Write the best plan as a config.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw latency over memory: .svg, .png or .html.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
+) -> None:
+    """Find the best plans for a model on some GPUs: --model, --gpus, --gpu and --size, or a file that says them.
+
+    Estimates are ranges; docs/estimates.md explains them. Exit code: 0 a plan was found, 1 none fits, 2 unusable input.
+    """
+    if size is not None:
+        overrides = [*overrides, *_size(size)]
+    if video_frames is not None:
+        flag = ("--video-frames", str(video_frames))
+        overrides = [*overrides, Override(("sampling", "num_frames"), video_frames, flag)]
+    done = checked(file, overrides)
+    if done.node is None or not isinstance(done.node.value, dict) or done.resolution is None:
+        _fail(done.findings[0].message if done.findings else "give a config, or --model, --gpus and --gpu")
+    assert done.node is not None
+    assert done.resolution is not None
+    settings = validate(done.node.value)
+    if settings["gpu"] not in gpus():
+        _fail(f"--gpu: {'name one of' if settings['gpu'] is None else 'unknown; name one of'} {', '.join(gpus())}")
+    if settings["gpus"] is None:
+        _fail("--gpus: say how many GPUs there are")
+    card, engine, gpu = done.resolution.card, done.resolution.engine, gpus()[settings["gpu"]]
+    try:
+        found = find(settings, card, engine, gpu, settings["gpus"], objective=objective, lossless=lossless, most=top)
+    except CannotEstimateError as error:
+        _fail(str(error))
+    if plot is not None and found.fitting:
+        _draw(found, plot, f"{card.id} on {settings['gpus']} {gpu.id}")
+    if save is not None and found.best:
+        _write(save, config(found.best[0]))
+    if as_json:
+        typer.echo(json.dumps(as_dict(found), indent=2))
+    else:
+        unguided = bool(card.guidance and card.guidance.needs_negative_prompt and settings["negative_prompt"] is None)
+        _show(found, f"{card.id} on {settings['gpus']} x {gpu.title}", objective, unguided)
+    raise typer.Exit(0 if found.best else 1)
+
+
+def config(plan: Plan) -> str:
+    """The plan as the text of a config."""
+    import yaml
+
+    one, seconds = plan.candidate, plan.estimate.seconds
+    head = f"# {one.title}: about {seconds} s a picture, {plan.estimate.gib} GiB a GPU"
+    head += f"; {one.replicas} of these fill the GPUs\n" if one.replicas > 1 else "\n"
+    return head + str(yaml.safe_dump(document(plan.settings), sort_keys=False))
+
+
+def as_dict(found: Suggestion) -> dict[str, Any]:
+    """Everything that was found, as JSON-ready values."""
+    return {
+        "valid": found.valid,
+        "fitting": found.fitting,
+        "memory": found.memory,
+        "plans": [
+            _row(plan.candidate)
+            | {"reasons": plan.reasons, "estimate": plan.estimate.to_dict(), "config": config(plan)}
+            for plan in found.best
+        ],
+        "pareto": [_row(candidate) for candidate in found.front],
+        "problem": found.problem or None,
+        "remedies": list(found.remedies),
+    }
+
+
+def _row(one: Candidate) -> dict[str, Any]:
+    changes = {".".join(FIELDS[name]): value for name, value in one.changes.items()}
+    return {
+        "title": one.title,
+        "gpus": one.gpus,
+        "replicas": one.replicas,
+        "seconds": round(one.seconds, 3),
+        "gib": round(one.gib, 2),
+        "pictures_a_second": round(one.throughput, 4),
+        "changes": changes,
+    }
+
+
+def _show(found: Suggestion, title: str, objective: Objective, unguided: bool) -> None:
+    console = Console(highlight=False)
+    if not found.best:
+        console.print(f"[bold red]No plan fits.[/] {found.problem}", soft_wrap=True)
+        for remedy in found.remedies:
+            console.print(f"  next: {remedy}", soft_wrap=True)
+        return
+    console.print(
+        f"[bold]{title}[/]: {found.fitting} of {found.valid} valid plans fit into {found.memory:g} GiB", soft_wrap=True
+    )
+    if unguided:
+        console.print(
+            "Without a negative prompt this model has no guidance; --negative-prompt '' plans for both branches."
+        )
+    console.print()
+    table = Table(title=f"Best by {objective}", title_justify="left")
+    for name in ("", "plan", "GPUs", "seconds (range)", "GiB a GPU (range)", "pictures a second", "mostly"):
+        table.add_column(name, justify="left" if name in ("plan", "mostly") else "right")
+    for number, plan in enumerate(found.best, start=1):
+        one, guess = plan.candidate, plan.estimate
+        count = f"{one.gpus}" + (f" (x{one.replicas})" if one.replicas > 1 else "")
+        row = (one.title, count, str(guess.seconds), str(guess.gib), f"{one.throughput:.3g}", guess.dominant)
+        table.add_row(str(number), *row)
+    console.print(table)
+    for reason in found.best[0].reasons:
+        console.print(f"  1. {reason}", soft_wrap=True)
+    front = Table(title="\nPareto front of latency and memory", title_justify="left")
+    for name in ("plan", "GPUs", "seconds", "GiB a GPU"):
+        front.add_column(name, justify="left" if name == "plan" else "right")
+    for one in found.front:
+        front.add_row(one.title, str(one.gpus), f"{one.seconds:.3g}", f"{one.gib:.1f}")
+    console.print(front)
+    console.print(f"\n{config(found.best[0])}", markup=False, soft_wrap=True)
+
+
+def _size(text: str) -> list[Override]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise typer.BadParameter(f"--size {text}: expected WIDTHxHEIGHT, such as 2048x2048")
+    return [
+        Override(("sampling", name), int(value), ("--size", text))
+        for name, value in zip(("width", "height"), match.groups(), strict=True)
+    ]
+
+
+def _draw(found: Suggestion, path: Path, title: str) -> None:
+    from omni_config.estimate.plot import draw
+
+    try:
+        draw(found, path, title)
+    except (ImportError, ValueError) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{path}: {(error.strerror or str(error)).lower()}")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        _fail(f"{path}: {(error.strerror or str(error)).lower()}")
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"omni suggest: {message}", err=True)
+    raise typer.Exit(2)

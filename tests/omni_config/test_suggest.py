@@ -1,0 +1,110 @@
+"""``omni suggest``: a plan that ``omni check`` passes, or the limit that is in the way and the smallest change."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from omni_config.catalog import catalog
+from omni_config.checker import check_bytes
+from omni_config.cli import app
+from omni_config.estimate.candidates import candidates
+from omni_config.estimate.data import gpus
+from omni_config.settings import validate
+
+runner = CliRunner()
+MODELS = [
+    ("Qwen/Qwen-Image", "native"),
+    ("Qwen/Qwen-Image", "vllm-omni"),
+    ("Tongyi-MAI/Z-Image-Turbo", "native"),
+    ("black-forest-labs/FLUX.2-dev", "vllm-omni==0.30"),
+    ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "vllm-omni"),
+]
+
+
+def suggested(*arguments: str) -> tuple[int, dict[str, Any]]:
+    result = runner.invoke(app(["suggest"]), ["suggest", *arguments, "--json"])
+    return result.exit_code, json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("objective", ["latency", "memory", "throughput"])
+@pytest.mark.parametrize(("model", "engine"), MODELS)
+def test_what_is_suggested_passes_the_check_and_fits(model: str, engine: str, objective: str) -> None:
+    flags = ("--model", model, "--engine", engine, "--gpus", "8", "--gpu", "h100", "--objective", objective)
+    code, found = suggested(*flags)
+    assert code == 0
+    for plan in found["plans"]:
+        (checked,) = check_bytes("suggested.yaml", plan["config"].encode())
+        assert checked.exit_code == 0, checked.findings
+        assert plan["gib"] <= found["memory"]
+    wanted = {"latency": "seconds", "memory": "gib", "throughput": "pictures_a_second"}[objective]
+    values = [round(plan[wanted], 1) for plan in found["plans"]]
+    assert values == sorted(values, reverse=objective == "throughput")
+
+
+def test_the_front_trades_seconds_for_memory() -> None:
+    flags = ("--engine", "vllm-omni", "--gpus", "8", "--gpu", "h100", "--size", "2048x2048")
+    _, found = suggested("--model", "Qwen/Qwen-Image", *flags)
+    assert len(found["pareto"]) > 2
+    for quick, small in pairwise(found["pareto"]):
+        assert quick["seconds"] <= small["seconds"]
+        assert quick["gib"] > small["gib"]
+
+
+def test_lossless_leaves_caches_out() -> None:
+    flags = ("--model", "Qwen/Qwen-Image", "--gpus", "2", "--gpu", "h100")
+    assert "cache" in json.dumps(suggested(*flags)[1]["plans"][0]["changes"])
+    assert "cache" not in json.dumps(suggested(*flags, "--lossless")[1]["plans"][0]["changes"])
+
+
+def test_where_nothing_fits_the_smallest_change_is_one_that_works() -> None:
+    flags = ("--model", "Qwen/Qwen-Image", "--gpus", "1", "--gpu", "l20", "--lossless")
+    code, found = suggested(*flags)
+    assert code == 1
+    assert "none of" in found["problem"]
+    assert found["remedies"][0].startswith("2 more GPUs: 3 with tp 3")
+    assert suggested(*flags, "--gpus", "2")[0] == 1
+    assert suggested(*flags, "--gpus", "3")[0] == 0
+
+
+def test_a_model_of_unknown_size_is_refused_with_what_is_missing() -> None:
+    flags = [
+        "suggest",
+        "--model",
+        "ByteDance-Seed/BAGEL-7B-MoT",
+        "--engine",
+        "vllm-omni",
+        "--gpus",
+        "1",
+        "--gpu",
+        "h100",
+    ]
+    result = runner.invoke(app(["suggest"]), flags)
+    assert result.exit_code == 2
+    assert "parameters of the transformer" in result.stderr
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".html"])
+def test_the_front_is_drawn(tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / f"front{suffix}"
+    flags = ("--model", "Qwen/Qwen-Image", "--gpus", "4", "--gpu", "h100", "--plot", str(path))
+    assert suggested(*flags)[0] == 0
+    assert "<svg" in path.read_text()
+
+
+def test_1024_gpus_are_planned_in_a_second_or_so() -> None:
+    """Of processor time, as other jobs run beside the tests; the benchmark measures it by the clock."""
+    card, engine = catalog().model("Qwen/Qwen-Image"), catalog().engine("vllm-omni")
+    assert card
+    assert engine
+    settings = validate({"version": 1, "model": card.id, "engine": engine.id, "sampling": {"negative_prompt": ""}})
+    begun = time.process_time()
+    assert len(list(candidates(settings, card, engine, gpus()["h100"], 1024))) > 1000
+    assert time.process_time() - begun < 3
