@@ -18,6 +18,7 @@ COMMANDS = {
     "rules": "explain",
     "plan": "plan",
     "suggest": "suggest",
+    "doctor": "doctor",
     "launch": "launch",
     "matrix": "matrix",
     "prove": "prove",

@@ -1,0 +1,1 @@
+"""What is on this machine, and what it means for a config."""
