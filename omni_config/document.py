@@ -153,6 +153,9 @@ class Sampling(_Section):
     num_frames: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         default=None, description="Frames of a video; left out, the model's own default."
     )
+    fps: Annotated[int, Field(ge=1, le=240)] | None = Field(
+        default=None, description="Frames a second of the video's file; left out, the model's own default."
+    )
     num_images_per_prompt: int = Field(default=1, ge=1, le=64, description="Pictures a prompt.")
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="Denoising steps; left out, the model's own default."

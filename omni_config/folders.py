@@ -28,7 +28,11 @@ def card_of_folder(folder: Path, known: Catalog) -> ModelCard:
     alike = next((card for name in known.model_ids if (card := known.model(name)) and card.pipeline == pipeline), None)
     if alike is None:
         raise ValueError(f"its pipeline, {pipeline}, is on no model card")
-    dims = _transformer(_read(folder / "transformer" / "config.json")) | _vae(folder / "vae" / "config.json")
+    transformer = _read(folder / "transformer" / "config.json")
+    dims = _transformer(transformer) | _vae(folder / "vae" / "config.json")
+    if alike.guidance and alike.guidance.distilled_argument and not transformer.get("guidance_embeds"):
+        defaults = {name: value for name, value in alike.defaults.items() if name != "guidance_scale"}
+        alike = replace(alike, guidance=replace(alike.guidance, distilled_argument=None), defaults=defaults)
     splits = tuple(name for name in alike.tensor_parallel_splits if name in dims)
     return replace(alike, id=str(folder), dims=dims, tensor_parallel_splits=splits, sources=(str(folder),), notes=())
 
@@ -58,25 +62,31 @@ def _transformer(config: dict[str, Any]) -> dict[str, int]:
     for name in ("all_patch_size", "patch_size"):
         if isinstance(config.get(name), list) and config[name] and _is_size(config[name][-1]):
             patch = config[name][-1]
+    layers, flux = first("num_layers", "n_layers"), config.get("_class_name") == "FluxTransformer2DModel"
+    if flux:  # its pipeline makes the patches, and it has two kinds of blocks
+        patch, layers = 2, (layers or 0) + (first("num_single_layers") or 0)
     z_image = config.get("_class_name") == "ZImageTransformer2DModel"  # whose feed-forward follows from its width
     channels = first("out_channels", "in_channels")
     found = {
-        "num_layers": first("num_layers", "n_layers"),
+        "num_layers": layers,
         "num_attention_heads": heads,
         "num_kv_heads": first("num_key_value_heads", "n_kv_heads") or heads,
         "hidden_size": hidden,
         "ffn_dim": first("ffn_dim") or (hidden and (int(hidden / 3 * 8) if z_image else 4 * hidden)),
         "patch_size": patch,
-        "output_dim": channels * patch * patch if channels and patch else None,
+        "output_dim": channels * (1 if flux else patch * patch) if channels and patch else None,
     }
     return {name: size for name, size in found.items() if size}
 
 
 def _vae(path: Path) -> dict[str, int]:
-    """How many pixels a latent stands for: each level but the last halves the picture."""
+    """How many pixels, and frames, a latent stands for: each level but the last halves the picture."""
     if not path.is_file():
         return {}
     config = _read(path)
+    stated = {"vae_scale_factor": "scale_factor_spatial", "vae_temporal_factor": "scale_factor_temporal"}
+    if all(_is_size(config.get(name)) for name in stated.values()):
+        return {factor: config[name] for factor, name in stated.items()}
     levels, halvings = config.get("block_out_channels"), config.get("temperal_downsample")
     if isinstance(halvings, list):
         return {"vae_scale_factor": 2 ** min(len(halvings), 8)}

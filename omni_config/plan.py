@@ -73,16 +73,26 @@ class Vae:
 
 
 @dataclass(frozen=True, slots=True)
+class Video:
+    """Length of a video. Frames are None only for engines that take them from elsewhere; OMNI521 asks for them."""
+
+    num_frames: int | None
+    fps: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """Arguments of one call of the pipeline. ``guidance`` is by the pipeline's own argument names."""
 
     prompt: str
     negative_prompt: str | None
-    image: str | None
+    image: str | None  # path of the input picture of an editing model
     width: int
     height: int
+    video: Video | None  # None: a picture is made
     num_inference_steps: int
     guidance: dict[str, float]
+    guidance_branches: int  # predictions a step that classifier-free guidance needs; 1 where it is off
     seed: int
 
 

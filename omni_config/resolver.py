@@ -73,7 +73,7 @@ def resolve_settings(settings: Settings, card: ModelCard, engine: EngineCard, ru
 
 
 def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
-    from omni_config.plan import VERSION, Mesh, Model, Plan, Sampling, Vae
+    from omni_config.plan import VERSION, Mesh, Model, Plan, Sampling, Vae, Video
 
     s = settings
     if s["enable_layerwise_offload"]:
@@ -99,8 +99,10 @@ def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
             image=s["image"] if card.task.startswith("image_to_") else None,  # OMNI508 says so
             width=s["width"],
             height=s["height"],
+            video=Video(s["num_frames"], s["fps"]) if card.task.endswith("_to_video") else None,  # OMNI511 says so
             num_inference_steps=s["num_inference_steps"],
             guidance=guidance,
+            guidance_branches=Quantities(s, card, engine, catalog().features)["cfg_branches"],
             seed=s["seed"],
         ),
         output=s["output"],

@@ -6,7 +6,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from omni_config.plan import Plan
-from runtime.errors import CannotRunError
 from runtime.features import (
     cache_dit,
     cfg_parallel,
@@ -60,23 +59,9 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> tuple[Feature, ...]
     """Switch on what the Plan asks for; the features that are on now, in the order in which they were applied.
 
     Raises:
-        CannotRunError: the Plan asks for what no feature carries out, or a feature cannot run on this pipeline.
+        CannotRunError: a feature cannot run on this pipeline.
     """
-    refuse(plan)
     features = tuple(feature for feature in ORDER if feature.wanted(plan))
     for feature in features:
         feature.apply(pipe, plan, mesh)
     return features
-
-
-def refuse(plan: Plan) -> None:
-    """Refuse a Plan with a setting that would otherwise be ignored.
-
-    Raises:
-        CannotRunError: naming every such setting.
-    """
-    settings = {
-        "image": plan.sampling.image is not None,
-    }
-    if refused := [name for name, on in settings.items() if on]:
-        raise CannotRunError(f"the built-in runtime cannot carry out {', '.join(refused)}; take it out of the config")

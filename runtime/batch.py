@@ -49,7 +49,11 @@ class Outcome:
 
 
 def run(
-    cases: Mapping[str, Case], *, timeout: float = 600.0, on_progress: Callable[[int, int], None] | None = None
+    cases: Mapping[str, Case],
+    *,
+    timeout: float = 600.0,
+    on_progress: Callable[[int, int], None] | None = None,
+    worker: Path = WORKER,
 ) -> dict[str, Outcome]:
     """Run all cases; their outcomes by name, also of those that failed or were not done after ``timeout`` seconds.
 
@@ -64,7 +68,7 @@ def run(
     with torchrun.run_folder() as folder:
         table = [{"plan": case.plan.to_dict(), "controls": case.controls} for case in cases.values()]
         (folder / "cases.json").write_text(json.dumps(table), encoding="utf-8")
-        line = torchrun.command(world_size, WORKER, [str(folder), "--timeout", str(timeout)])
+        line = torchrun.command(world_size, worker, [str(folder), "--timeout", str(timeout)])
         ranks = [Rank(folder, rank) for rank in range(world_size)]
 
         def show(_: Rank, progress: Progress) -> None:

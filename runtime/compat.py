@@ -175,3 +175,61 @@ def average_differences_over(group: ProcessGroup) -> None:
         dist.all_reduce(tensor, op=op, group=group)
 
     cache_manager.dist = SimpleNamespace(all_reduce=all_reduce, ReduceOp=dist.ReduceOp)
+
+
+def processor_without_video() -> None:
+    """Let Qwen's processor do without torchvision: transformers (5.23) needs that to look at videos.
+
+    An editing pipeline looks at pictures only.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("torchvision") is None:
+        from transformers import Qwen2VLProcessor
+
+        Qwen2VLProcessor.get_attributes = staticmethod(lambda: ["image_processor", "tokenizer"])  # type: ignore
+
+
+def split_norms_on_cpu() -> None:
+    """Let cache-dit's norm over split heads (1.5.3), which Wan needs, run on a CPU; it asserts that it does not."""
+    import torch
+    import torch.distributed as dist
+    from cache_dit.distributed.transformers import wan
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        mean_square = torch.mean(x * x, dim=-1, keepdim=True)
+        dist.all_reduce(mean_square, op=dist.ReduceOp.SUM, group=self.tp_mesh.get_group())
+        normed = x / torch.sqrt(mean_square / self.tp_mesh.size() + self.eps)
+        return normed * self.weight if self.elementwise_affine else normed
+
+    wan.DistributedRMSNorm.forward = forward
+
+
+def restore_packed_columns(layer: Module, weight: Any, parts: int) -> None:
+    """Undo, in place, the order of columns that cache-dit (1.5.3) gives the layer after two joined inputs.
+
+    FLUX's single blocks have it: the columns of attention and of the feed-forward are dealt out to the ranks in turn.
+    """
+    import torch
+
+    if sizes := getattr(layer, "_tp_packed_row_blocks", None):
+        dealt = [part.split([size // parts for size in sizes], dim=1) for part in weight.chunk(parts, dim=1)]
+        weight.copy_(torch.cat([part for block in zip(*dealt, strict=True) for part in block], dim=1))
+
+
+def keep_tile_sizes(vae: Module, tiled_decode: Any) -> Any:
+    """``tiled_decode`` of cache-dit (1.5.3), which leaves larger tiles behind after a picture of 1024 px or more.
+
+    Ranks that do not decode have the old size, and would encode the next input picture in other tiles.
+    """
+    import functools
+
+    @functools.wraps(tiled_decode)
+    def decode(*args: Any, **kwargs: Any) -> Any:
+        before = {name: size for name, size in vars(vae).items() if name.startswith("tile_")}
+        try:
+            return tiled_decode(*args, **kwargs)
+        finally:
+            vars(vae).update(before)
+
+    return decode

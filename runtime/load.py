@@ -28,11 +28,13 @@ def pipeline(plan: Plan) -> Any:
     import diffusers
     import torch
 
-    from runtime import mesh
+    from runtime import compat, mesh
 
     if not hasattr(diffusers, wanted):
         raise CannotRunError(f"diffusers {diffusers.__version__} has no {wanted}; install a version that has")
     diffusers.utils.logging.disable_progress_bar()
+    if plan.sampling.image is not None:
+        compat.processor_without_video()
     dtype = getattr(torch, plan.model.dtype)
     pipe = getattr(diffusers, wanted).from_pretrained(source, dtype=dtype, use_safetensors=True)
     pipe.set_progress_bar_config(disable=True)

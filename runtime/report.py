@@ -20,7 +20,7 @@ class Report:
     """What a run did and took. Seconds are wall-clock; memory is MiB, a value a rank.
 
     ``peak_memory`` is the resident set of the process on CPU, and the allocator's peak on a GPU. ``features`` holds
-    what each applied feature measured on rank 0.
+    what each applied feature measured on rank 0. ``pictures`` are the files that were made, videos among them.
     """
 
     plan: dict[str, Any]

@@ -99,12 +99,13 @@ def generate(
 
     import torch
 
-    from runtime import apply, load, mesh
+    from runtime import apply, load, media, mesh
 
     events.progress("loading")
     times = [time.perf_counter()]
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    call = arguments(plan)  # first, as an input picture may be missing
     device_mesh = mesh.build(plan, rank, timeout)
     pipe = load.pipeline(plan)
     features = apply.apply(pipe, plan, device_mesh)
@@ -125,13 +126,13 @@ def generate(
             events.progress("decoding")
         return {}
 
-    with torch.inference_mode():
-        output = pipe(**arguments(plan), callback_on_step_end=after_step)
+    # Not in torch's inference mode: pipelines switch gradients off, and DTensor is slow to begin with in that mode.
+    output = pipe(**call, callback_on_step_end=after_step)
     end = time.perf_counter()
     paths: list[str] = []
     if rank == 0:
         events.progress("saving")
-        paths = (save or save_pictures)(output, plan)
+        paths = (save or media.save)(output, plan)
     start, loaded, *steps_done = times
     measured = {feature.__name__.rpartition(".")[2]: feature.measure(pipe) for feature in features}
     cached = sum(len(of_feature.get("cached_steps", ())) for of_feature in measured.values())
@@ -147,30 +148,15 @@ def generate(
     }
 
 
-def save_pictures(output: Any, plan: Plan) -> list[str]:
-    """Write the pictures into the output folder, named by prompt and seed; their paths.
+def arguments(plan: Plan) -> dict[str, Any]:
+    """The arguments of one call of the pipeline.
 
     Raises:
-        OSError: the folder cannot be written, or the disk is full.
+        CannotRunError: the input picture cannot be read.
     """
-    import re
-    from io import BytesIO
-
-    from runtime.report import write_new
-
-    slug = re.sub(r"\W+", "-", plan.sampling.prompt.lower())[:48].strip("-") or "picture"
-    paths = []
-    for picture in output.images:
-        data = BytesIO()
-        picture.save(data, "PNG")
-        target = Path(plan.output) / f"{slug}-{plan.sampling.seed}.png"
-        paths.append(str(write_new(target, lambda path, data=data: path.write_bytes(data.getvalue()))))  # type: ignore[misc]
-    return paths
-
-
-def arguments(plan: Plan) -> dict[str, Any]:
-    """The arguments of one call of the pipeline."""
     import torch
+
+    from runtime.media import open_picture
 
     sampling = plan.sampling
     arguments = {
@@ -179,8 +165,13 @@ def arguments(plan: Plan) -> dict[str, Any]:
         "height": sampling.height,
         "num_inference_steps": sampling.num_inference_steps,
         "generator": torch.Generator("cpu").manual_seed(sampling.seed),  # the same noise on each rank and device
+        "output_type": "pil",
         **sampling.guidance,
     }
+    if sampling.image is not None:
+        arguments["image"] = open_picture(sampling.image)
+    if sampling.video is not None:
+        arguments["num_frames"] = sampling.video.num_frames
     if sampling.negative_prompt is not None:
         arguments["negative_prompt"] = sampling.negative_prompt
     return arguments

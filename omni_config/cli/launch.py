@@ -67,7 +67,7 @@ def launch(
 
 
 def _show(plan: Plan, report: Report) -> None:
-    from omni_config.cli.plan import plan_table
+    from omni_config.cli.plan import made, plan_table
 
     console = Console(highlight=False)
     console.print(plan_table(plan))
@@ -79,7 +79,7 @@ def _show(plan: Plan, report: Report) -> None:
         "steps": f"{report.steps_computed} computed, {report.steps_cached} cached",
         "seconds": f"{report.seconds:.1f} (loading {report.load_seconds:.1f}, decoding {report.decode_seconds:.1f})",
         "peak memory": ", ".join(f"rank {rank}: {size:.0f} MiB" for rank, size in enumerate(report.peak_memory)),
-        "picture": "\n".join(report.pictures),
+        made(plan): "\n".join(report.pictures),
         "report": str(Path(plan.output, "report.json")),
     }
     for name, value in rows.items():

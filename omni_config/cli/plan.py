@@ -37,6 +37,11 @@ def ranks(plan: Plan) -> list[dict[str, int]]:
     return [{"rank": rank} | plan.mesh.coordinates(rank) for rank in range(plan.mesh.world_size)]
 
 
+def made(plan: Plan) -> str:
+    """What is made, in a word."""
+    return "video" if plan.sampling.video else "picture"
+
+
 def plan_table(plan: Plan) -> Table:
     """The Plan in two columns."""
     table = Table(title=f"Plan for {plan.model.id}", show_header=False, title_justify="left")
@@ -46,6 +51,10 @@ def plan_table(plan: Plan) -> Table:
     mesh = " x ".join(f"{axis} {getattr(plan.mesh, axis)}" for axis in AXES)
     parameters = [f"{name}={value}" for name, value in plan.cache.parameters.items() if value is not None]
     tiling, slicing = ("on" if on else "off" for on in (vae.use_tiling, vae.use_slicing))
+    size = [f"{sampling.width}x{sampling.height}"]
+    if sampling.video:
+        size.append(f"{sampling.video.num_frames} frames at {sampling.video.fps} a second")
+    size += [f"{sampling.num_inference_steps} steps", f"seed {sampling.seed}"]
     rows: dict[str, Any] = {
         "engine": plan.engine,
         "pipeline": f"{plan.model.pipeline} ({plan.model.dtype}) from {plan.model.source}",
@@ -53,11 +62,11 @@ def plan_table(plan: Plan) -> Table:
         "cache": " ".join([plan.cache.backend, *parameters]),
         "offload": plan.offload,
         "vae": f"tiling {tiling}, slicing {slicing}, patch parallel {vae.patch_parallel_size}",
-        "picture": f"{sampling.width}x{sampling.height}, {sampling.num_inference_steps} steps, seed {sampling.seed}",
+        made(plan): ", ".join(size),
         "guidance": ", ".join(f"{name} {value:g}" for name, value in sampling.guidance.items()) or "none",
         "prompt": sampling.prompt,
         "negative prompt": sampling.negative_prompt,
-        "image": sampling.image,
+        "input picture": sampling.image,
         "output": plan.output,
     }
     for name, value in rows.items():

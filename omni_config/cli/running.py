@@ -77,7 +77,14 @@ def _cannot_start(plan: Plan) -> str | None:
     if missing:
         return f"{' and '.join(missing)} not installed; next: pip install 'omni-config[runtime]'"
     from runtime.devices import gpu_count
+    from runtime.errors import CannotRunError
+    from runtime.media import open_picture
 
+    if plan.sampling.image is not None:
+        try:
+            open_picture(plan.sampling.image)
+        except CannotRunError as error:
+            return str(error)
     gpus, ranks = gpu_count(), plan.mesh.world_size
     if 0 < gpus < ranks:
         return f"the plan needs {ranks} GPUs and this machine has {gpus}; lower the degrees, or add machines"

@@ -29,10 +29,11 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     import cache_dit
 
     parameters = dict(plan.cache.parameters)
-    if plan.mesh.cfg > 1 and hasattr(pipe.transformer, "cache_context"):
-        # Of two calls a step, each rank makes one: it has only one branch to keep, and decides on that.
+    two_calls = hasattr(pipe.transformer, "cache_context") and plan.sampling.guidance_branches == 2
+    # cache-dit counts calls: it takes each second one for the other branch. Of two calls a step, a rank may make one.
+    parameters["enable_separate_cfg"] = two_calls and plan.mesh.cfg == 1
+    if two_calls and plan.mesh.cfg > 1:
         assert mesh is not None
-        parameters["enable_separate_cfg"] = False
         compat.average_differences_over(mesh["ring", "ulysses", "tensor"]._flatten().get_group())
     steps = plan.sampling.num_inference_steps
     taylorseer = parameters.pop("enable_taylorseer")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
 from runtime.errors import CannotRunError
+from runtime.features import transformers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,30 +39,32 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     assert mesh is not None
     if plan.mesh.cfg != len(BRANCHES):
         raise CannotRunError(f"cfg_parallel_size is {plan.mesh.cfg}; guidance has two branches, so it is 1 or 2")
-    transformer = pipe.transformer
-    inner = transformer.forward
-    transformer._omni_branches = counts = {"alone": 0, "shared": 0}
-    if hasattr(transformer, "cache_context"):
-        exchange = _Exchange(mesh, counts)
-        transformer.forward = functools.wraps(inner)(functools.partial(_two_calls, inner, transformer, exchange))
-        transformer.cache_context = exchange.track(transformer.cache_context)
-        pipe.scheduler.step = exchange.finish_before(pipe.scheduler.step)
-    else:
-        transformer.forward = functools.wraps(inner)(functools.partial(_one_call, inner, mesh, counts))
-    transformer._omni_inner_forward = inner
+    pipe._omni_branches = counts = {"alone": 0, "shared": 0}
+    exchange = _Exchange(mesh, counts)
+    for transformer in transformers(pipe):
+        transformer._omni_inner_forward = inner = transformer.forward
+        if hasattr(transformer, "cache_context"):
+            call = functools.partial(_two_calls, inner, transformer, exchange)
+            transformer.cache_context = exchange.track(transformer.cache_context)
+        else:
+            call = functools.partial(_one_call, inner, mesh, counts)
+        transformer.forward = functools.wraps(inner)(call)
+    pipe.scheduler.step = exchange.finish_before(pipe.scheduler.step)
 
 
 def measure(pipe: Any) -> dict[str, Any]:
     """Calls of the transformer whose branches were shared, and calls that had one branch only."""
-    counts = pipe.transformer._omni_branches
+    counts = pipe._omni_branches
     return {"calls_shared": counts["shared"], "calls_with_one_branch": counts["alone"]}
 
 
 def undo(pipe: Any) -> None:
     """Compute both branches on every rank again."""
-    pipe.transformer.forward = pipe.transformer._omni_inner_forward
-    for holder, name in ((pipe.transformer, "cache_context"), (pipe.scheduler, "step")):
-        holder.__dict__.pop(name, None)  # the replacement on the instance hid the method of the class
+    # The replacements on the instances hid the methods of the classes.
+    for transformer in transformers(pipe):
+        transformer.forward = transformer._omni_inner_forward
+        transformer.__dict__.pop("cache_context", None)
+    pipe.scheduler.__dict__.pop("step", None)
 
 
 def _one_call(

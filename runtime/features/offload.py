@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
 from runtime.errors import CannotRunError
+from runtime.features import transformers
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -37,15 +38,16 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
         pipe.enable_model_cpu_offload(device=device())
         residents.models = names
     elif plan.offload == "layerwise":
-        for name, module in pipe.components.items():
-            if name != "transformer" and hasattr(module, "to") and hasattr(module, "parameters"):
+        for module in pipe.components.values():
+            if module not in transformers(pipe) and hasattr(module, "to") and hasattr(module, "parameters"):
                 module.to(device())
-        pipe.transformer.enable_group_offload(onload_device=device(), num_blocks_per_group=1)
-        for module in pipe.transformer.modules():
-            registry = getattr(module, "_diffusers_hook", None)
-            hook = registry and registry.get_hook("group_offloading")
-            if hook and module is not pipe.transformer:  # the transformer's own group is what is in no block
-                residents.watch(hook.group)
+        for transformer in transformers(pipe):
+            transformer.enable_group_offload(onload_device=device(), num_blocks_per_group=1)
+            for module in transformer.modules():
+                registry = getattr(module, "_diffusers_hook", None)
+                hook = registry and registry.get_hook("group_offloading")
+                if hook and module is not transformer:  # the transformer's own group is what is in no block
+                    residents.watch(hook.group)
     else:
         raise CannotRunError(f"offload is {plan.offload!r}; it can be none, model or layerwise")
 
@@ -65,7 +67,8 @@ def undo(pipe: Any) -> None:
     pipe.__dict__.pop("model_cpu_offload_seq", None)
     pipe.__dict__.pop("_exclude_from_cpu_offload", None)
     pipe.remove_all_hooks()
-    HookRegistry.check_if_exists_or_initialize(pipe.transformer).remove_hook("group_offloading", recurse=True)
+    for transformer in transformers(pipe):
+        HookRegistry.check_if_exists_or_initialize(transformer).remove_hook("group_offloading", recurse=True)
     pipe.to(device())
 
 

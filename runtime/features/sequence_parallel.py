@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omni_config.plan import Plan
 from runtime import compat
 from runtime.errors import CannotRunError
+from runtime.features import transformers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,34 +40,36 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     from runtime.mesh import device
 
     assert mesh is not None
-    transformer = pipe.transformer
+    name = type(pipe.transformer).__name__
     _ensure_cp_planners_activated()
     if plan.mesh.ring > 1 and mesh.device_type == "cpu":
         compat.ring_attention_on_cpu()
     # Z-Image pads its tokens to a multiple of 32. Others have prompts of any length, beside the picture's tokens.
-    uneven = not type(transformer).__name__.startswith("ZImage")
+    uneven = not name.startswith("ZImage")
     if uneven and plan.mesh.ring > 1:
         compat.ring_attention_of_uneven_parts()
     try:
-        planner = ContextParallelismPlannerRegister.get_planner(transformer)()
+        planner = ContextParallelismPlannerRegister.get_planner(pipe.transformer)()
     except ValueError as error:
-        raise CannotRunError(f"cache-dit cannot split the sequence of {type(transformer).__name__}") from error
+        raise CannotRunError(f"cache-dit cannot split the sequence of {name}") from error
     degrees = ParallelismConfig(ulysses_size=plan.mesh.ulysses, ring_size=plan.mesh.ring)
-    hooks = planner.apply(transformer=transformer, parallelism_config=degrees)
-    transformer._cp_plan = hooks = compat.split_single_layers(transformer, hooks)
     part = mesh["ring", "ulysses"]
-    config = _ContextParallelConfig(ulysses_degree=plan.mesh.ulysses, ring_degree=plan.mesh.ring)
-    config.ulysses_anything = uneven  # set here, as the constructor takes it for Ulysses alone
-    config.setup(part._flatten().get_local_rank(), part.size(), device(), part)
-    compat.let_diffusers_read(config)
-    _enable_context_parallelism(transformer, config=config, cp_plan=hooks)
-    transformer.set_attention_backend("native")
-    transformer._omni_tokens = _count_tokens(transformer)
+    rank = part._flatten().get_local_rank()
+    for transformer in transformers(pipe):
+        hooks = planner.apply(transformer=transformer, parallelism_config=degrees)
+        transformer._cp_plan = hooks = compat.split_single_layers(transformer, hooks)
+        config = _ContextParallelConfig(ulysses_degree=plan.mesh.ulysses, ring_degree=plan.mesh.ring)
+        config.ulysses_anything = uneven  # set here, as the constructor takes it for Ulysses alone
+        config.setup(rank, part.size(), device(), part)
+        compat.let_diffusers_read(config)
+        _enable_context_parallelism(transformer, config=config, cp_plan=hooks)
+        transformer.set_attention_backend("native")
+        transformer._omni_tokens = _count_tokens(transformer)
 
 
 def measure(pipe: Any) -> dict[str, Any]:
     """The most tokens of one picture that an attention of this rank was given."""
-    tokens, _ = pipe.transformer._omni_tokens
+    tokens = [size for transformer in transformers(pipe) for size in transformer._omni_tokens[0]]
     return {"tokens_per_rank": max(tokens, default=0)}
 
 
@@ -74,15 +77,15 @@ def undo(pipe: Any) -> None:
     """Take the hooks off; every rank computes all tokens again."""
     from cache_dit.distributed.core._context_parallel import _remove_context_parallel
 
-    transformer = pipe.transformer
-    _, handles = transformer._omni_tokens
-    for handle in handles:
-        handle.remove()
-    _remove_context_parallel(transformer, transformer._cp_plan)
-    for module in (transformer, *transformer.modules()):
-        for holder in (module, getattr(module, "processor", None)):
-            if holder is not None and getattr(holder, "_cp_config", None) is not None:
-                holder._cp_config = holder._parallel_config = None
+    for transformer in transformers(pipe):
+        _, handles = transformer._omni_tokens
+        for handle in handles:
+            handle.remove()
+        _remove_context_parallel(transformer, transformer._cp_plan)
+        for module in (transformer, *transformer.modules()):
+            for holder in (module, getattr(module, "processor", None)):
+                if holder is not None and getattr(holder, "_cp_config", None) is not None:
+                    holder._cp_config = holder._parallel_config = None
 
 
 def _count_tokens(transformer: nn.Module) -> tuple[set[int], list[Any]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omni_config.plan import Plan
 from runtime import compat
 from runtime.errors import CannotRunError
+from runtime.features import transformers
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -28,25 +29,29 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     from cache_dit.distributed.transformers.register import TensorParallelismPlannerRegister
 
     assert mesh is not None
-    transformer = pipe.transformer
-    transformer._omni_heads = {name: module.heads for name, module in _attentions(transformer)}
     _ensure_tp_planners_activated()
-    try:
-        planner = TensorParallelismPlannerRegister.get_planner(transformer)()
-        planner.mesh = lambda *_, **__: mesh["tensor"]  # its own would span the world
-        planner.apply(transformer=transformer, parallelism_config=ParallelismConfig(tp_size=plan.mesh.tensor))
-        compat.restore_heads(transformer, transformer._omni_heads)
-    except ValueError as error:
-        name, size = type(transformer).__name__, plan.mesh.tensor
-        raise CannotRunError(f"cache-dit cannot split {name} over {size} tensor ranks: {error}") from error
+    if mesh.device_type == "cpu":
+        compat.split_norms_on_cpu()
+    for transformer in transformers(pipe):
+        transformer._omni_heads = {name: module.heads for name, module in _attentions(transformer)}
+        transformer._omni_modules = dict(transformer.named_modules())
+        try:
+            planner = TensorParallelismPlannerRegister.get_planner(transformer)()
+            planner.mesh = lambda *_, **__: mesh["tensor"]  # its own would span the world
+            planner.apply(transformer=transformer, parallelism_config=ParallelismConfig(tp_size=plan.mesh.tensor))
+            compat.restore_heads(transformer, transformer._omni_heads)
+        except ValueError as error:
+            name, size = type(transformer).__name__, plan.mesh.tensor
+            raise CannotRunError(f"cache-dit cannot split {name} over {size} tensor ranks: {error}") from error
 
 
 def measure(pipe: Any) -> dict[str, Any]:
     """The bytes of the transformer's weights that this rank holds."""
     from torch.distributed.tensor import DTensor
 
-    weights = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in pipe.transformer.parameters()]
-    return {"transformer_bytes": sum(weight.numel() * weight.element_size() for weight in weights)}
+    weights = [weight for transformer in transformers(pipe) for weight in transformer.parameters()]
+    here = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in weights]
+    return {"transformer_bytes": sum(weight.numel() * weight.element_size() for weight in here)}
 
 
 def undo(pipe: Any) -> None:
@@ -54,15 +59,22 @@ def undo(pipe: Any) -> None:
     from torch import nn
     from torch.distributed.tensor import DTensor
 
-    for module in pipe.transformer.modules():
-        for name, weight in list(module.named_parameters(recurse=False)):
-            if isinstance(weight, DTensor):
-                whole = nn.Parameter(weight.full_tensor().detach(), requires_grad=weight.requires_grad)
-                module.register_parameter(name, whole)
-                module._forward_pre_hooks.clear()  # of a split layer: they turn its inputs and outputs into DTensors
-                module._forward_hooks.clear()
-    for name, module in _attentions(pipe.transformer):
-        module.heads = pipe.transformer._omni_heads[name]
+    for transformer in transformers(pipe):
+        for module in transformer.modules():
+            for name, weight in list(module.named_parameters(recurse=False)):
+                if isinstance(weight, DTensor):
+                    whole = nn.Parameter(weight.full_tensor().detach(), requires_grad=weight.requires_grad)
+                    if name == "weight":
+                        compat.restore_packed_columns(module, whole.data, weight.device_mesh.size())
+                    module.register_parameter(name, whole)
+                    # Hooks of a split layer turn its inputs and outputs into DTensors.
+                    module._forward_pre_hooks.clear()
+                    module._forward_hooks.clear()
+        for name, module in transformer._omni_modules.items():
+            if name and transformer.get_submodule(name) is not module:  # a norm that was split
+                transformer.set_submodule(name, module)
+        for name, module in _attentions(transformer):
+            module.heads = transformer._omni_heads[name]
 
 
 def _attentions(transformer: Any) -> list[tuple[str, Any]]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
+from runtime import compat
 from runtime.errors import CannotRunError
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+
+
+ENCODERS = ("tiled_encode", "_tiled_encode")  # which cache-dit replaces as well
 
 
 def wanted(plan: Plan) -> bool:
@@ -19,7 +23,8 @@ def wanted(plan: Plan) -> bool:
 def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     """Replace the tiled decoding of the VAE on the first ranks; the others go on decoding for themselves.
 
-    Tiling is on then, and only pictures larger than a tile are shared.
+    Tiling is on then, and only pictures larger than a tile are shared. Where there are fewer tiles than ranks, the
+    last ones decode none. An input picture is encoded by each rank, as all need it.
 
     Raises:
         CannotRunError: there are fewer ranks than this, or cache-dit knows no plan for this VAE.
@@ -44,6 +49,9 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
         vae.enable_tiling()
     else:
         planner.parallelize_tiling(vae, first)
+        for name in ENCODERS:
+            vae.__dict__.pop(name, None)
+        vae.tiled_decode = compat.keep_tile_sizes(vae, vae.tiled_decode)
 
 
 def measure(pipe: Any) -> dict[str, Any]:
@@ -57,5 +65,4 @@ def undo(pipe: Any) -> None:
     _, handle = pipe.vae._omni_tiles
     handle.remove()
     pipe.vae.disable_tiling()
-    for name in ("tiled_decode", "_tiled_encode", "tiled_encode"):
-        pipe.vae.__dict__.pop(name, None)  # the replacement on the instance hid the method of the class
+    pipe.vae.__dict__.pop("tiled_decode", None)  # the replacement on the instance hid the method of the class

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from omni_config.plan import Cache, Mesh, Model, Plan, Sampling, Vae
 from runtime import batch
+
+WORKER = Path(__file__).with_name("cases_worker.py")
+#: By control. A decoder of videos does not look at every number where there are few frames.
+DAMAGE = {"": {}, "transformer": {"transformer": "number"}, "vae": {"vae": "matrix"}}
+LATER = "OMNI_TEST_LATER"  # what the cases do later, in the order of the cases
 
 DBCACHE = {
     "Fn_compute_blocks": 1,
@@ -35,7 +43,18 @@ def tiny(**changes: Any) -> Plan:
         cache=Cache("none", {}),
         offload="none",
         vae=Vae(use_tiling=False, use_slicing=False, patch_parallel_size=1),
-        sampling=Sampling("a red star on a white background", "blue", None, 64, 64, 4, {"guidance_scale": 2.0}, 7),
+        sampling=Sampling(
+            prompt="a red star on a white background",
+            negative_prompt="blue",
+            image=None,
+            width=64,
+            height=64,
+            video=None,
+            num_inference_steps=4,
+            guidance={"guidance_scale": 2.0},
+            guidance_branches=2,
+            seed=7,
+        ),
         output="outputs",
     )
     return replace(plan, **changes)
@@ -53,6 +72,7 @@ class Case:
 
     plan: Plan
     control: str = "transformer"
+    later: str = ""  # calls after these: undone or guidance, of later_calls.py
 
 
 @dataclass(frozen=True)
@@ -63,11 +83,11 @@ class Result:
     arrays: tuple[dict[str, np.ndarray], ...]
     control: str
 
-    def distance(self, other: Result, name: str = "latents") -> float:
-        """The largest absolute difference of any rank's latents, or of those of the control ("broken"), from the
-        latents of the other's rank 0."""
+    def distance(self, other: Result, name: str = "latents", of: str = "latents") -> float:
+        """The largest absolute difference of any rank's latents, of those of the control ("broken"), or of a later
+        call, from those of the other's rank 0."""
         name = f"{self.control} latents" if name == "broken" else name
-        return max(float(np.abs(array[name] - other.arrays[0]["latents"]).max()) for array in self.arrays)
+        return max(float(np.abs(array[name] - other.arrays[0][of]).max()) for array in self.arrays)
 
     def psnr(self, other: Result) -> float:
         """Of rank 0's latents against the other's, in dB of their range."""
@@ -92,10 +112,11 @@ class Result:
 def run(cases: dict[str, Case]) -> Callable[[str], Result]:
     """Run all cases under one torchrun; the result by name, an AssertionError with the log where the case failed."""
     table = {
-        name: batch.Case(case.plan, {case.control: "number"} if case.control and case.plan.mesh.world_size > 1 else {})
+        name: batch.Case(case.plan, DAMAGE[case.control] if case.plan.mesh.world_size > 1 else {})
         for name, case in cases.items()
     }
-    outcomes = batch.run(table, timeout=120)
+    os.environ[LATER] = json.dumps([case.later for case in cases.values()])
+    outcomes = batch.run(table, timeout=600, worker=WORKER)
 
     def result(name: str) -> Result:
         outcome = outcomes[name]

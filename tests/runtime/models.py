@@ -10,6 +10,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from runtime import compat
+
 SPECIAL = (
     "<|im_start|>",
     "<|im_end|>",
@@ -57,8 +59,15 @@ def z_image() -> Any:
 
 
 def qwen_image() -> Any:
-    parts = qwen_image_parts()
-    return diffusers.QwenImagePipeline(**parts)
+    return diffusers.QwenImagePipeline(**qwen_image_parts())
+
+
+def qwen_image_edit() -> Any:
+    return diffusers.QwenImageEditPipeline(**qwen_image_parts(), processor=qwen_processor())
+
+
+def qwen_image_edit_plus() -> Any:
+    return diffusers.QwenImageEditPlusPipeline(**qwen_image_parts(), processor=qwen_processor())
 
 
 def qwen_image_parts() -> dict[str, Any]:
@@ -90,7 +99,94 @@ def qwen_image_parts() -> dict[str, Any]:
     }
 
 
+def qwen_processor() -> Any:
+    compat.processor_without_video()
+    return transformers.Qwen2VLProcessor(transformers.Qwen2VLImageProcessorPil(), byte_tokenizer())
+
+
+def flux() -> Any:
+    """Distilled guidance, as FLUX.1-dev."""
+    clip = {"vocab_size": len(vocabulary()), **ENCODER, "max_position_embeddings": 77, "projection_dim": 32}
+    transformer = diffusers.FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=4,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        guidance_embeds=True,
+        axes_dims_rope=(4, 6, 6),
+    )
+    return diffusers.FluxPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=autoencoder_kl(),
+        text_encoder=transformers.CLIPTextModel(transformers.CLIPTextConfig(**clip)),
+        tokenizer=byte_tokenizer(77),
+        text_encoder_2=transformers.T5EncoderModel(transformers.T5Config(**T5)),
+        tokenizer_2=byte_tokenizer(),
+        transformer=transformer,
+    )
+
+
+def wan(**changes: Any) -> Any:
+    """One transformer, as Wan 2.1."""
+    return diffusers.WanPipeline(
+        **{
+            "tokenizer": byte_tokenizer(),
+            "text_encoder": transformers.UMT5EncoderModel(transformers.UMT5Config(**T5)),
+            "vae": wan_vae(z_dim=4, dim_mult=[1, 1, 1, 1]),
+            "scheduler": diffusers.UniPCMultistepScheduler(
+                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+            ),
+            "transformer": wan_transformer(),
+            **changes,
+        }
+    )
+
+
+def wan_two() -> Any:
+    """Two transformers that take turns, as Wan 2.2."""
+    return wan(transformer_2=wan_transformer(), boundary_ratio=0.9)
+
+
+def wan_5b() -> Any:
+    """A time of its own for each token, and a VAE that puts pixels together, as Wan 2.2 TI2V."""
+    vae = wan_vae(
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        is_residual=True,
+        scale_factor_spatial=16,
+        decoder_base_dim=8,
+    )
+    return wan(vae=vae, expand_timesteps=True)
+
+
+def wan_transformer() -> Any:
+    return diffusers.WanTransformer3DModel(
+        num_attention_heads=4,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        text_dim=32,
+        freq_dim=32,
+        ffn_dim=128,
+        num_layers=3,
+        cross_attn_norm=True,
+    )
+
+
+def wan_vae(**changes: Any) -> Any:
+    return diffusers.AutoencoderKLWan(
+        base_dim=8, num_res_blocks=1, latents_mean=[0.0] * 4, latents_std=[1.0] * 4, **changes
+    )
+
+
 ENCODER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+T5 = {"vocab_size": 300, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
 
 
 def autoencoder_kl() -> Any:
@@ -101,7 +197,7 @@ def autoencoder_kl() -> Any:
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
         norm_num_groups=4,
-        sample_size=64,
+        sample_size=32,
         scaling_factor=0.5,
         shift_factor=0.1,
         use_quant_conv=False,
@@ -114,12 +210,16 @@ def vocabulary() -> dict[str, int]:
     return {name: number for number, name in enumerate(names)}
 
 
-def byte_tokenizer() -> Any:
+def byte_tokenizer(longest: int = 10_000) -> Any:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary(), merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=SPECIAL[1], pad_token=SPECIAL[2], additional_special_tokens=list(SPECIAL)
+        tokenizer_object=tokenizer,
+        model_max_length=longest,
+        eos_token=SPECIAL[1],
+        pad_token=SPECIAL[2],
+        additional_special_tokens=list(SPECIAL),
     )
     fast.chat_template = (
         "{% for m in messages %}<|im_start|>{{m.role}}\n{{m.content}}<|im_end|>\n{% endfor %}"
@@ -128,4 +228,19 @@ def byte_tokenizer() -> Any:
     return fast
 
 
-FAMILIES = {"z_image": z_image, "qwen_image": qwen_image}
+FAMILIES = {
+    builder.__name__: builder
+    for builder in (z_image, qwen_image, qwen_image_edit, qwen_image_edit_plus, flux, wan, wan_two, wan_5b)
+}
+
+#: The pipeline class of each family.
+PIPELINES = {
+    "z_image": "ZImagePipeline",
+    "qwen_image": "QwenImagePipeline",
+    "qwen_image_edit": "QwenImageEditPipeline",
+    "qwen_image_edit_plus": "QwenImageEditPlusPipeline",
+    "flux": "FluxPipeline",
+    "wan": "WanPipeline",
+    "wan_two": "WanPipeline",
+    "wan_5b": "WanPipeline",
+}

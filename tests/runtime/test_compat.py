@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import models
 import pytest
+from PIL import Image
 
 from runtime import compat
 
@@ -127,3 +130,68 @@ def test_cache_dit_averages_over_the_world() -> None:
     from cache_dit.caching.cache_contexts.cache_manager import CachedContextManager
 
     assert "dist.all_reduce(mean_diff, op=dist.ReduceOp.AVG)" in inspect.getsource(CachedContextManager.similarity)
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="a quirk of a machine without torchvision")
+def test_transformers_needs_torchvision_even_for_pictures() -> None:
+    from transformers import Qwen2VLImageProcessorPil, Qwen2VLProcessor
+
+    library = Qwen2VLProcessor.get_attributes
+    try:
+        with pytest.raises(AttributeError, match="VIDEO_PROCESSOR_MAPPING"):
+            Qwen2VLProcessor(Qwen2VLImageProcessorPil(), models.byte_tokenizer(), None)
+        compat.processor_without_video()
+        processor = Qwen2VLProcessor(Qwen2VLImageProcessorPil(), models.byte_tokenizer(), None)
+        found = processor(text=["<|image_pad|>"], images=[Image.new("RGB", (56, 56))], return_tensors="pt")
+        assert found["image_grid_thw"].tolist() == [[1, 4, 4]]
+    finally:
+        Qwen2VLProcessor.get_attributes = library
+
+
+def test_cache_dit_asserts_that_split_norms_are_not_on_a_cpu() -> None:
+    import inspect
+
+    from cache_dit.distributed.transformers.wan import DistributedRMSNorm
+
+    library = DistributedRMSNorm.forward
+    assert 'x_normed.device.type != "cpu"' in inspect.getsource(library)
+    try:
+        compat.split_norms_on_cpu()
+        assert DistributedRMSNorm.forward is not library
+    finally:
+        DistributedRMSNorm.forward = library
+
+
+def test_cache_dit_deals_out_the_columns_of_joined_inputs() -> None:
+    """Two tensor ranks; the first input has 4 columns and the second 8."""
+    import inspect
+
+    import torch
+    from cache_dit.distributed.transformers import flux
+
+    assert "single_block.proj_out.weight.data.copy_(new_linear2_weight.T)" in inspect.getsource(flux)
+    whole = torch.arange(12.0).repeat(3, 1)
+    dealt = whole[:, [0, 1, 4, 5, 6, 7, 2, 3, 8, 9, 10, 11]]
+    layer = torch.nn.Linear(12, 3)
+    compat.restore_packed_columns(layer, dealt, 2)
+    assert not torch.equal(dealt, whole)  # another layer is left alone
+    layer._tp_packed_row_blocks = [4, 8]
+    compat.restore_packed_columns(layer, dealt, 2)
+    assert torch.equal(dealt, whole)
+
+
+def test_cache_dit_leaves_larger_tiles_behind() -> None:
+    import inspect
+
+    from cache_dit.distributed.autoencoders import autoencoder_kl_qwen_image
+    from torch import nn
+
+    assert "self.tile_sample_min_height = 512" in inspect.getsource(autoencoder_kl_qwen_image)
+    vae = nn.Module()
+    vae.tile_sample_min_height = 256
+
+    def enlarge() -> None:
+        vae.tile_sample_min_height = 512
+
+    compat.keep_tile_sizes(vae, enlarge)()
+    assert vae.tile_sample_min_height == 256

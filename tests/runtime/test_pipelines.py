@@ -1,67 +1,232 @@
-"""The other families, with random weights: several ranks compute what one computes."""
+"""Every feature of every pipeline, and every pair of features that the rules allow, with small random weights.
+
+What runs is asked of the rules: a feature that the card of the engine adds, or a pair that a rule forbids, changes it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from functools import cache
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import models
+import numpy as np
 import pytest
-from cases import DBCACHE, Case, Result, tiny
+from cases import Case, Result
+from PIL import Image
 
-from omni_config.plan import Cache, Mesh, Model
+from omni_config.catalog import catalog
+from omni_config.folders import card_of_folder
+from omni_config.plan import Cache, Mesh, Plan, Vae
+from omni_config.quantities import Quantities
+from omni_config.resolver import resolve_settings
+from omni_config.settings import DEFAULTS
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1000)
 Results = Callable[[str], Result]
 BOUND = 1e-5
 
-MESHES = {
-    "ulysses-2": Mesh(ulysses=2),
-    "ring-2": Mesh(ring=2),
-    "tensor-2": Mesh(tensor=2),
-    "cfg-2": Mesh(cfg=2),
-    "cfg-2 ulysses-2": Mesh(cfg=2, ulysses=2),
-    "ring-2 ulysses-2": Mesh(ring=2, ulysses=2),
-    "ulysses-2 tensor-2": Mesh(ulysses=2, tensor=2),
+#: The settings of each family; the rest is what its folder and the model card of its pipeline say.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "z_image": {"cfg_scale": 3.0},
+    "qwen_image": {"cfg_scale": 3.0},
+    "qwen_image_edit": {"cfg_scale": 3.0},
+    "qwen_image_edit_plus": {"cfg_scale": 3.0},
+    "flux": {"cfg_scale": 3.0, "guidance_scale": 3.5},
+    "wan": {"cfg_scale": 4.0, "num_frames": 5},
+    "wan_two": {"cfg_scale": 4.0, "num_frames": 5},
+    "wan_5b": {"cfg_scale": 4.0, "num_frames": 5},
 }
-# Random weights change their minds at every step, so these thresholds are higher than those of trained ones.
-CACHES = {
-    "tea_cache": Cache("tea_cache", {"rel_l1_thresh": 0.3, "coefficients": [0.0, 0.0, 0.0, 1.0, 0.0]}),
-    "cache_dit": Cache("cache_dit", DBCACHE | {"residual_diff_threshold": 0.6, "max_warmup_steps": 1}),
+#: The same pipelines with other weights: every feature alone is enough.
+ALONE = ("qwen_image_edit_plus", "wan_two", "wan_5b")
+#: Random weights change their minds at every step, so these caches reuse whatever the difference is.
+SWITCHED_ON: dict[str, dict[str, Any]] = {
+    "tea_cache": {"tea_cache": True, "rel_l1_thresh": 1e6, "coefficients": (0.0, 0.0, 0.0, 1.0, 0.0)},
+    "cache_dit": {"cache_dit": True, "residual_diff_threshold": 1e6, "max_warmup_steps": 1},
 }
-CACHED = ("ulysses-2", "cfg-2")
-FAMILIES = {"qwen_image": ("QwenImagePipeline", {"true_cfg_scale": 3.0})}
+#: Pipelines with two calls a step, of both kinds of scale, and one with a batched call.
+GUIDED = ("z_image", "qwen_image", "flux", "wan")
+#: Each pair runs on about half of the pipelines, in turn; on all, it takes twice as long.
+EVERY_PAIR = bool(os.environ.get("OMNI_EVERY_PAIR"))
+PARALLEL = ("cfg_parallel", "ring", "ulysses", "tensor_parallel")
+#: Three axes of the mesh take eight ranks, so each three run on one family.
+TRIPLES = {
+    ("ulysses", "ring", "cfg_parallel"): "qwen_image",
+    ("ring", "cfg_parallel", "tensor_parallel"): "z_image",
+    ("ulysses", "cfg_parallel", "tensor_parallel"): "wan",
+    ("ulysses", "ring", "tensor_parallel"): "flux",
+}
+
+
+@cache
+def folder_of(family: str, folder: Path) -> Path:
+    return models.build(family, folder)
+
+
+def plan(family: str, folder: Path, on: Collection[str]) -> Plan | None:
+    """The Plan with these features and no other; None where the rules do not allow it."""
+    source = folder_of(family, folder)
+    card, engine = card_of_folder(source, catalog()), catalog().engine("native")
+    assert engine is not None
+    settings = DEFAULTS | {
+        "version": 1,
+        "model": str(source),
+        "dtype": "float32",
+        "prompt": "a red star!",
+        "negative_prompt": "blue",
+        "width": 64,
+        "height": 64,
+        "num_inference_steps": 4,
+        "seed": 7,
+        **FAMILIES[family],
+    }
+    if card.task == "image_to_image":
+        picture = folder / "input.png"
+        Image.effect_noise((64, 64), 80).save(picture) if not picture.exists() else None
+        settings["image"] = str(picture)
+    for name in on:
+        settings |= SWITCHED_ON.get(name, catalog().features[name].switch_on)
+    resolution = resolve_settings(settings, card, engine, catalog().rules)
+    q = Quantities(resolution.settings, card, engine, catalog().features)
+    kept = {name for name in catalog().features if q[name]} - {"vae_tiling"} == set(on) - {"vae_tiling"}
+    return resolution.plan if kept else None
+
+
+def features_of(family: str) -> list[str]:
+    engine = catalog().engine("native")
+    assert engine is not None
+    return list(engine.pipelines[type_of(family)].supported)
+
+
+def type_of(family: str) -> str:
+    return models.PIPELINES[family]
+
+
+def reference(of: Plan) -> Plan:
+    """The same on one rank, and without what must change nothing."""
+    return replace(
+        of, mesh=Mesh(), offload="none", vae=Vae(of.vae.use_tiling, use_slicing=False, patch_parallel_size=1)
+    )
+
+
+def plain(of: Plan) -> Plan:
+    """The same without any feature."""
+    return replace(reference(of), cache=Cache("none", {}), vae=Vae(False, False, 1))
+
+
+def name_of(of: Plan) -> str:
+    return f"reference {Path(of.model.id).name} {of.cache.backend} {'tiled' if of.vae.use_tiling else 'whole'}"
+
+
+def combinations_of(family: str) -> Iterator[tuple[str, ...]]:
+    features = features_of(family)
+    yield from combinations(features, 1)
+    if family not in ALONE:
+        place = list(FAMILIES).index(family)
+        yield from (pair for turn, pair in enumerate(combinations(features, 2)) if EVERY_PAIR or (turn + place) % 2)
+    if family in ALONE:
+        yield from ((name, "vae_patch_parallel") for name in PARALLEL)
+    yield from ((*axes,) for axes, of in TRIPLES.items() if of == family)
+
+
+#: What ``cases`` found to be allowed, by family and features.
+ALLOWED: dict[tuple[str, tuple[str, ...]], Plan] = {}
 
 
 def cases(folder: Path) -> dict[str, Case]:
     """What runs, under one torchrun with the cases of other modules."""
     table = {}
-    for family, (pipeline, guidance) in FAMILIES.items():
-        plan = tiny(model=Model(family, str(models.build(family, folder)), pipeline, "text_to_image", "float32"))
-        plan = replace(plan, sampling=replace(plan.sampling, prompt="a red star!", guidance=guidance))
-        table[family] = Case(plan)
-        table |= {f"{family} {name}": Case(replace(plan, mesh=mesh)) for name, mesh in MESHES.items()}
-        for cache, parameters in CACHES.items():
-            cached = replace(plan, cache=parameters, sampling=replace(plan.sampling, num_inference_steps=8))
-            table[f"{family} {cache}"] = Case(cached)
-            table |= {f"{family} {cache} {name}": Case(replace(cached, mesh=MESHES[name])) for name in CACHED}
+    for family in FAMILIES:
+        for on in combinations_of(family):
+            if found := plan(family, folder, on):
+                ALLOWED[family, on] = found
+                table[name_of(found)] = Case(reference(found))
+                control = "vae" if found.vae.patch_parallel_size > 1 else "transformer"
+                later = "undone" if len(on) == 1 and family not in ALONE else ""
+                table[f"{family} {' '.join(on)}"] = Case(found, control, later)
+                if later:
+                    table[name_of(plain(found))] = Case(plain(found))
+        if family in GUIDED:
+            alone, shared = plan(family, folder, ()), plan(family, folder, ("cfg_parallel",))
+            assert alone is not None
+            assert shared is not None
+            table[f"guided {family} alone"] = Case(alone, later="guidance")
+            table[f"guided {family} shared"] = Case(shared, control="", later="guidance")
     return table
 
 
-@pytest.mark.parametrize("name", MESHES)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_equal_to_one_rank(results: Results, family: str, name: str) -> None:
-    assert results(f"{family} {name}").distance(results(family)) <= BOUND
-    assert results(f"{family} {name}").distance(results(family), "broken") > 10 * BOUND
+@pytest.mark.parametrize(("family", "feature"), [(name, one) for name in FAMILIES for one in features_of(name)])
+def test_alone_and_in_pairs_it_computes_what_one_rank_does(results: Results, family: str, feature: str) -> None:
+    mine = {on: found for (name, on), found in ALLOWED.items() if name == family and feature in on}
+    assert (feature,) in mine or feature == "vae_patch_parallel"  # which needs ranks
+    wrong = {on: said for on, found in mine.items() if (said := difference(results, family, on, found))}
+    assert not wrong, "\n".join(f"{family} {' '.join(on)}: {said}" for on, said in wrong.items())
 
 
-@pytest.mark.parametrize("name", CACHED)
-@pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_caches_decide_as_on_one_rank(results: Results, family: str, cache: str, name: str) -> None:
-    alone, shared = results(f"{family} {cache}"), results(f"{family} {cache} {name}")
-    assert 0 < len(alone.measured(cache)["cached_steps"]) < 8
-    assert shared.measured(cache)["cached_steps"] == alone.measured(cache)["cached_steps"]
-    assert shared.distance(alone) <= 1e-4
-    assert shared.distance(alone, "broken") > 1e-3
+@pytest.mark.parametrize(("axes", "family"), TRIPLES.items())
+def test_three_axes_at_once(results: Results, axes: tuple[str, ...], family: str) -> None:
+    assert ALLOWED[family, axes].mesh.world_size == 8
+    assert difference(results, family, axes, ALLOWED[family, axes]) == ""
+
+
+@pytest.mark.parametrize(
+    ("family", "feature"),
+    [(name, one) for name in FAMILIES if name not in ALONE for one in features_of(name) if one != "vae_patch_parallel"],
+)
+def test_a_feature_can_be_undone(results: Results, family: str, feature: str) -> None:
+    found = ALLOWED[family, (feature,)]
+    run, without = results(f"{family} {feature}"), results(name_of(plain(found)))
+    assert run.distance(results(name_of(found)), "again") <= BOUND
+    assert run.distance(without, "undone") <= BOUND
+    assert apart(run.arrays[0]["undone picture"], without.arrays[0]["picture"]) <= 1
+    if feature in ("tea_cache", "cache_dit"):
+        assert run.distance(without) > BOUND
+    if feature == "vae_tiling":
+        assert apart(run.arrays[0]["picture"], without.arrays[0]["picture"]) > 1
+
+
+@pytest.mark.parametrize("family", GUIDED)
+def test_cfg_parallel_follows_whatever_guidance_does(results: Results, family: str) -> None:
+    shared, alone = results(f"guided {family} shared"), results(f"guided {family} alone")
+    calls = [name for name in alone.arrays[0] if not name.endswith(("picture", "latents"))]
+    assert len(calls) == (6 if family == "wan" else 5)
+    for name in calls:
+        assert shared.distance(alone, name, of=name) <= BOUND, name
+        if name.startswith("after"):
+            assert alone.distance(alone, name) == 0, name
+        else:
+            assert alone.distance(alone, name) > 1e-3, name
+
+
+def difference(results: Results, family: str, on: tuple[str, ...], found: Plan) -> str:
+    """What is wrong with a run; empty where it equals its reference, and its control does not."""
+    try:
+        run, alone = results(f"{family} {' '.join(on)}"), results(name_of(found))
+    except AssertionError as error:
+        return str(error).strip().splitlines()[-1]
+    problems = []
+    if not (distance := run.distance(alone)) <= BOUND:
+        problems.append(f"latents differ by {distance:.1e}")
+    if (levels := apart(run.arrays[0]["picture"], alone.arrays[0]["picture"])) > 1:  # rounding to bytes
+        problems.append(f"pictures differ by {levels}")
+    if found.mesh.world_size > 1:
+        if found.vae.patch_parallel_size > 1:
+            noticed = apart(run.arrays[0]["vae picture"], alone.arrays[0]["picture"]) > 5
+        else:
+            noticed = run.distance(alone, "broken") > 10 * BOUND
+        if not noticed:
+            problems.append("a broken weight is not noticed")
+    backend = found.cache.backend
+    if backend != "none":
+        reused = {str(run.measured(backend, rank)["cached_steps"]) for rank in range(found.mesh.world_size)}
+        if reused != {str(alone.measured(backend)["cached_steps"])} or reused == {"[]"}:
+            problems.append(f"reused steps {reused}, and alone {alone.measured(backend)}")
+    return ", ".join(problems)
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> int:
+    return int(np.abs(one.astype(int) - other).max())

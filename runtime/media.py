@@ -1,0 +1,84 @@
+"""Pictures that go in, pictures and videos that come out."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omni_config.plan import Plan
+from runtime.errors import CannotRunError
+from runtime.report import write_new
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def open_picture(path: str) -> Image:
+    """The input picture as RGB, turned upright as its camera says.
+
+    Raises:
+        CannotRunError: there is no such file, it is no picture, or it is too large to be opened without harm (more
+            than PIL's limit of 89 million pixels).
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not Path(path).is_file():
+        raise CannotRunError(f"the input picture {path} is not there, or is no file; next: correct sampling.image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                return ImageOps.exif_transpose(picture).convert("RGB")
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise CannotRunError(f"the input picture {path} has too many pixels; next: make it smaller") from None
+    except UnidentifiedImageError:
+        raise CannotRunError(f"{path} is no picture that PIL can read; next: save it as PNG or JPEG") from None
+    except (OSError, ValueError, SyntaxError) as error:  # what PIL raises of a damaged file
+        raise CannotRunError(f"the input picture {path} cannot be read: {error}; next: save it again") from error
+
+
+def save(output: Any, plan: Plan) -> list[str]:
+    """Write what a pipeline made into the output folder, named by prompt and seed; the paths.
+
+    Videos are MP4 (H.264), or animated WebP where imageio-ffmpeg is not installed.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    video = plan.sampling.video
+    if video is None:
+        return [_write(plan, ".png", _png(picture)) for picture in output.images]
+    assert video.fps is not None
+    if find_spec("imageio_ffmpeg"):
+        return [_write(plan, ".mp4", _mp4(frames, video.fps)) for frames in output.frames]
+    return [_write(plan, ".webp", _webp(frames, video.fps)) for frames in output.frames]
+
+
+def _write(plan: Plan, suffix: str, fill: Callable[[Path], Any]) -> str:
+    made = "video" if plan.sampling.video else "picture"
+    slug = re.sub(r"\W+", "-", plan.sampling.prompt.lower())[:48].strip("-") or made
+    return str(write_new(Path(plan.output) / f"{slug}-{plan.sampling.seed}{suffix}", fill))
+
+
+def _png(picture: Image) -> Callable[[Path], Any]:
+    data = BytesIO()
+    picture.save(data, "PNG")
+    return lambda path: path.write_bytes(data.getvalue())
+
+
+def _mp4(frames: list[Image], fps: int) -> Callable[[Path], Any]:
+    from diffusers.utils.export_utils import export_to_video
+
+    return lambda path: export_to_video(frames, str(path), fps=fps)
+
+
+def _webp(frames: list[Image], fps: int) -> Callable[[Path], Any]:
+    first, *others = frames
+    return lambda path: first.save(
+        path, "WEBP", save_all=True, append_images=others, duration=round(1000 / fps), loop=0, quality=90
+    )

@@ -1,0 +1,79 @@
+"""The worker of ``runtime.batch``, with pipelines that are loaded once and made quick, and with later calls.
+
+A fork may do with a loaded pipeline what it likes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import later_calls
+import numpy as np
+
+from omni_config.plan import Plan
+from runtime import batch_worker, load, worker
+
+LATER = json.loads(os.environ["OMNI_TEST_LATER"])
+load_pipeline, fork, run = load.pipeline, batch_worker._fork, batch_worker._run
+pipelines: dict[Any, Any] = {}
+
+
+def pipeline(plan: Plan) -> Any:
+    key = (plan.model, plan.offload == "none")
+    if key not in pipelines:
+        pipelines[key] = pipe = load_pipeline(plan)
+        make_quick(pipe)
+    return pipelines[key]
+
+
+def make_quick(pipe: Any) -> None:
+    """Tiles that small pictures have several of; input pictures that are not scaled up to a million pixels."""
+    if hasattr(pipe.vae, "tile_sample_min_height"):
+        pipe.vae.tile_sample_min_height = pipe.vae.tile_sample_min_width = 32
+        pipe.vae.tile_sample_stride_height = pipe.vae.tile_sample_stride_width = 16
+    module = sys.modules[type(pipe).__module__]
+    if hasattr(module, "calculate_dimensions"):
+        whole = module.calculate_dimensions
+        module.calculate_dimensions = lambda area, ratio: whole(64 * 64, ratio)
+
+
+def fork_loaded(folder: Path, number: int, case: dict[str, Any], plan: Plan, *others: Any) -> None:
+    pipeline(plan)
+    fork(folder, number, case, plan, *others)
+
+
+def run_and_later(file: Path, case: dict[str, Any], plan: Plan, *others: Any) -> None:
+    run(file, case, plan, *others)
+    later = LATER[int(file.name.split(".")[0])]
+    if not later:
+        return
+    pipe, latents, results = pipeline(plan), [], {}
+
+    def call(name: str, at_step: Callable[[Any, int], None] = lambda *_: None, **changes: Any) -> None:
+        def after_step(pipe: Any, step: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            latents[:] = [tensors["latents"].float().numpy()]
+            at_step(pipe, step)
+            return {}
+
+        output = pipe(**worker.arguments(plan) | changes, callback_on_step_end=after_step)
+        pictures = output.images if hasattr(output, "images") else output.frames[0]
+        results.update({name: latents[0], f"{name} picture": np.stack([np.asarray(one) for one in pictures])})
+
+    if later == "undone":
+        later_calls.undone(pipe, plan, call)
+    else:
+        later_calls.guidance(pipe, call)
+    with np.load(file.with_suffix(".npz")) as saved:
+        np.savez(file.with_suffix(".npz"), **dict(saved) | results)
+
+
+if __name__ == "__main__":
+    load.pipeline, batch_worker._fork, batch_worker._run = pipeline, fork_loaded, run_and_later
+    batch_worker.main()
