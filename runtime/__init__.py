@@ -1,9 +1,23 @@
 """The runtime: does what a Plan says, under torchrun. Importing it loads neither torch nor diffusers."""
 
+from runtime.bench import bench
+from runtime.calibrate import Calibration, calibrate
 from runtime.events import Progress
 from runtime.launch import command, launch
 from runtime.prove import Proof, prove, prove_all
 from runtime.report import Report
 from runtime.torchrun import LaunchError
 
-__all__ = ["LaunchError", "Progress", "Proof", "Report", "command", "launch", "prove", "prove_all"]
+__all__ = [
+    "Calibration",
+    "LaunchError",
+    "Progress",
+    "Proof",
+    "Report",
+    "bench",
+    "calibrate",
+    "command",
+    "launch",
+    "prove",
+    "prove_all",
+]

@@ -27,6 +27,8 @@ class Report:
     pictures: tuple[str, ...]
     seconds: float
     load_seconds: float
+    denoise_seconds: float
+    """From the call of the pipeline to its last step, the encoding of the prompt included."""
     step_seconds: float
     decode_seconds: float
     steps_computed: int

@@ -139,6 +139,7 @@ def generate(
     return {
         "pictures": paths,
         "load_seconds": loaded - start,
+        "denoise_seconds": steps_done[-1] - loaded,
         "step_seconds": (steps_done[-1] - steps_done[0]) / (steps - 1) if steps > 1 else steps_done[0] - loaded,
         "decode_seconds": end - steps_done[-1],
         "steps_computed": steps - cached,

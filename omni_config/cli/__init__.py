@@ -22,6 +22,8 @@ COMMANDS = {
     "launch": "launch",
     "matrix": "matrix",
     "prove": "prove",
+    "bench": "bench",
+    "calibrate": "calibrate",
     "import": "exchange",
     "export": "exchange",
     "diff": "diff",

@@ -69,10 +69,7 @@ def _cannot_start(plan: Plan) -> str | None:
     from importlib.util import find_spec
 
     if plan.engine != "native":
-        return (
-            f"engine {plan.engine} is checked and planned here, but not started; "
-            "set engine: native, or start the engine yourself"
-        )
+        return f"this is for the built-in runtime, and the config says engine {plan.engine}; set engine: native"
     missing = [name for name in ("torch", "diffusers", "cache_dit") if find_spec(name) is None]
     if missing:
         return f"{' and '.join(missing)} not installed; next: pip install 'omni-config[runtime]'"

@@ -35,17 +35,26 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     Raises:
         CannotRunError: no coefficients, or a transformer whose modulated input is not known here.
     """
+    if plan.cache.parameters["coefficients"] is None:
+        raise CannotRunError(
+            "TeaCache needs coefficients: no model card has them for this model; set them in the config, "
+            "or measure them with omni calibrate teacache"
+        )
+    attach(pipe, Cache(plan, mesh, two_calls=hasattr(pipe.transformer, "cache_context")))
+
+
+def attach(pipe: Any, cache: Cache) -> None:
+    """Let a cache decide for the transformer's blocks.
+
+    Raises:
+        CannotRunError: a transformer whose modulated input is not known here.
+    """
     from diffusers.hooks.hooks import HookRegistry
 
     transformer = pipe.transformer
     blocks = _blocks(transformer)
     if not blocks or type(blocks[0]).__name__ not in MODULATED_INPUT:
         raise CannotRunError(f"TeaCache does not know the modulated input of {type(transformer).__name__}")
-    if plan.cache.parameters["coefficients"] is None:
-        raise CannotRunError(
-            "TeaCache needs coefficients: no model card has them for this model; set them in the config"
-        )
-    cache = _Cache(plan, mesh, two_calls=hasattr(transformer, "cache_context"))
     for index, block in enumerate(blocks):
         hook = _make_hook(cache, first=index == 0, last=index == len(blocks) - 1)
         HookRegistry.check_if_exists_or_initialize(block).register_hook(hook, HOOK)
@@ -95,7 +104,7 @@ def _blocks(transformer: Any) -> list[Any]:
     return [block for blocks in lists for block in blocks]
 
 
-class _Cache:
+class Cache:
     """What the hooks of all blocks share."""
 
     def __init__(self, plan: Plan, mesh: DeviceMesh | None, two_calls: bool) -> None:
@@ -148,6 +157,10 @@ class _Cache:
         state.modulated = modulated
         state.step += 1
 
+    def keep(self, residual: torch.Tensor) -> None:
+        """Keep what the blocks added in this call."""
+        self.states.get_state().residual = residual
+
     def change(self, now: torch.Tensor, before: torch.Tensor) -> float:
         """The relative L1 distance, over the tokens of all ranks."""
         import torch
@@ -173,7 +186,7 @@ class _Cache:
         return reset
 
 
-def _make_hook(cache: _Cache, first: bool, last: bool) -> Any:
+def _make_hook(cache: Cache, first: bool, last: bool) -> Any:
     from diffusers.hooks.hooks import ModelHook
 
     class TeaCacheHook(ModelHook):
@@ -202,7 +215,7 @@ def _make_hook(cache: _Cache, first: bool, last: bool) -> Any:
             output = original(*args, **kwargs)
             if last:
                 out = output if name == "x" else output[1]
-                cache.states.get_state().residual = out - cache.entered
+                cache.keep(out - cache.entered)
             return output
 
     return TeaCacheHook()

@@ -44,7 +44,9 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> N
 
 
 def test_report_round_trip_and_refusal() -> None:
-    report = Report({"version": 1}, ("a.png",), 3.0, 1.0, 0.1, 0.2, 7, 1, (1.0, 2.0), {"vae": {"tiling": True}}, {})
+    report = Report(
+        {"version": 1}, ("a.png",), 3.0, 1.0, 0.8, 0.1, 0.2, 7, 1, (1.0, 2.0), {"vae": {"tiling": True}}, {}
+    )
     assert Report.from_json(json.dumps(report.to_dict())) == report
     with pytest.raises(ValueError, match="not a report of this version"):
         Report.from_json("{}")
