@@ -64,13 +64,12 @@ def test_lossless_leaves_caches_out() -> None:
 
 
 def test_where_nothing_fits_the_smallest_change_is_one_that_works() -> None:
-    flags = ("--model", "Qwen/Qwen-Image", "--gpus", "1", "--gpu", "l20", "--lossless")
+    flags = ("--model", "Qwen/Qwen-Image-2512", "--gpus", "1", "--gpu", "a10", "--size", "4096x4096")
     code, found = suggested(*flags)
     assert code == 1
     assert "none of" in found["problem"]
-    assert found["remedies"][0].startswith("2 more GPUs: 3 with tp 3")
-    assert suggested(*flags, "--gpus", "2")[0] == 1
-    assert suggested(*flags, "--gpus", "3")[0] == 0
+    assert found["remedies"][0].startswith("1 more GPU: 2 with ring 2")
+    assert suggested(*flags, "--gpus", "2")[0] == 0
 
 
 def test_a_model_of_unknown_size_is_refused_with_what_is_missing() -> None:
