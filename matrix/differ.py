@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from matrix.ask import Cell, Verdict
+from matrix.evidence import everything, key
 from matrix.table import Matrix
 from omni_config.cards import Disagreement
 from omni_config.catalog import catalog
@@ -73,12 +74,22 @@ def against(first: Matrix, second: Matrix) -> Iterator[Difference]:
                 yield _difference(model, (feature,), mine.verdict, other, mine)
 
 
-def unverified() -> list[tuple[str, tuple[str, ...]]]:
-    """Cells that the published table calls not verified, by model (empty for pairs) and features."""
-    said = published()
-    pairs = [("", (first, second)) for second, row in said["pairs"].items() for first in row.get("unverified", [])]
-    models = [(row["ids"][0], (name,)) for row in said["models"] for name in row.get("unverified", [])]
-    return [*pairs, *models]
+def proven_unverified() -> list[tuple[str, tuple[str, ...], str]]:
+    """Cells that the published table calls not verified and a run has proven, each with what the run showed.
+
+    By model (empty for pairs) and features. A model's cell is proven by a run of its pipeline class.
+    """
+    said, shown = published(), everything()
+    cells: list[tuple[str, tuple[str, ...]]]
+    cells = [("", (first, second)) for second, row in said["pairs"].items() for first in row.get("unverified", [])]
+    cells += [(row["ids"][0], (name,)) for row in said["models"] for name in row.get("unverified", [])]
+    found = []
+    for model, features in cells:
+        card = catalog().model(model)
+        for pipeline, entry in shown.get(key(features), {}).items():
+            if entry.proven and entry.verdict != "no" and (card is None or card.pipeline == pipeline):
+                found.append((model, features, f"{pipeline}: {entry.spoken()}"))
+    return found
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Verdict]:

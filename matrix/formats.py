@@ -14,6 +14,7 @@ from rich.text import Text
 
 from matrix.ask import VERDICTS, Cell, Verdict
 from matrix.differ import Difference
+from matrix.evidence import Evidence, everything
 from matrix.table import Matrix
 from omni_config.catalog import catalog
 
@@ -23,8 +24,26 @@ SHORT: dict[Verdict, str] = {"yes": "yes", "warned": "warn", "only": "only", "ad
 
 def to_text(tables: Sequence[Matrix]) -> RenderableType:
     """Both tables of each engine for a terminal, and beneath them the reason of each cell that is not a plain yes."""
+    shown = [table for table in tables if table.engine.id == "native"]
+    parts = [part for table in tables for part in (_pairs_text(table), _models_text(table))]
     legend = Text("  ").join(Text(f"{SHORT[name]} {words}", COLORS[name]) for name, words in VERDICTS.items())
-    return Group(*(part for table in tables for part in (_pairs_text(table), _models_text(table))), legend)
+    return Group(*parts, *(_evidence_text() for _ in shown), legend)
+
+
+def _evidence_text() -> Text:
+    """How many cells of the built-in runtime are proven, and each that a run refuted or that is stale."""
+    text = Text("Evidence of runs, engine native\n", "bold")
+    pipelines: dict[str, list[tuple[str, Evidence]]] = {}
+    for name, by_pipeline in everything().items():
+        for pipeline, entry in by_pipeline.items():
+            pipelines.setdefault(pipeline, []).append((name, entry))
+    for pipeline, entries in pipelines.items():
+        proven = sum(entry.proven for _, entry in entries)
+        text.append(f"  {pipeline}: {proven} of {len(entries)} cells proven\n")
+        for name, entry in entries:
+            if not entry.proven or entry.stale():
+                text.append(f"    {name}: {entry.status()}, {entry.spoken()}\n")
+    return text
 
 
 def _grid(title: str, rows: Iterable[tuple[str, Iterable[Cell]]], columns: int) -> Table:
@@ -190,8 +209,8 @@ def sets_json(names: Sequence[str], answers: dict[str, dict[str, dict[str, Cell]
     return json.dumps({"features": list(names), "engines": cells}, indent=1)
 
 
-def diff_text(parts: dict[str, list[Difference]]) -> Text:
-    """Differing cells, each with both verdicts and the reasons."""
+def diff_text(parts: dict[str, list[Difference]], proven: list[tuple[str, tuple[str, ...], str]]) -> Text:
+    """Differing cells, each with both verdicts and the reasons; then the cells that a run has proven."""
     text = Text()
     for title, found in parts.items():
         text.append(f"{title}: {len(found)} cells differ\n", "bold")
@@ -207,4 +226,8 @@ def diff_text(parts: dict[str, list[Difference]]) -> Text:
                 text.append(f"\n      see Disagreements: {topic}")
             text.append("\n")
         text.append("\n")
+    text.append(f"published as not verified, proven by our runtime: {len(proven)} cells\n", "bold")
+    for model, names, words in proven:
+        features = " + ".join(catalog().features[name].title for name in names)
+        text.append(f"  {model + ', ' if model else ''}{features}: {words}\n")
     return text

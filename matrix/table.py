@@ -98,11 +98,8 @@ def together(names: Sequence[str], engine: str, models: tuple[str, ...] = ()) ->
     """A set of features with each other feature, by feature and model; the set alone is under ``""``.
 
     Raises:
-        ValueError: a feature, the engine or a model is unknown.
+        ValueError: the engine or a model is unknown.
     """
-    for name in names:
-        if name not in catalog().features:
-            raise ValueError(f"no feature '{name}'; known: {', '.join(catalog().features)}")
     table = compile_matrix(engine, models)
     result: dict[str, dict[str, Cell]] = {}
     for other in ("", *(feature for feature in table.features if feature not in names)):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from matrix.ask import VERDICTS, Cell
+from matrix.evidence import everything
 from matrix.table import Matrix, compile_matrix
 from matrix.tables import compile_tables
 from omni_config.catalog import catalog
@@ -53,6 +54,14 @@ def data() -> dict[str, Any]:
             for engine, table in engines.items()
         },
         "cells": [[cell.verdict, cell.all_codes, cell.words] for cell in cells.items],
+        "evidence": {
+            name: [
+                f"{pipeline}, {'proven' if entry.proven else 'refuted'}: {entry.spoken()} (torch {torch}, {entry.date})"
+                for pipeline, entry in by_pipeline.items()
+                if (torch := entry.versions["torch"])
+            ]
+            for name, by_pipeline in everything().items()
+        },
         "settings": tables.settings,
         "findings": [[found.code, found.message, found.fix, dict(found.changes)] for found in tables.findings],
         "nodes": tables.nodes,

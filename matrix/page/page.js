@@ -48,24 +48,25 @@ function showMatrix() {
     for (let second = first + 1; second < names.length; second++) cellOf.set(`${first} ${second}`, numbers[index++]);
   const rows = names.slice(1).map((_, row) => [titles[row + 1], titles.slice(0, row + 1).map((title, column) => {
     const number = cellOf.get(`${column} ${row + 1}`);
-    return [`${title} with ${titles[row + 1]}`, number < 0 ? ["no", [], "one of the two is refused by itself"] : data.cells[number]];
+    const cell = number < 0 ? ["no", [], "one of the two is refused by itself"] : data.cells[number];
+    return [`${title} with ${titles[row + 1]}`, cell, [names[column], names[row + 1]]];
   })]);
   grid($("pairs"), titles.slice(0, -1), rows);
   const shown = Object.keys(table.models).filter(
     (name) => (!model || name === model) && (!task || data.models[name].task === task));
   grid($("models"), titles, shown.map((name) => [name, table.models[name].map(
-    (number, column) => [`${titles[column]} on ${name}`, data.cells[number]])]));
+    (number, column) => [`${titles[column]} on ${name}`, data.cells[number], [names[column]]])]));
 }
 
 function grid(table, columns, rows) {
   const head = make("tr", {}, make("td"), ...columns.map(
     (title) => make("th", { scope: "col" }, make("span", { textContent: title }))));
   const body = rows.map(([title, cells]) => make("tr", {}, make("th", { scope: "row", textContent: title, title }),
-    ...cells.map(([what, cell]) => {
+    ...cells.map(([what, cell, features]) => {
       const [verdict, , words] = cell;
       const td = make("td", { className: verdict, textContent: verdict, tabIndex: -1 });
       td.setAttribute("aria-label", `${what}: ${verdict}${words ? `, ${words}` : ""}`);
-      td.onmouseenter = td.onfocus = () => showDetail(what, cell);
+      td.onmouseenter = td.onfocus = () => showDetail(what, cell, evidence(features));
       return td;
     })));
   table.replaceChildren(make("thead", {}, head), make("tbody", {}, ...body));
@@ -86,10 +87,16 @@ function move(event) {
   next.focus();
 }
 
-function showDetail(what, [verdict, codes, words]) {
+// Runs are of the built-in runtime; what has not been run is a claim.
+function evidence(features) {
+  if (filters().engine !== "native") return [];
+  return data.evidence[[...features].sort().join("+")] ?? ["claimed: no run has shown it"];
+}
+
+function showDetail(what, [verdict, codes, words], shown) {
   $("detail").replaceChildren(
     make("p", {}, make("strong", { textContent: `${what}: ${verdict}` }), ` (${data.verdicts[verdict]})`),
-    ...(words ? [make("p", { textContent: words })] : []),
+    ...[...(words ? [words] : []), ...shown].map((textContent) => make("p", { textContent })),
     ...codes.map((code) => make("p", {}, ruleLink(code), ` ${data.rules[code][0]}: ${data.rules[code][2]}`)));
 }
 

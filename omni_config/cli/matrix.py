@@ -28,11 +28,12 @@ class Action(StrEnum):
     """What else the command does."""
 
     diff = "diff"
+    prove = "prove"
 
 
 def matrix(
     action: Annotated[
-        Action | None, typer.Argument(help="diff: where published table, documentation and source differ.")
+        Action | None, typer.Argument(help="diff: where tables and source differ. prove: run the cells.")
     ] = None,
     engine: Annotated[list[str], typer.Option("--engine", help="Only this engine; may be repeated.")] = [],  # noqa: B006
     model: Annotated[list[str], typer.Option("--model", help="Only this model; may be repeated.")] = [],  # noqa: B006
@@ -57,6 +58,8 @@ def matrix(
 
         generate(check, True, pages(), OWNED)
     try:
+        if action == Action.prove:
+            raise typer.Exit(_prove(model or ["tiny"], _names(together)))
         text = _diff(chosen) if action else _tables(engine, tuple(model), together, chosen)
     except ValueError as error:
         typer.echo(f"omni: {error}", err=True)
@@ -73,7 +76,7 @@ def _tables(engines: list[str], models: tuple[str, ...], together: str, chosen: 
     from matrix.table import compile_matrix
     from matrix.table import together as ask_together
 
-    names = [name.strip() for name in together.split(",") if name.strip()]
+    names = _names(together)
     for engine in engines:
         if catalog().engine(engine) is None:
             raise ValueError(f"no card for engine '{engine}'; known: {', '.join(catalog().engine_ids)}")
@@ -111,9 +114,36 @@ def _diff(chosen: Format) -> str:
         "published table -> vllm-omni": list(differ.against_published(documented)),
         "vllm-omni -> vllm-omni==0.30": list(differ.against(documented, source)),
     }
+    proven = differ.proven_unverified()
     if chosen == Format.json:
-        return json.dumps({name: [item.to_dict() for item in found] for name, found in parts.items()}, indent=1) + "\n"
-    return _rendered(formats.diff_text(parts))
+        cells = {name: [item.to_dict() for item in found] for name, found in parts.items()}
+        return json.dumps(cells | {"not verified there, proven here": proven}, indent=1) + "\n"
+    return _rendered(formats.diff_text(parts, proven))
+
+
+def _prove(models: list[str], features: list[str]) -> int:
+    """Run the cells, with progress; 1 where a run refutes one."""
+    from matrix.prove import prove
+    from omni_config.cli.running import bar, errors
+
+    refuted = 0
+    for model in models:
+        with errors("matrix prove"), bar() as show:
+            found = prove(model, features, lambda done, all_: show("cells", done, all_))
+        for name, entry in found.items():
+            if not entry.proven:
+                refuted += 1
+                typer.echo(f"refuted: {name} on {model}: {entry.why}")
+        typer.echo(f"{sum(entry.proven for entry in found.values())} of {len(found)} cells proven on {model}")
+    return 1 if refuted else 0
+
+
+def _names(together: str) -> list[str]:
+    names = [name.strip() for name in together.split(",") if name.strip()]
+    for name in names:
+        if name not in catalog().features:
+            raise ValueError(f"no feature '{name}'; known: {', '.join(catalog().features)}")
+    return names
 
 
 def _rendered(shown: object) -> str:

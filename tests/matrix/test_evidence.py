@@ -1,0 +1,96 @@
+"""Evidence is of real runs, says what it is about, and goes stale with it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from matrix import differ, evidence
+from omni_config.catalog import catalog
+
+ENTRIES = [
+    (name, pipeline, entry)
+    for name, by_pipeline in evidence.everything().items()
+    for pipeline, entry in by_pipeline.items()
+]
+
+
+def test_what_is_proven_kept_its_bound_and_its_controls_did_not() -> None:
+    assert sum(entry.proven and entry.difference is not None for _, _, entry in ENTRIES) > 10
+    for name, pipeline, entry in ENTRIES:
+        assert catalog().model(entry.model).pipeline == pipeline
+        assert {"torch", "diffusers", "cache-dit"} == set(entry.versions)
+        if entry.verdict == "no":
+            assert "refused by OMNI" in entry.why
+        elif entry.proven:
+            assert entry.code, name
+            within = [_keeps(entry.difference, entry.psnr, entry.bound)]
+            within += [
+                _keeps(control["difference"], control["psnr"], entry.bound) for control in entry.controls.values()
+            ]
+            assert within == [True] + [False] * len(entry.controls), name
+            assert entry.controls, name
+        else:
+            assert entry.why != "computes what the plain pipeline computes", name
+
+
+def _keeps(difference: float, psnr: float | None, bound: dict[str, float | None]) -> bool:
+    """JSON has no infinity: None is equal pictures, or a bound that allows anything."""
+    return difference <= (bound["difference"] or math.inf) and (math.inf if psnr is None else psnr) >= bound["psnr"]
+
+
+def test_evidence_of_a_cell_that_the_rules_decide_otherwise_now_is_not_shown() -> None:
+    name, _, entry = next(item for item in ENTRIES if item[2].verdict == "yes")
+    assert not entry.outdated(name.split("+"))
+    assert replace(entry, verdict="no").outdated(name.split("+"))
+
+
+def test_evidence_goes_stale_with_code_and_versions() -> None:
+    _, _, entry = next(item for item in ENTRIES if item[2].code)
+    fresh = replace(entry, code={name: evidence.digest(evidence.ROOT / name) for name in entry.code}, versions={})
+    assert fresh.status() == "proven"
+    (name, *_) = entry.code
+    assert replace(fresh, code={name: "0" * 16}).status() == f"proven (stale: {name} changed)"
+    assert replace(fresh, versions={"pydantic": "0.1"}).stale() == "stale: pydantic changed"
+    assert replace(fresh, versions={"not-installed-here": "1"}).stale() == ""
+
+
+def test_a_cell_that_was_proven_is_listed_where_the_published_table_had_not_verified_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, entry = next(item for item in ENTRIES if item[2].difference is not None)
+    said = {
+        evidence.key(["lora", "ulysses"]): replace(entry, verdict="yes"),
+        "cache_dit+lora": replace(entry, proven=False),
+    }
+    monkeypatch.setattr(evidence, "FOLDER", tmp_path)
+    evidence.read.cache_clear()
+    evidence.add("ZImagePipeline", said)
+    assert json.loads((tmp_path / "ZImagePipeline.json").read_text()).keys() == said.keys()
+    assert [features for _, features, _ in differ.proven_unverified()] == [("ulysses", "lora")]
+    evidence.read.cache_clear()
+
+
+@pytest.mark.timeout(600)
+def test_a_cell_is_proven_by_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from matrix.prove import prove
+
+    monkeypatch.setattr(evidence, "FOLDER", tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    evidence.read.cache_clear()
+    found = prove("tiny", ["cfg_parallel", "layerwise_offload"])
+    (entry,) = found.values()
+    assert (entry.proven, entry.verdict) == (True, "yes")
+    assert entry.difference <= 1e-4 < entry.controls["transformer"]["difference"]
+    assert {"runtime/features/cfg_parallel.py", "runtime/features/offload.py"} == set(entry.code)
+    assert evidence.read("ZImagePipeline") == found
+    evidence.read.cache_clear()
+    refused = prove("tiny", ["tea_cache", "cache_dit"])["cache_dit+tea_cache"]
+    assert (refused.proven, refused.verdict) == (True, "no")
+    assert "OMNI201" in refused.why
+    evidence.read.cache_clear()
