@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -86,7 +87,10 @@ def test_a_launcher_that_is_ended(
     plan_file.write_text(json.dumps(plan.to_dict()))
     hooks = json.dumps({"latents": str(tmp_path), "fault": ["hang", 1, 3], "light": True})
     environment = os.environ | {"OMNI_TEST_HOOKS": hooks, "TMPDIR": str(run_folders)}
-    launcher = subprocess.Popen([sys.executable, "-c", CODE, plan_file, HOOKED_WORKER], env=environment)
+    # Whoever runs the tests in the background has SIGINT ignored, and a child would inherit that.
+    line = [sys.executable, "-c", CODE, plan_file, HOOKED_WORKER]
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    launcher = subprocess.Popen(line, env=environment, preexec_fn=heed)
     wait_for((tmp_path / "fault").exists, 60)
     assert len(processes()) == 3  # torchrun and two ranks
     launcher.send_signal(number)
