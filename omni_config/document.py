@@ -173,7 +173,7 @@ class Document(_Section):
     """One deployment of one diffusion transformer."""
 
     version: Literal[1] = Field(description="Version of this format.")
-    model: str = Field(min_length=1, description="Hub id, local diffusers folder, or `tiny` (the embedded model).")
+    model: str = Field(min_length=1, description="Hub id, local diffusers folder, or embedded: `tiny`, `tiny-qwen`.")
     engine: str = Field(default="native", description="Who runs it: `native` is the built-in runtime.")
     hardware: Hardware = Hardware.model_construct()
     parallel: Parallel = Parallel.model_construct()

@@ -15,6 +15,9 @@ VERSION: Literal[1] = 1
 # Outermost first. CFG moves the fewest bytes and tensor parallelism the most, so tensor ranks are neighbours.
 AXES = ("cfg", "ring", "ulysses", "tensor")
 
+#: The models that come with the runtime, by name: their folders in it.
+EMBEDDED = {"tiny": "tiny_model", "tiny-qwen": "tiny_qwen_model"}
+
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
@@ -49,7 +52,7 @@ class Model:
     """Which pipeline is loaded, from where."""
 
     id: str
-    source: str  # a hub id, a local folder, or "tiny"
+    source: str  # a hub id, a local folder, or an embedded model
     pipeline: str  # the diffusers class that the folder must hold
     task: str
     dtype: Literal["float32", "bfloat16", "float16"]

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from omni_config.plan import Plan
+from omni_config.plan import EMBEDDED, Plan
 from runtime.errors import CannotRunError
 
-HERE = Path(__file__).parent
-#: The folders of the embedded models.
-EMBEDDED = {"tiny": f"{HERE}/tiny_model"}
+#: Of the embedded models, by name.
+FOLDERS = {name: Path(__file__).parent / folder for name, folder in EMBEDDED.items()}
 
 
 def pipeline(plan: Plan) -> Any:
@@ -20,7 +19,7 @@ def pipeline(plan: Plan) -> Any:
     Raises:
         CannotRunError: no such folder, the hub cannot be reached, or the checkpoint is of another class.
     """
-    source = EMBEDDED.get(plan.model.source, plan.model.source)
+    source = str(FOLDERS.get(plan.model.source, plan.model.source))
     found, wanted = _class_name(source), plan.model.pipeline
     if found != wanted:
         raise CannotRunError(f"{source} holds a {found}, and the model card of {plan.model.id} says {wanted}")

@@ -10,6 +10,7 @@ from typing import Any
 from omni_config.checker import Checked, check_node, documented
 from omni_config.findings import Finding
 from omni_config.overrides import with_engine
+from omni_config.plan import EMBEDDED
 from omni_config.resolver import Resolution
 from omni_config.settings import DEFAULTS, FIELDS, SWITCHES, Settings
 from omni_config.source import Node
@@ -71,7 +72,7 @@ def export(checked: Checked, engine: str) -> tuple[str | None, list[Finding]]:
         for name, value in said.settings.items()
         if name not in _OWN and value != DEFAULTS[name] and not _is_default_dtype(name, value, again.resolution)
     ]
-    if moved.value["model"] == "tiny":  # which only the built-in runtime has
+    if moved.value["model"] in EMBEDDED:  # which only the built-in runtime has
         left.append("model")
     for name in left:
         place = moved.find(FIELDS[name])

@@ -11,14 +11,14 @@ import pytest
 from omni_config.catalog import catalog
 from omni_config.checker import check_bytes
 from omni_config.folders import card_of_folder
-from runtime.load import EMBEDDED
+from runtime.load import FOLDERS
 
-TINY = EMBEDDED["tiny"]
+TINY = FOLDERS["tiny"]
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_an_embedded_model_has_the_dimensions_of_its_card(name: str) -> None:
-    card, read = catalog().model(name), card_of_folder(Path(EMBEDDED[name]), catalog())
+    card, read = catalog().model(name), card_of_folder(FOLDERS[name], catalog())
     assert card is not None
     assert read.pipeline == card.pipeline
     assert read.dims == {name: size for name, size in card.dims.items() if name in read.dims}

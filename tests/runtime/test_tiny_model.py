@@ -17,7 +17,7 @@ from classifier import read, train_classifier  # noqa: E402
 from evaluate import generate, load, prompts, score, vae_psnr  # noqa: E402
 from shapes import SIZE, draw  # noqa: E402
 
-from runtime.load import EMBEDDED  # noqa: E402
+from runtime.load import FOLDERS  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,18 +33,18 @@ def classifier() -> torch.nn.Module:
     return train_classifier()
 
 
-@pytest.fixture(scope="module", params=EMBEDDED)
+@pytest.fixture(scope="module", params=FOLDERS)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
 def pipeline(name: str):
-    return load(Path(EMBEDDED[name]))
+    return load(FOLDERS[name])
 
 
 def test_folder_is_small_plain_and_float32(name: str, pipeline) -> None:
-    files = [path for path in Path(EMBEDDED[name]).rglob("*") if path.is_file()]
+    files = [path for path in FOLDERS[name].rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 8e6
     assert {path.suffix for path in files} <= {".json", ".safetensors", ".jinja", ".md"}
     assert type(pipeline).__module__.startswith("diffusers.")
