@@ -14,6 +14,7 @@ from omni_config.cards import ModelCard
 from omni_config.catalog import Catalog
 
 MAX_BYTES = 1_000_000
+PIXELS_OF_A_TILE = 1024  # of the decoders in estimate/vaes.yaml that state a sample_size
 
 
 def card_of_folder(folder: Path, known: Catalog) -> ModelCard:
@@ -33,8 +34,18 @@ def card_of_folder(folder: Path, known: Catalog) -> ModelCard:
     if alike.guidance and alike.guidance.distilled_argument and not transformer.get("guidance_embeds"):
         defaults = {name: value for name, value in alike.defaults.items() if name != "guidance_scale"}
         alike = replace(alike, guidance=replace(alike.guidance, distilled_argument=None), defaults=defaults)
+    vae = _read(folder / "vae" / "config.json") if (folder / "vae").is_dir() else {}
+    known_vae = vae.get("_class_name") == alike.vae and vae.get("sample_size") in (None, PIXELS_OF_A_TILE)
     splits = tuple(name for name in alike.tensor_parallel_splits if name in dims)
-    return replace(alike, id=str(folder), dims=dims, tensor_parallel_splits=splits, sources=(str(folder),), notes=())
+    return replace(
+        alike,
+        id=str(folder),
+        dims=dims,
+        vae=alike.vae if known_vae else None,
+        tensor_parallel_splits=splits,
+        sources=(str(folder),),
+        notes=(),
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

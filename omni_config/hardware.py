@@ -32,6 +32,14 @@ def gpu_memory(q: Quantities) -> float | None:
     return None if gpu is None else float(gpu.memory)
 
 
+def vae_tiles(q: Quantities) -> int | None:
+    """Tiles of a picture, each decoded by one rank; None where the decoder or the size of the picture is unknown."""
+    from omni_config.estimate.data import decoders
+
+    decoder = decoders().get(q.card.vae or "")
+    return decoder.tiles(q["width"], q["height"]) if decoder and q["width"] and q["height"] else None
+
+
 def estimated(q: Quantities) -> Estimate | None:
     """Estimated memory and seconds; None where the card does not state how large the transformer is."""
     from omni_config.estimate import estimate
@@ -119,6 +127,7 @@ def saturating_tokens(q: Quantities) -> int | None:
 
 
 QUANTITIES = (
+    vae_tiles,
     known_gpu,
     known_gpus,
     gpu_memory,

@@ -233,3 +233,15 @@ def keep_tile_sizes(vae: Module, tiled_decode: Any) -> Any:
             vars(vae).update(before)
 
     return decode
+
+
+def let_ranks_be_without_tiles() -> None:
+    """Let a rank that has no tile wait for the others in cache-dit's (1.5.3) tile parallelism; it fails instead."""
+    from cache_dit.distributed.autoencoders.utils import TileBatchedP2PComm
+
+    def sync(self: Any) -> None:
+        if self._ops:
+            self.commit()
+            self.wait()
+
+    TileBatchedP2PComm.sync = sync

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,12 @@ class Decoder:
     stride: int
     frames_at_once: int | None = None
     first_frame: float | None = None
+
+    def tiles(self, width: int, height: int) -> int:
+        """Tiles of a picture of so many pixels; 1 where it is no larger than a tile."""
+        if max(width, height) <= self.tile:
+            return 1
+        return ceil(width / self.stride) * ceil(height / self.stride)
 
 
 @cache

@@ -103,9 +103,9 @@ def decode_flops(q: Quantities, decoder: Decoder) -> float:
     """Flops of decoding on the busiest rank: tiles overlap, and are dealt out whole to the ranks that share them."""
     frames = (q["num_frames"] or 1) if q["vae_temporal_factor"] else 1
     pixels = q["width"] * q["height"] * frames * q["num_images_per_prompt"] * decoder.flops
-    if not q["vae_use_tiling"] or max(q["width"], q["height"]) <= decoder.tile:
+    tiles = decoder.tiles(q["width"], q["height"])
+    if not q["vae_use_tiling"] or tiles == 1:
         return float(pixels)
-    tiles = ceil(q["width"] / decoder.stride) * ceil(q["height"] / decoder.stride)
     overlap = (decoder.tile / decoder.stride) ** 2
     return float(pixels * overlap * ceil(tiles / q["vae_patch_parallel_size"]) / tiles)
 

@@ -37,6 +37,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     if mesh is None or size > plan.mesh.world_size:
         raise CannotRunError(f"vae_patch_parallel_size is {size}, and there are {plan.mesh.world_size} ranks; lower it")
     _ensure_auto_encoder_dp_planners_activated()
+    compat.let_ranks_be_without_tiles()
     try:
         planner = AutoEncoderDataParallelismPlannerRegister.get_planner(vae)()
     except ValueError as error:

@@ -11,7 +11,7 @@ from cases import DBCACHE, Case, Result, tiny
 
 from omni_config.plan import Cache, Mesh, Plan
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 Results = Callable[[str], Result]
 BOUND = 1e-4
 STEPS = 20

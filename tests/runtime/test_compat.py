@@ -193,3 +193,18 @@ def test_cache_dit_leaves_larger_tiles_behind() -> None:
 
     compat.keep_tile_sizes(vae, enlarge)()
     assert vae.tile_sample_min_height == 256
+
+
+def test_cache_dit_fails_on_a_rank_that_has_no_tile() -> None:
+    from cache_dit.distributed.autoencoders.utils import TileBatchedP2PComm
+
+    library = TileBatchedP2PComm.sync
+    idle = TileBatchedP2PComm.__new__(TileBatchedP2PComm)  # making one asks for a process group
+    idle._ops, idle._reqs = [], []
+    try:
+        with pytest.raises(IndexError):
+            idle.sync()
+        compat.let_ranks_be_without_tiles()
+        idle.sync()
+    finally:
+        TileBatchedP2PComm.sync = library

@@ -14,7 +14,7 @@ import runtime
 from omni_config.plan import Mesh, Model
 
 TINY_MODEL = Path(runtime.__file__).parent / "tiny_model"
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 Results = Callable[[str], Result]
 BOUND = 1e-5
 

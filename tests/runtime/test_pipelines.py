@@ -26,7 +26,7 @@ from omni_config.quantities import Quantities
 from omni_config.resolver import resolve_settings
 from omni_config.settings import DEFAULTS
 
-pytestmark = pytest.mark.timeout(1000)
+pytestmark = pytest.mark.timeout(1800)
 Results = Callable[[str], Result]
 BOUND = 1e-5
 

@@ -17,7 +17,7 @@ from omni_config.plan import Cache, Mesh, Plan
 from runtime import Proof, prove_all
 from runtime.prove import twin
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 ROOT = Path(__file__).parents[2]
 
 

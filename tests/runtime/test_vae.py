@@ -12,13 +12,13 @@ from cases import Case, Result, tiny
 
 from omni_config.plan import Mesh, Plan, Vae
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 Results = Callable[[str], Result]
 
 
-def plan(mesh: Mesh, *, tiling: bool = True, ranks: int = 1) -> Plan:
+def plan(mesh: Mesh, *, tiling: bool = True, ranks: int = 1, size: tuple[int, int] = (128, 128)) -> Plan:
     result = tiny(mesh=mesh, vae=Vae(use_tiling=tiling, use_slicing=False, patch_parallel_size=ranks))
-    return replace(result, sampling=replace(result.sampling, width=128, height=128))  # a tile is 64 px
+    return replace(result, sampling=replace(result.sampling, width=size[0], height=size[1]))  # a tile is 64 px
 
 
 def cases(folder: Path) -> dict[str, Case]:
@@ -29,6 +29,9 @@ def cases(folder: Path) -> dict[str, Case]:
         "two": Case(plan(Mesh(ulysses=2), ranks=2), control="vae"),
         "two of four": Case(plan(Mesh(cfg=2, ulysses=2), ranks=2), control=""),
     }
+    for name, size in {"one tile": (64, 64), "four tiles": (80, 64)}.items():
+        table[name] = Case(plan(Mesh(), size=size))
+        table[f"{name} of eight"] = Case(plan(Mesh(2, 2, 2), ranks=8, size=size), control="")
     return table
 
 
@@ -52,3 +55,11 @@ def test_the_first_ranks_share_and_the_others_do_not(results: Results) -> None:
     four = results("two of four")
     assert np.abs(four.picture.astype(int) - results("tiled").picture).max() <= 1
     assert [four.measured("vae_patch_parallel", rank)["tiles_decoded"] for rank in range(4)] == [5, 4, 9, 9]
+
+
+@pytest.mark.parametrize(("name", "tiles"), [("one tile", [1] * 8), ("four tiles", [1] * 4 + [0] * 4)])
+def test_with_fewer_tiles_than_ranks_the_last_ones_idle(results: Results, name: str, tiles: list[int]) -> None:
+    """Or, where there is one tile only, every rank decodes it for itself."""
+    eight, one = results(f"{name} of eight"), results(name)
+    assert np.abs(eight.picture.astype(int) - one.picture).max() <= 1
+    assert [eight.measured("vae_patch_parallel", rank)["tiles_decoded"] for rank in range(8)] == tiles
