@@ -1,8 +1,9 @@
 """Proves a Plan by a run: what its ranks compute is what the plain pipeline computes on one.
 
-The twin of a Plan is the plain pipeline on one rank: no parallelism, no cache, no offload, no tiles. Their last latents
-and their pictures are compared, within the bound of what the Plan switches on. A comparison that cannot fail proves
-nothing, so each run is followed by controls: the same call with a weight of one rank damaged must break the bound.
+The twin of a Plan is the plain pipeline on one rank: no parallelism, no cache, no offload. It decodes in tiles where
+the Plan does, because tiles make another picture: the norms of a decoder see one tile. Last latents and pictures are
+compared, within the bound of what the Plan switches on. A comparison that cannot fail proves nothing, so each run is
+followed by controls: the same call with a weight of one rank damaged must break the bound.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from runtime.report import versions
 if TYPE_CHECKING:
     from runtime.batch import Arrays, Damage, Part
 
-Kind = Literal["lossless", "cache", "tiles"]
+Kind = Literal["lossless", "cache"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,46 +102,40 @@ def prove_all(
 
 
 def twin(plan: Plan) -> Plan:
-    """The plain pipeline with the same model and sampling."""
+    """The plain pipeline with the same model and sampling, which decodes in tiles where the Plan does."""
+    tiled = plan.vae.use_tiling or plan.vae.patch_parallel_size > 1
     return replace(
         plan,
         mesh=Mesh(),
         cache=Cache("none", {}),
         offload="none",
-        vae=Vae(use_tiling=False, use_slicing=False, patch_parallel_size=1),
+        vae=Vae(use_tiling=tiled, use_slicing=False, patch_parallel_size=1),
         output="",
     )
 
 
 def kind(plan: Plan) -> Kind:
     """What a Plan switches on that bounds how near it can be to its twin."""
-    if plan.cache.backend != "none":
-        return "cache"
-    return "tiles" if _tiles(plan) else "lossless"
+    return "lossless" if plan.cache.backend == "none" else "cache"
 
 
 def bound(plan: Plan) -> Bound:
-    """The bound of a Plan. The README says with what each was measured."""
-    exact = plan.model.dtype == "float32"
-    of_kind = {
-        "lossless": Bound(1e-4, 48.0),  # dB of a picture in which every value is off by one
-        "tiles": Bound(1e-4, TILES),
-        "cache": Bound(math.inf, 35.0),
-    }[kind(plan)]
-    return of_kind if exact else Bound(math.inf, min(of_kind.psnr, 35.0))
+    """The bound of a Plan.
 
-
-TILES = 30.0
-
-
-def _tiles(plan: Plan) -> bool:
-    return plan.vae.use_tiling or plan.vae.patch_parallel_size > 1
+    Latents of half precision round differently in each order of summation (by up to 0.09 in bfloat16 on the embedded
+    model, whose pictures were then 52 dB apart), so there the picture alone is bounded.
+    """
+    if kind(plan) == "cache":
+        return Bound(math.inf, 35.0)
+    if plan.model.dtype != "float32":
+        return Bound(math.inf, 40.0)
+    return Bound(1e-4, 48.0)  # a picture in which every value is off by one has 48.1 dB
 
 
 def _controls(plan: Plan) -> dict[Part, Damage]:
     """A number is enough where latents must agree; pictures may differ by more than it changes."""
     controls: dict[Part, Damage] = {"transformer": "number" if bound(plan).difference < math.inf else "matrix"}
-    return controls | {"vae": "matrix"} if _tiles(plan) else controls
+    return controls | {"vae": "matrix"} if plan.vae.patch_parallel_size > 1 else controls
 
 
 def _judge(plan: Plan, own: Outcome, plain: Outcome) -> Proof:
