@@ -149,8 +149,20 @@ def check_node(
     if card is None or engine is None:
         return Checked(source, tuple(documented(finding) for finding in findings), node=node)
     resolution = resolve_settings(settings, card, engine, rules)
-    located = sorted((_locate(finding, node) for finding in resolution.findings), key=_place)
+    findings = [_locate(finding, node) for finding in resolution.findings]
+    if engine.id == "native":
+        findings += map(documented, _missing_adapters(settings, node))
+    located = sorted(findings, key=_place)
     return Checked(source, tuple(located), resolution, node)
+
+
+def _missing_adapters(settings: Settings, node: Node) -> Iterator[Finding]:
+    for number, adapter in enumerate(settings["lora"]):
+        path = Path(adapter["path"])
+        if path.suffix != ".safetensors" or not path.is_file():
+            kind = "is no .safetensors file" if path.exists() else "no such file"
+            place = node.find(("lora", number, "path")) or node
+            yield Finding("OMNI610", f"LoRA adapter {path}: {kind}", fields=("lora",), span=place.span)
 
 
 def _validate(node: Node) -> tuple[Settings | None, list[Finding]]:

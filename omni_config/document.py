@@ -16,6 +16,21 @@ Degree = Annotated[int, Field(ge=1, le=1024)]
 Pixels = Annotated[int, Field(ge=16, le=16384)]
 
 
+# Those of diffusers that download no code: its names with `hub` do.
+AttentionBackend = Literal[
+    "native",
+    "_native_cudnn",
+    "_native_efficient",
+    "_native_flash",
+    "_native_math",
+    "flex",
+    "flash",
+    "_flash_3",
+    "sage",
+    "xformers",
+]
+
+
 class _Section(BaseModel):
     """A mapping of the document: unknown keys and loose types (``"2"`` for 2, ``yes`` for 1) are errors."""
 
@@ -45,6 +60,9 @@ class Parallel(_Section):
     ring_degree: Degree = Field(default=1, description="Ring attention (keys and values travel round a ring).")
     cfg_parallel_size: Degree = Field(default=1, description="Branches of classifier-free guidance run side by side.")
     tensor_parallel_size: Degree = Field(default=1, description="Tensor parallelism of the DiT blocks.")
+    text_encoder_tensor_parallel: bool = Field(
+        default=False, description="Split the text encoder over the tensor ranks too."
+    )
     vae_patch_parallel_size: Degree = Field(default=1, description="Ranks of the DiT group that share the VAE decode.")
     data_parallel_size: Degree | None = Field(
         default=None, description="Whole replicas; left out, 1. vLLM-Omni 0.30 infers it from spare GPUs."
@@ -130,6 +148,13 @@ class Execution(_Section):
         default=None, description="Precision of the weights; left out, the model's own default."
     )
     quantization: Literal["fp8", "int8"] | None = Field(default=None, description="Quantize the DiT's weights.")
+    compile: bool = Field(
+        default=False,
+        description="torch.compile of the repeated blocks. One word for it: vLLM-Omni's enforce_eager is its opposite.",
+    )
+    attention_backend: AttentionBackend | None = Field(
+        default=None, description="Kernel of the DiT's attention, by diffusers' names; left out, the engine's default."
+    )
     step_execution: bool = Field(
         default=False, description="Schedule single denoising steps rather than whole requests."
     )

@@ -31,6 +31,7 @@ def card_of_folder(folder: Path, known: Catalog) -> ModelCard:
         raise ValueError(f"its pipeline, {pipeline}, is on no model card")
     transformer = _read(folder / "transformer" / "config.json")
     dims = _transformer(transformer) | _vae(folder / "vae" / "config.json")
+    dims |= _text_encoder(folder / "text_encoder" / "config.json")
     if alike.guidance and alike.guidance.distilled_argument and not transformer.get("guidance_embeds"):
         defaults = {name: value for name, value in alike.defaults.items() if name != "guidance_scale"}
         alike = replace(alike, guidance=replace(alike.guidance, distilled_argument=None), defaults=defaults)
@@ -102,6 +103,17 @@ def _vae(path: Path) -> dict[str, int]:
     if isinstance(halvings, list):
         return {"vae_scale_factor": 2 ** min(len(halvings), 8)}
     return {"vae_scale_factor": 2 ** min(len(levels) - 1, 8)} if isinstance(levels, list) and levels else {}
+
+
+def _text_encoder(path: Path) -> dict[str, int]:
+    """Dimensions of a language model, or of the language part of one that also sees."""
+    if not path.is_file():
+        return {}
+    config = _read(path)
+    text = config.get("text_config")
+    config = text if isinstance(text, dict) else config
+    names = {"heads": "num_attention_heads", "kv_heads": "num_key_value_heads", "ffn_dim": "intermediate_size"}
+    return {f"text_encoder_{ours}": config[name] for ours, name in names.items() if _is_size(config.get(name))}
 
 
 def _is_size(value: Any) -> bool:

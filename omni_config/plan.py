@@ -67,6 +67,14 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True)
+class Lora:
+    """One adapter: a safetensors file, and what it is multiplied by."""
+
+    path: str
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
 class Vae:
     """How latents are decoded."""
 
@@ -92,6 +100,7 @@ class Sampling:
     image: str | None  # path of the input picture of an editing model
     width: int
     height: int
+    num_images_per_prompt: int
     video: Video | None  # None: a picture is made
     num_inference_steps: int
     guidance: dict[str, float]
@@ -109,6 +118,10 @@ class Plan:
     mesh: Mesh
     cache: Cache
     offload: Literal["none", "model", "layerwise"]
+    lora: list[Lora]
+    text_encoder_tensor_parallel: bool
+    compile: bool
+    attention_backend: str
     vae: Vae
     sampling: Sampling
     output: str

@@ -58,6 +58,9 @@ DIMS = {
     "vae_temporal_factor": "frames a latent frame",
     "transformer_parameters": "parameters of the transformer, in millions",
     "text_encoder_parameters": "parameters of the text encoders, in millions",
+    "text_encoder_heads": "attention heads of the text encoder",
+    "text_encoder_kv_heads": "key/value heads of the text encoder",
+    "text_encoder_ffn_dim": "feed-forward width of the text encoder",
 }
 
 _expressions: dict[str, Expression] = {}
@@ -77,6 +80,11 @@ def world_size(q: Quantities) -> int:
 def dit_group_size(q: Quantities) -> int:
     """Ranks that hold the DiT, and so the group that VAE patch parallelism reuses."""
     return world_size(q)
+
+
+def text_encoder_ranks(q: Quantities) -> int:
+    """Ranks that share one copy of the text encoder."""
+    return int(q["tensor_parallel_size"]) if q["text_encoder_tensor_parallel"] else 1
 
 
 def heads_per_tensor_rank(q: Quantities) -> int | None:
@@ -179,6 +187,11 @@ def needs_negative_prompt(q: Quantities) -> bool:
     return q.card.guidance is not None and q.card.guidance.needs_negative_prompt
 
 
+def batched_guidance(q: Quantities) -> bool:
+    """Whether both branches of guidance are one call of the model, with both prompts in one batch."""
+    return q.card.guidance is not None and q.card.guidance.calls == "batched"
+
+
 def takes_distilled_guidance(q: Quantities) -> bool:
     """Whether guidance_scale is an input of the model."""
     return q.card.guidance is not None and q.card.guidance.distilled_argument is not None
@@ -237,6 +250,7 @@ DERIVED: dict[str, Callable[[Quantities], Any]] = {
     for function in (
         world_size,
         dit_group_size,
+        text_encoder_ranks,
         heads_per_tensor_rank,
         kv_heads_per_tensor_rank,
         tensor_parallel_choices,
@@ -254,6 +268,7 @@ DERIVED: dict[str, Callable[[Quantities], Any]] = {
         card_branches,
         guidance_off_at,
         needs_negative_prompt,
+        batched_guidance,
         takes_distilled_guidance,
         guided,
         task,

@@ -73,7 +73,7 @@ def resolve_settings(settings: Settings, card: ModelCard, engine: EngineCard, ru
 
 
 def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
-    from omni_config.plan import VERSION, Mesh, Model, Plan, Sampling, Vae, Video
+    from omni_config.plan import VERSION, Lora, Mesh, Model, Plan, Sampling, Vae, Video
 
     s = settings
     if s["enable_layerwise_offload"]:
@@ -92,6 +92,10 @@ def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
         mesh=Mesh(s["cfg_parallel_size"], s["ring_degree"], s["ulysses_degree"], s["tensor_parallel_size"]),
         cache=_cache(s, card),
         offload=offload,  # type: ignore[arg-type]
+        lora=[Lora(item["path"], float(item["scale"])) for item in s["lora"]],
+        text_encoder_tensor_parallel=s["text_encoder_tensor_parallel"],
+        compile=s["compile"],
+        attention_backend=s["attention_backend"] or "native",
         vae=Vae(s["vae_use_tiling"], s["vae_use_slicing"], s["vae_patch_parallel_size"]),
         sampling=Sampling(
             prompt=s["prompt"],
@@ -99,6 +103,7 @@ def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
             image=s["image"] if card.task.startswith("image_to_") else None,  # OMNI508 says so
             width=s["width"],
             height=s["height"],
+            num_images_per_prompt=s["num_images_per_prompt"],
             video=Video(s["num_frames"], s["fps"]) if card.task.endswith("_to_video") else None,  # OMNI511 says so
             num_inference_steps=s["num_inference_steps"],
             guidance=guidance,

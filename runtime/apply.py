@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from omni_config.plan import Plan
 from runtime.features import (
+    attention_backend,
     cache_dit,
     cfg_parallel,
+    compile,
+    lora,
     offload,
     sequence_parallel,
     tea_cache,
     tensor_parallel,
+    text_encoder_parallel,
     vae,
     vae_patch_parallel,
 )
@@ -39,17 +43,22 @@ class Feature(Protocol):
         """Switch it off again; the pipeline computes what it did before ``apply``."""
 
 
+# Adapters fit whole layers only, so they come before anything is split.
 # The cache wraps the blocks, and the parallel hooks must lie inside of it, so that a skipped block is skipped with its
 # communication. Branches of guidance are split around all that. The VAE is independent of them.
 # Offload moves what all of them have made.
 _MODULES: tuple[ModuleType, ...] = (
+    lora,
     cache_dit,
     tea_cache,
     sequence_parallel,
     tensor_parallel,
+    text_encoder_parallel,
+    attention_backend,
     cfg_parallel,
     vae,
     vae_patch_parallel,
+    compile,
     offload,
 )
 ORDER = cast("tuple[Feature, ...]", _MODULES)

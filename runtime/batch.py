@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray[Any, Any]]
 
 WORKER = Path(__file__).with_name("batch_worker.py")
-Part = Literal["transformer", "vae"]
+Part = Literal["transformer", "text_encoder", "vae"]
 #: One number of one weight gets 1 added, or the sign of the whole weight is turned.
 Damage = Literal["number", "matrix"]
 

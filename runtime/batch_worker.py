@@ -161,12 +161,13 @@ def _run(file: Path, case: dict[str, Any], plan: Plan, rank: int, timeout: float
 
 
 def _weight(pipe: Any, part: str) -> Any:
-    """This rank's share of the decoder's first weight, or of a projection of values amid the transformer."""
+    """This rank's share of the decoder's first weight, or of a projection of values amid a transformer or encoder."""
     if part == "vae":
         weight = pipe.vae.decoder.conv_in.weight
     else:
-        projections = [module for name, module in pipe.transformer.named_modules() if name.endswith("to_v")]
-        weight = projections[len(projections) // 2].weight
+        value = {"transformer": "to_v", "text_encoder": "v_proj"}[part]
+        projections = [module for name, module in getattr(pipe, part).named_modules() if name.endswith(value)]
+        weight = projections[(len(projections) - 1) // 2].weight
     return getattr(weight.data, "_local_tensor", weight.data)
 
 

@@ -38,7 +38,9 @@ def import_for_forks(pipelines: set[str]) -> None:
     cache-dit registers its plans in groups of which only the first asked for would be there.
     """
     import diffusers
+    import peft.tuners.tuners_utils  # noqa: F401
     import torch.distributed.tensor.parallel  # noqa: F401
+    from cache_dit.distributed.text_encoders.dispatch import _ensure_text_encoder_tp_planners_activated
     from cache_dit.distributed.transformers.dispatch import (
         _ensure_cp_planners_activated,
         _ensure_tp_planners_activated,
@@ -48,6 +50,7 @@ def import_for_forks(pipelines: set[str]) -> None:
         getattr(diffusers, name, None)
     _ensure_cp_planners_activated()
     _ensure_tp_planners_activated()
+    _ensure_text_encoder_tp_planners_activated()
 
 
 def split_single_layers(transformer: Module, hooks: dict[str, Any]) -> dict[str, Any]:

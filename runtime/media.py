@@ -43,7 +43,7 @@ def open_picture(path: str) -> Image:
 
 
 def save(output: Any, plan: Plan) -> list[str]:
-    """Write what a pipeline made into the output folder, named by prompt and seed; the paths.
+    """Write what a pipeline made into the output folder, named by prompt, seed and, of several, number; the paths.
 
     Videos are MP4 (H.264), or animated WebP where imageio-ffmpeg is not installed.
 
@@ -52,17 +52,19 @@ def save(output: Any, plan: Plan) -> list[str]:
     """
     video = plan.sampling.video
     if video is None:
-        return [_write(plan, ".png", _png(picture)) for picture in output.images]
+        count = len(output.images)
+        which = [f"-{number}of{count}" if count > 1 else "" for number in range(1, count + 1)]
+        return [_write(plan, f"{one}.png", _png(picture)) for one, picture in zip(which, output.images, strict=True)]
     assert video.fps is not None
     if find_spec("imageio_ffmpeg"):
         return [_write(plan, ".mp4", _mp4(frames, video.fps)) for frames in output.frames]
     return [_write(plan, ".webp", _webp(frames, video.fps)) for frames in output.frames]
 
 
-def _write(plan: Plan, suffix: str, fill: Callable[[Path], Any]) -> str:
+def _write(plan: Plan, end: str, fill: Callable[[Path], Any]) -> str:
     made = "video" if plan.sampling.video else "picture"
     slug = re.sub(r"\W+", "-", plan.sampling.prompt.lower())[:48].strip("-") or made
-    return str(write_new(Path(plan.output) / f"{slug}-{plan.sampling.seed}{suffix}", fill))
+    return str(write_new(Path(plan.output) / f"{slug}-{plan.sampling.seed}{end}", fill))
 
 
 def _png(picture: Image) -> Callable[[Path], Any]:

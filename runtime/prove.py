@@ -102,13 +102,16 @@ def prove_all(
 
 
 def twin(plan: Plan) -> Plan:
-    """The plain pipeline with the same model and sampling, which decodes in tiles where the Plan does."""
+    """The plain pipeline with the same model, adapters and sampling, which decodes in tiles where the Plan does."""
     tiled = plan.vae.use_tiling or plan.vae.patch_parallel_size > 1
     return replace(
         plan,
         mesh=Mesh(),
         cache=Cache("none", {}),
         offload="none",
+        text_encoder_tensor_parallel=False,
+        compile=False,
+        attention_backend="native",
         vae=Vae(use_tiling=tiled, use_slicing=False, patch_parallel_size=1),
         output="",
     )
@@ -134,7 +137,10 @@ def bound(plan: Plan) -> Bound:
 
 def _controls(plan: Plan) -> dict[Part, Damage]:
     """A number is enough where latents must agree; pictures may differ by more than it changes."""
-    controls: dict[Part, Damage] = {"transformer": "number" if bound(plan).difference < math.inf else "matrix"}
+    damage: Damage = "number" if bound(plan).difference < math.inf else "matrix"
+    controls: dict[Part, Damage] = {"transformer": damage}
+    if plan.text_encoder_tensor_parallel:
+        controls["text_encoder"] = damage
     return controls | {"vae": "matrix"} if plan.vae.patch_parallel_size > 1 else controls
 
 

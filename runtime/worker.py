@@ -173,6 +173,8 @@ def arguments(plan: Plan) -> dict[str, Any]:
         arguments["image"] = open_picture(sampling.image)
     if sampling.video is not None:
         arguments["num_frames"] = sampling.video.num_frames
+    else:
+        arguments["num_images_per_prompt"] = sampling.num_images_per_prompt
     if sampling.negative_prompt is not None:
         arguments["negative_prompt"] = sampling.negative_prompt
     return arguments

@@ -66,6 +66,8 @@ def _flag(name: str, path: tuple[str, ...]) -> inspect.Parameter:
     names = [dashed(name), *ALIASES.get(name, [])]
     if kind is bool:
         names[0] += f"/--no-{dashed(name)[2:]}"
+    if name == "compile":
+        names.append(" /--enforce-eager")  # vLLM-Omni's word for its opposite
     return _parameter(
         name, kind | None, None, *names, help=info.description, panel=(path[0] if path[1:] else "document")
     )

@@ -51,16 +51,20 @@ def plan_table(plan: Plan) -> Table:
     mesh = " x ".join(f"{axis} {getattr(plan.mesh, axis)}" for axis in AXES)
     parameters = [f"{name}={value}" for name, value in plan.cache.parameters.items() if value is not None]
     tiling, slicing = ("on" if on else "off" for on in (vae.use_tiling, vae.use_slicing))
-    size = [f"{sampling.width}x{sampling.height}"]
+    tensor = " (and the text encoder)" if plan.text_encoder_tensor_parallel and plan.mesh.tensor > 1 else ""
+    count = f"{sampling.num_images_per_prompt} of " if sampling.num_images_per_prompt > 1 else ""
+    size = [f"{count}{sampling.width}x{sampling.height}"]
     if sampling.video:
         size.append(f"{sampling.video.num_frames} frames at {sampling.video.fps} a second")
     size += [f"{sampling.num_inference_steps} steps", f"seed {sampling.seed}"]
     rows: dict[str, Any] = {
         "engine": plan.engine,
         "pipeline": f"{plan.model.pipeline} ({plan.model.dtype}) from {plan.model.source}",
-        "mesh": f"{mesh} = {plan.mesh.world_size} rank{'s' if plan.mesh.world_size > 1 else ''}",
+        "mesh": f"{mesh}{tensor} = {plan.mesh.world_size} rank{'s' if plan.mesh.world_size > 1 else ''}",
         "cache": " ".join([plan.cache.backend, *parameters]),
         "offload": plan.offload,
+        "lora": ", ".join(f"{adapter.path} x {adapter.scale:g}" for adapter in plan.lora) or "none",
+        "attention": f"{plan.attention_backend}, blocks {'compiled' if plan.compile else 'not compiled'}",
         "vae": f"tiling {tiling}, slicing {slicing}, patch parallel {vae.patch_parallel_size}",
         made(plan): ", ".join(size),
         "guidance": ", ".join(f"{name} {value:g}" for name, value in sampling.guidance.items()) or "none",

@@ -86,7 +86,7 @@ def _once(q: Quantities, work: Work, gpu: Gpu, decoder: Decoder | None, share: M
     """Seconds of what happens once a picture: the text encoder, the VAE decode, and models fetched from the CPU."""
     size = 4 if (q["dtype"] or q.card.dtype) == "float32" else 2
     terms = {}
-    text = (q["text_encoder_parameters"] or 0) * 1e6
+    text = (q["text_encoder_parameters"] or 0) * 1e6 / q["text_encoder_ranks"]
     peak = gpu.tflops * 1e12 * share[f"matmul_{gpu.architecture}"] * (2 / size)
     if text:
         reading = text * size / (gpu.bandwidth * 1e9 * share["memory"])

@@ -66,7 +66,7 @@ def memory_of(q: Quantities, work: Work | None, decoder: Decoder | None, share: 
 def _weights(
     q: Quantities, work: Work | None, decoder: Decoder | None, size: int
 ) -> tuple[float, float, float, tuple[str, ...]]:
-    """GiB of the DiT's share, the text encoders and the VAE."""
+    """GiB of the DiT's share, the text encoders' share and the VAE."""
     dit, text = q["transformer_parameters"], q["text_encoder_parameters"]
     missing = [name for name, value in (("DiT", dit), ("text encoder", text), ("VAE", decoder)) if value is None]
     total = (dit or 0) * 1e6
@@ -77,7 +77,8 @@ def _weights(
         on_rank = total / (q["hsdp_shard_size"] if q["hsdp_shard_size"] > 0 else q["other_ranks"])
     bytes_of_dit = on_rank * (1 if q["quantization"] else size)
     vae = decoder.parameters * 1e6 * size if decoder else 0.0
-    return bytes_of_dit / GIB, (text or 0) * 1e6 * size / GIB, vae / GIB, tuple(missing)
+    text_share = (text or 0) * 1e6 / q["text_encoder_ranks"]
+    return bytes_of_dit / GIB, text_share * size / GIB, vae / GIB, tuple(missing)
 
 
 def _transformers(q: Quantities, work: Work | None) -> int:

@@ -32,6 +32,10 @@ def write(said: Said) -> str:
     if said.settings.get("vae_patch_parallel_size") == world > 1:
         said.take("vae_patch_parallel_size")
         parallel["extra_parallel_modules"] = ["vae"]
+    if said.take("text_encoder_tensor_parallel") and parallel.get("tp_size"):
+        parallel.setdefault("extra_parallel_modules", []).insert(0, "text_encoder")
+    if (backend := said.take("attention_backend")) is not None:
+        tree["attention_backend"] = backend
     if parallel:
         tree["parallelism_config"] = parallel
     if (quantization := said.take("quantization")) is not None:

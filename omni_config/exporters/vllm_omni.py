@@ -18,6 +18,8 @@ SCRIPTS = {
     "text_to_audio": "text_to_audio/text_to_audio.py",
 }
 _SHORT = {"ulysses_degree": ALIASES["ulysses_degree"][0], "ring_degree": ALIASES["ring_degree"][0]}
+# OMNI133 refuses the others.
+_ATTENTION = {"native": "TORCH_SDPA", "_native_cudnn": "CUDNN_ATTN", "flash": "FLASH_ATTN", "sage": "SAGE_ATTN"}
 _SECTIONS = ("parallel", "memory", "vae", "execution")
 
 
@@ -32,6 +34,10 @@ def write(said: Said) -> str:
         groups += said.flags({name: dashed(name) for name in FIELDS if FIELDS[name][0] == "sampling"})
     else:
         groups = [["vllm", "serve", model, "--omni"]]
+    if said.take("compile") is False:  # which the engine does unless it is told not to
+        groups.append(["--enforce-eager"])
+    if (backend := said.take("attention_backend")) is not None:
+        groups.append(["--diffusion-attention-backend", _ATTENTION[backend]])
     groups += said.flags({name: _short(name, offline) for name in FIELDS if FIELDS[name][0] in _SECTIONS})
     gpus = said.take("gpus")
     if gpus is not None and gpus != said.world_size:

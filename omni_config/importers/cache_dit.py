@@ -101,6 +101,8 @@ def _parallel(draft: Draft, section: Node) -> None:
     for module in modules:
         if module.value == "vae" and ranks > 1:  # all ranks share the decode
             draft.set("vae_patch_parallel_size", ranks, module.span)
+        elif module.value == "text_encoder" and (draft.get("tensor_parallel_size") or 1) > 1:
+            draft.set("text_encoder_tensor_parallel", True, module.span)
         else:
             draft.pass_by(f"parallel {module.value}", module.span)
 

@@ -37,6 +37,7 @@ SETTINGS: dict[str, str | tuple[str, Any]] = {
     "dit-precision": "dtype",
     "precision": "dtype",
     "enable-teacache": "tea_cache",
+    "enable-torch-compile": "compile",
     "prompt": "prompt",
     "negative-prompt": "negative_prompt",
     "image-path": "image",

@@ -27,6 +27,7 @@ SETTINGS: dict[str, str | tuple[str, Any]] = {
     "enable-slicing": "vae_use_slicing",
     "use-fp8-gemms": ("quantization", "fp8"),
     "use-int8-gemms": ("quantization", "int8"),
+    "use-torch-compile": "compile",
     "prompt": "prompt",
     "negative-prompt": "negative_prompt",
     "input-images": "image",

@@ -10,6 +10,7 @@ from runtime.errors import CannotRunError
 from runtime.features import transformers
 
 if TYPE_CHECKING:
+    from torch import nn
     from torch.distributed.device_mesh import DeviceMesh
 
 
@@ -19,7 +20,7 @@ def wanted(plan: Plan) -> bool:
 
 
 def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
-    """Split the weights of the transformer's blocks; the text encoder and the VAE stay whole.
+    """Split the weights of the transformer's blocks; the VAE stays whole.
 
     Raises:
         CannotRunError: cache-dit knows no plan for this transformer, or its dimensions do not divide.
@@ -47,34 +48,42 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
 
 def measure(pipe: Any) -> dict[str, Any]:
     """The bytes of the transformer's weights that this rank holds."""
-    from torch.distributed.tensor import DTensor
-
-    weights = [weight for transformer in transformers(pipe) for weight in transformer.parameters()]
-    here = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in weights]
-    return {"transformer_bytes": sum(weight.numel() * weight.element_size() for weight in here)}
+    return {"transformer_bytes": sum(local_bytes(transformer) for transformer in transformers(pipe))}
 
 
 def undo(pipe: Any) -> None:
     """Gather the weights again; every rank must call it."""
-    from torch import nn
-    from torch.distributed.tensor import DTensor
-
     for transformer in transformers(pipe):
-        for module in transformer.modules():
-            for name, weight in list(module.named_parameters(recurse=False)):
-                if isinstance(weight, DTensor):
-                    whole = nn.Parameter(weight.full_tensor().detach(), requires_grad=weight.requires_grad)
-                    if name == "weight":
-                        compat.restore_packed_columns(module, whole.data, weight.device_mesh.size())
-                    module.register_parameter(name, whole)
-                    # Hooks of a split layer turn its inputs and outputs into DTensors.
-                    module._forward_pre_hooks.clear()
-                    module._forward_hooks.clear()
+        gather(transformer)
         for name, module in transformer._omni_modules.items():
             if name and transformer.get_submodule(name) is not module:  # a norm that was split
                 transformer.set_submodule(name, module)
         for name, module in _attentions(transformer):
             module.heads = transformer._omni_heads[name]
+
+
+def local_bytes(model: nn.Module) -> int:
+    """The bytes of a model's weights that this rank holds."""
+    from torch.distributed.tensor import DTensor
+
+    weights = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in model.parameters()]
+    return sum(weight.numel() * weight.element_size() for weight in weights)
+
+
+def gather(model: nn.Module) -> None:
+    """Make every split layer of a model whole again; every rank must call it."""
+    from torch import nn
+    from torch.distributed.tensor import DTensor
+
+    for module in model.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if isinstance(weight, DTensor):
+                whole = nn.Parameter(weight.full_tensor().detach(), requires_grad=weight.requires_grad)
+                if name == "weight":
+                    compat.restore_packed_columns(module, whole.data, weight.device_mesh.size())
+                module.register_parameter(name, whole)
+                module._forward_pre_hooks.clear()  # of a split layer: they turn its inputs and outputs into DTensors
+                module._forward_hooks.clear()
 
 
 def _attentions(transformer: Any) -> list[tuple[str, Any]]:

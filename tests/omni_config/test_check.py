@@ -160,3 +160,14 @@ def test_the_command_line_loads_neither_torch_nor_diffusers() -> None:
         "sys.exit(', '.join(bad & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_adapter_that_is_not_there_is_found_where_it_is_named(config) -> None:
+    text = HEAD + "lora:\n  - path: there.safetensors\n  - {scale: 0.5, path: gone.safetensors}\n"
+    Path("there.safetensors").write_bytes(b"")
+    (finding,) = findings(config(text))
+    assert finding[:3] == ("OMNI610", 5, 24)
+    Path("gone.safetensors").write_bytes(b"")
+    assert findings(config(text)) == []
+    Path("there.bin").write_bytes(b"")
+    assert findings(config(text.replace("there.safetensors", "there.bin")))[0][:3] == ("OMNI610", 4, 11)

@@ -40,6 +40,26 @@ def test_json_is_the_plan_with_its_ranks() -> None:
     assert plan.mesh == Mesh(ulysses=2)
 
 
+def test_what_a_run_needs_is_in_the_plan(tmp_path) -> None:
+    adapter = tmp_path / "a.safetensors"
+    adapter.write_bytes(b"")
+    line = ["plan", "--json", "--model", "tiny", "--prompt", "x", "--tensor-parallel-size", "2"]
+    plain = json.loads(runner.invoke(app(), [*line, "--enforce-eager"]).stdout)
+    line += ["--text-encoder-tensor-parallel", "--compile", "--attention-backend", "flex", "--dtype", "bfloat16"]
+    line += ["--num-images-per-prompt", "3", "--lora-path", str(adapter), "--lora-scale", "0.5"]
+    data = json.loads(runner.invoke(app(), line).stdout)
+    changed = {
+        "lora": ([], [{"path": str(adapter), "scale": 0.5}]),
+        "text_encoder_tensor_parallel": (False, True),
+        "compile": (False, True),
+        "attention_backend": ("native", "flex"),
+        "model": (plain["model"], plain["model"] | {"dtype": "bfloat16"}),
+        "sampling": (plain["sampling"], plain["sampling"] | {"num_images_per_prompt": 3}),
+    }
+    for name in plain:
+        assert (plain[name], data[name]) == changed.get(name, (plain[name], plain[name]))
+
+
 def test_a_plan_of_another_shape_is_refused() -> None:
     result = runner.invoke(app(), ["plan", "--json", "--model", "tiny"])
     data = json.loads(result.stdout)

@@ -16,7 +16,12 @@ from runtime import batch
 
 WORKER = Path(__file__).with_name("cases_worker.py")
 #: By control. A decoder of videos does not look at every number where there are few frames.
-DAMAGE = {"": {}, "transformer": {"transformer": "number"}, "vae": {"vae": "matrix"}}
+DAMAGE = {
+    "": {},
+    "transformer": {"transformer": "number"},
+    "text_encoder": {"text_encoder": "number"},
+    "vae": {"vae": "matrix"},
+}
 LATER = "OMNI_TEST_LATER"  # what the cases do later, in the order of the cases
 
 DBCACHE = {
@@ -42,6 +47,10 @@ def tiny(**changes: Any) -> Plan:
         mesh=Mesh(),
         cache=Cache("none", {}),
         offload="none",
+        lora=[],
+        text_encoder_tensor_parallel=False,
+        compile=False,
+        attention_backend="native",
         vae=Vae(use_tiling=False, use_slicing=False, patch_parallel_size=1),
         sampling=Sampling(
             prompt="a red star on a white background",
@@ -49,6 +58,7 @@ def tiny(**changes: Any) -> Plan:
             image=None,
             width=64,
             height=64,
+            num_images_per_prompt=1,
             video=None,
             num_inference_steps=4,
             guidance={"guidance_scale": 2.0},
@@ -73,6 +83,7 @@ class Case:
     plan: Plan
     control: str = "transformer"
     later: str = ""  # calls after these: undone or guidance, of later_calls.py
+    whole: bool = False  # break the whole weight, as low precision hides a single number
 
 
 @dataclass(frozen=True)
@@ -109,10 +120,14 @@ class Result:
         return self.ranks[rank]["features"][feature]
 
 
+def damage(case: Case) -> dict[str, str]:
+    return dict.fromkeys(DAMAGE[case.control], "matrix") if case.whole else DAMAGE[case.control]
+
+
 def run(cases: dict[str, Case]) -> Callable[[str], Result]:
     """Run all cases under one torchrun; the result by name, an AssertionError with the log where the case failed."""
     table = {
-        name: batch.Case(case.plan, DAMAGE[case.control] if case.plan.mesh.world_size > 1 else {})
+        name: batch.Case(case.plan, damage(case) if case.plan.mesh.world_size > 1 else {})
         for name, case in cases.items()
     }
     os.environ[LATER] = json.dumps([case.later for case in cases.values()])

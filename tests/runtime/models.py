@@ -8,6 +8,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from runtime import compat
@@ -30,6 +31,20 @@ def build(family: str, folder: Path) -> Path:
     torch.manual_seed(0)
     FAMILIES[family]().save_pretrained(folder / family)
     return folder / family
+
+
+def adapter(transformer: Any, folder: Path, seed: int = 0, rank: int = 4) -> Path:
+    """Save a LoRA adapter of random weights for the attention and the feed-forward of a transformer."""
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    torch.manual_seed(seed)
+    layers = r".*(to_[qkv]|to_out\.0|w[13]|net\.2)"  # of Z-Image and Qwen-Image
+    transformer.add_adapter(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers, init_lora_weights=False))
+    weights = {f"transformer.{key}": weight for key, weight in get_peft_model_state_dict(transformer).items()}
+    transformer.delete_adapters("default")
+    path = folder / f"lora-{seed}.safetensors"
+    save_file({key: weight.contiguous() for key, weight in weights.items()}, path)
+    return path
 
 
 def z_image() -> Any:

@@ -42,7 +42,8 @@ def test_a_picture_and_a_report(plan: Plan, processes, run_folders: Path) -> Non
     assert 0 < report.step_seconds < report.seconds
     assert 0 < report.load_seconds < report.seconds
     assert report.versions["diffusers"] == "0.42.1"
-    assert report.features["vae"] == {"tiling": True, "slicing": True}
+    vae = {"tiling": True, "slicing": True, "decoder_calls": 1, "most_pictures_a_call": 1}
+    assert report.features["vae"] == vae
 
     phases = list(dict.fromkeys(progress.phase for progress in seen))
     assert phases == ["starting", "loading", "denoising", "decoding", "saving", "done"]

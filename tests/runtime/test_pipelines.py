@@ -48,6 +48,8 @@ SWITCHED_ON: dict[str, dict[str, Any]] = {
     "tea_cache": {"tea_cache": True, "rel_l1_thresh": 1e6, "coefficients": (0.0, 0.0, 0.0, 1.0, 0.0)},
     "cache_dit": {"cache_dit": True, "residual_diff_threshold": 1e6, "max_warmup_steps": 1},
 }
+#: Features with tests of their own: test_lora.py, test_execution.py and test_text_encoder.py.
+ELSEWHERE = ("lora", "compile", "attention_backend", "text_encoder_parallel")
 #: Pipelines with two calls a step, of both kinds of scale, and one with a batched call.
 GUIDED = ("z_image", "qwen_image", "flux", "wan")
 #: Each pair runs on about half of the pipelines, in turn; on all, it takes twice as long.
@@ -99,7 +101,7 @@ def plan(family: str, folder: Path, on: Collection[str]) -> Plan | None:
 def features_of(family: str) -> list[str]:
     engine = catalog().engine("native")
     assert engine is not None
-    return list(engine.pipelines[type_of(family)].supported)
+    return [name for name in engine.pipelines[type_of(family)].supported if name not in ELSEWHERE]
 
 
 def type_of(family: str) -> str:

@@ -1,0 +1,74 @@
+"""Attention backend: which kernel computes the attention of the transformer (diffusers' dispatcher)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from omni_config.plan import Plan
+from runtime.errors import CannotRunError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+def wanted(plan: Plan) -> bool:
+    """Whether the Plan chooses another one than torch's own."""
+    return plan.attention_backend != "native"
+
+
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+    """Give every attention of the transformer the backend, and try it on a few tokens.
+
+    diffusers looks for a package, but not for a device and a precision; those fail in the middle of the first step.
+
+    Raises:
+        CannotRunError: the backend's package is missing, or it cannot run on this device in this precision.
+    """
+    import torch
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+    from runtime.mesh import device
+
+    name = plan.attention_backend
+    try:
+        pipe.transformer.set_attention_backend(name)
+        registered = _AttentionBackendRegistry._backends
+        kernel = registered[AttentionBackendName(name)]
+        tokens = torch.zeros(1, 16, 2, 64, dtype=getattr(torch, plan.model.dtype), device=device())
+        kernel(query=tokens, key=tokens, value=tokens)
+    except Exception as error:  # what the kernels' packages raise has no common class
+        pipe.transformer.set_attention_backend("native")  # diffusers remembers the last one for all models
+        cause = str(error).strip().partition("\n")[0].rstrip(".")
+        where = f"{device().type} in {plan.model.dtype}"
+        raise CannotRunError(f"attention_backend {name} cannot run on {where}: {cause}; native always can") from error
+    calls: list[int] = []
+    registered[AttentionBackendName(name)] = _counted(kernel, calls)
+    pipe.transformer._omni_attention = name, kernel, calls
+
+
+def measure(pipe: Any) -> dict[str, Any]:
+    """The backend, and how often it was called."""
+    name, _, calls = pipe.transformer._omni_attention
+    return {"backend": name, "calls": len(calls)}
+
+
+def undo(pipe: Any) -> None:
+    """Compute attention with torch's own again."""
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+    name, kernel, _ = pipe.transformer._omni_attention
+    _AttentionBackendRegistry._backends[AttentionBackendName(name)] = kernel
+    pipe.transformer.set_attention_backend("native")
+
+
+def _counted(kernel: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
+    import functools
+
+    @functools.wraps(kernel)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return kernel(*args, **kwargs)
+
+    return counted

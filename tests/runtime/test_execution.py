@@ -1,0 +1,107 @@
+"""Attention backends, compilation and precision: other kernels, the same latents, and it shows that they ran."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import models
+import pytest
+from cases import DBCACHE, Case, Result, tiny
+
+from omni_config.plan import Cache, Lora, Mesh
+from runtime import apply, load
+from runtime.errors import CannotRunError
+
+pytestmark = pytest.mark.timeout(1800)
+Results = Callable[[str], Result]
+BOUND = 1e-5
+COMPILED_BOUND = 1e-4  # fused kernels round in another order
+BFLOAT16_BOUND = 0.15  # of latents between -4 and 4; bfloat16 has 8 bits, so each number near 4 is 0.016 off
+
+COMPILED = ("tiny", "ulysses-2", "lora layerwise", "cache_dit")
+ATTENTION = {
+    "_native_math": ("_native_math", Mesh()),
+    "flex": ("flex", Mesh()),
+    "_native_math tensor-2": ("_native_math", Mesh(tensor=2)),
+    "_native_flash cfg-2": ("_native_flash", Mesh(cfg=2)),  # it takes no mask, so one prompt a rank
+}
+MESHES = {"ulysses-2": Mesh(ulysses=2), "tensor-2": Mesh(tensor=2)}
+
+
+def cases(folder: Path) -> dict[str, Case]:
+    """What runs, under one torchrun with the cases of other modules."""
+    plan = tiny()
+    table = {"tiny": Case(plan)}
+    for name, (backend, mesh) in ATTENTION.items():
+        table[name] = Case(replace(plan, attention_backend=backend, mesh=mesh))
+    half = replace(plan, model=replace(plan.model, dtype="bfloat16"))
+    table["bfloat16"] = Case(half)
+    table |= {f"bfloat16 {name}": Case(replace(half, mesh=mesh), whole=True) for name, mesh in MESHES.items()}
+    table["float16"] = Case(replace(plan, model=replace(plan.model, dtype="float16")))
+    adapter = models.adapter(load.pipeline(plan).transformer, folder)
+    table["lora layerwise"] = Case(replace(plan, lora=[Lora(str(adapter), 0.1)], offload="layerwise"))
+    longer = replace(plan, sampling=replace(plan.sampling, num_inference_steps=12))
+    table["cache_dit"] = Case(replace(longer, cache=Cache("cache_dit", DBCACHE)))
+    table["ulysses-2"] = Case(replace(plan, mesh=Mesh(ulysses=2)))
+    table |= {f"compiled {name}": Case(replace(table[name].plan, compile=True)) for name in COMPILED}
+    return table
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_backends_compute_the_same(results: Results, name: str) -> None:
+    own = results(name)
+    assert own.distance(results("tiny")) <= BOUND
+    measured = own.measured("attention_backend")
+    assert measured["backend"] == ATTENTION[name][0]
+    assert measured["calls"] == 4 * (6 + 1 + 1)  # steps, layers, refiners
+    if ATTENTION[name][1].world_size > 1:
+        assert own.distance(results("tiny"), "broken") > 10 * BOUND
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"), [("sage", "install `sageattention"), ("_native_cudnn", "No viable backend")]
+)
+def test_a_backend_that_this_machine_lacks_is_refused_in_one_line(name: str, cause: str) -> None:
+    plan = tiny(attention_backend=name)
+    with pytest.raises(CannotRunError, match=f"{name} cannot run on cpu in float32: .*{cause}.*native") as caught:
+        apply.apply(load.pipeline(plan), plan, None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_blocks_compute_the_same(results: Results, name: str) -> None:
+    own, eager = results(f"compiled {name}"), results(name)
+    assert own.distance(eager) <= COMPILED_BOUND
+    assert own.ranks[0]["steps_cached"] == eager.ranks[0]["steps_cached"]
+    if name == "ulysses-2":
+        assert own.distance(results("tiny"), "broken") > 10 * COMPILED_BOUND
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_code_ran(results: Results, name: str) -> None:
+    own = results(f"compiled {name}")
+    measured = own.measured("compile")
+    assert measured["graphs"] >= 1
+    assert measured["graph_runs"] >= own.ranks[0]["steps_computed"] * 6  # layers
+
+
+def test_without_a_compiler_it_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    plan = tiny(compile=True)
+    with pytest.raises(CannotRunError, match=r"compile needs a C\+\+ compiler; next: install") as caught:
+        apply.apply(load.pipeline(plan), plan, None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_in_bfloat16_several_ranks_compute_what_one_computes(results: Results, name: str) -> None:
+    alone, own = results("bfloat16"), results(f"bfloat16 {name}")
+    assert own.distance(alone) <= BFLOAT16_BOUND
+    assert own.distance(alone, "broken") > 2 * BFLOAT16_BOUND
+
+
+def test_precisions_differ_and_stay_close(results: Results) -> None:
+    for name in ("bfloat16", "float16"):
+        assert BOUND < results(name).distance(results("tiny")) < 0.5
