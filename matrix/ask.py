@@ -11,9 +11,10 @@ from typing import Any, Literal
 from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog import catalog
 from omni_config.findings import Finding
+from omni_config.kinds import Reading, Requires
 from omni_config.quantities import one_of
 from omni_config.resolver import Resolution, resolve_settings
-from omni_config.rules import Reading, Requires, Rule
+from omni_config.rules import Rule
 from omni_config.search import nearest
 from omni_config.settings import FIELDS, Settings, tree_of, validate
 

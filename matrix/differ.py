@@ -15,7 +15,7 @@ from matrix.evidence import everything, key
 from matrix.table import Matrix
 from omni_config.cards import Disagreement
 from omni_config.catalog import catalog
-from omni_config.rules import Supported
+from omni_config.kinds import Supported
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 

@@ -18,8 +18,9 @@ from typing import Any
 from omni_config.cards import EngineCard, Feature, ModelCard
 from omni_config.catalog import catalog
 from omni_config.findings import Finding
+from omni_config.kinds import Reading, Supported
 from omni_config.quantities import Quantities
-from omni_config.rules import Reading, Rule, Supported
+from omni_config.rules import Rule
 from omni_config.settings import FIELDS, Settings, tree_of, validate
 
 SIZES = (1, 2, 4, 8)

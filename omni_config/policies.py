@@ -19,8 +19,9 @@ from pathlib import Path
 
 from omni_config.catalog import catalog, rules_of
 from omni_config.expressions import parse as parse_expression
+from omni_config.kinds import Reading
 from omni_config.quantities import DERIVED, DIMS
-from omni_config.rules import Reading, Rule
+from omni_config.rules import Rule
 from omni_config.settings import FIELDS
 from omni_config.source import Unreadable, decode, parse
 

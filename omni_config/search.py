@@ -16,9 +16,10 @@ from typing import Any
 from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog import catalog
 from omni_config.findings import Finding
+from omni_config.kinds import Product
 from omni_config.quantities import Quantities
 from omni_config.resolver import resolve_settings
-from omni_config.rules import Product, Rule
+from omni_config.rules import Rule
 from omni_config.settings import FIELDS, Settings
 
 DEGREES = ("cfg_parallel_size", "ring_degree", "ulysses_degree", "tensor_parallel_size")

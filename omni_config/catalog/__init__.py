@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from omni_config.cached import cached
 from omni_config.cards import Claim, Disagreement, EngineCard, Feature, Guidance, ModelCard
-from omni_config.rules import KINDS, Rule
+from omni_config.kinds import KINDS
+from omni_config.rules import Rule
 
 FOLDER = Path(__file__).parent
 T = TypeVar("T")
@@ -67,7 +68,7 @@ class Catalog:
 def catalog() -> Catalog:
     """The catalog of this installation."""
     files = sorted(FOLDER.rglob("*.yaml"))
-    code = [FOLDER.parent / "cards.py", FOLDER.parent / "rules.py", Path(__file__)]
+    code = [FOLDER.parent / "cards.py", FOLDER.parent / "rules.py", FOLDER.parent / "kinds.py", Path(__file__)]
     return Catalog(cached("catalog", [*code, *files], lambda: read(files)))
 
 

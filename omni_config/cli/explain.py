@@ -83,7 +83,7 @@ def as_dict(rule) -> dict[str, object]:  # type: ignore[no-untyped-def]
     """A rule as JSON-ready values, its kind included."""
     from dataclasses import asdict
 
-    from omni_config.rules import KINDS
+    from omni_config.kinds import KINDS
 
     kind = next(name for name, cls in KINDS.items() if type(rule) is cls)
     return {"code": rule.code, "kind": kind, **asdict(rule), "statement": rule.explain()}

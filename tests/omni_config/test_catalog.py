@@ -11,9 +11,9 @@ import yaml
 from omni_config.cards import Claim, ModelCard
 from omni_config.catalog import FOLDER, catalog, read
 from omni_config.expressions import parse
+from omni_config.kinds import Supported
 from omni_config.quantities import DERIVED, DIMS, Quantities
 from omni_config.resolver import resolve_settings
-from omni_config.rules import Supported
 from omni_config.settings import FIELDS, tree_of, validate
 
 PUBLISHED = yaml.safe_load((Path(__file__).parents[2] / "matrix" / "published.yaml").read_text())

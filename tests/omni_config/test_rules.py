@@ -10,9 +10,10 @@ from omni_config.catalog import FOLDER, catalog, read
 from omni_config.checker import check_bytes
 from omni_config.document import Document
 from omni_config.expressions import parse
+from omni_config.kinds import Reading
 from omni_config.quantities import DERIVED, DIMS, Quantities
 from omni_config.resolver import resolve_settings
-from omni_config.rules import Reading, Rule
+from omni_config.rules import Rule
 from omni_config.settings import FIELDS, settings_of, tree_of
 
 RULES = catalog().rules
