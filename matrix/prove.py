@@ -84,7 +84,7 @@ def _accepted(settings: Settings, card: ModelCard) -> Plan:
 
 
 def _request(settings: Settings) -> Settings:
-    """What is generated. Tiles are an approximation, so how near they come to the whole depends on the picture."""
+    """What is generated: a picture of several tiles, and steps enough to cache, where those are asked for."""
     cached = settings.get("tea_cache") or settings.get("cache_dit")
     tiled = settings.get("vae_use_tiling") or settings.get("vae_patch_parallel_size", 1) > 1
     side = TILED_SIDE if tiled else SIDE

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from omni_config.plan import Cache, Mesh, Model, Plan, Sampling, Vae
+from omni_config.settings import DEFAULTS, PARAMETERS
 from runtime import batch
 
 WORKER = Path(__file__).with_name("cases_worker.py")
@@ -24,18 +25,8 @@ DAMAGE = {
 }
 LATER = "OMNI_TEST_LATER"  # what the cases do later, in the order of the cases
 
-DBCACHE = {
-    "Fn_compute_blocks": 1,
-    "Bn_compute_blocks": 0,
-    "max_warmup_steps": 4,
-    "max_cached_steps": -1,
-    "max_continuous_cached_steps": 3,
-    "residual_diff_threshold": 0.24,
-    "enable_taylorseer": False,
-    "taylorseer_order": 1,
-    "scm_steps_mask_policy": None,
-    "scm_steps_policy": "dynamic",
-}
+#: The parameters of DBCache as a config without any has them.
+DBCACHE = {name: DEFAULTS[name] for name in PARAMETERS["cache_dit"]}
 
 
 def tiny(**changes: Any) -> Plan:
