@@ -42,10 +42,20 @@ def open_picture(path: str) -> Image:
         raise CannotRunError(f"the input picture {path} cannot be read: {error}; next: save it again") from error
 
 
+def require_encoder(plan: Plan) -> None:
+    """Look for what a video is written with, before anything is loaded.
+
+    Raises:
+        CannotRunError: the Plan makes a video, and imageio-ffmpeg is not installed.
+    """
+    if plan.sampling.video and not find_spec("imageio_ffmpeg"):
+        raise CannotRunError("a video is written with imageio-ffmpeg; next: pip install imageio imageio-ffmpeg")
+
+
 def save(output: Any, plan: Plan) -> list[str]:
     """Write what a pipeline made into the output folder, named by prompt, seed and, of several, number; the paths.
 
-    Videos are MP4 (H.264), or animated WebP where imageio-ffmpeg is not installed.
+    Videos are MP4 (H.264).
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
@@ -56,9 +66,7 @@ def save(output: Any, plan: Plan) -> list[str]:
         which = [f"-{number}of{count}" if count > 1 else "" for number in range(1, count + 1)]
         return [_write(plan, f"{one}.png", _png(picture)) for one, picture in zip(which, output.images, strict=True)]
     assert video.fps is not None
-    if find_spec("imageio_ffmpeg"):
-        return [_write(plan, ".mp4", _mp4(frames, video.fps)) for frames in output.frames]
-    return [_write(plan, ".webp", _webp(frames, video.fps)) for frames in output.frames]
+    return [_write(plan, ".mp4", _mp4(frames, video.fps)) for frames in output.frames]
 
 
 def _write(plan: Plan, end: str, fill: Callable[[Path], Any]) -> str:
@@ -77,10 +85,3 @@ def _mp4(frames: list[Image], fps: int) -> Callable[[Path], Any]:
     from diffusers.utils.export_utils import export_to_video
 
     return lambda path: export_to_video(frames, str(path), fps=fps)
-
-
-def _webp(frames: list[Image], fps: int) -> Callable[[Path], Any]:
-    first, *others = frames
-    return lambda path: first.save(
-        path, "WEBP", save_all=True, append_images=others, duration=round(1000 / fps), loop=0, quality=90
-    )

@@ -105,6 +105,7 @@ def generate(
     times = [time.perf_counter()]
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    media.require_encoder(plan)
     call = arguments(plan)  # first, as an input picture may be missing
     device_mesh = mesh.build(plan, rank, timeout)
     pipe = load.pipeline(plan)

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 from cases import tiny
-from PIL import Image, ImageSequence
+from PIL import Image
 from typer.testing import CliRunner
 
 from omni_config.cli import app
 from omni_config.plan import Plan, Video
-from runtime import media
+from runtime import media, worker
 from runtime.errors import CannotRunError
+from runtime.events import Writer
 
 
 def test_a_picture_comes_in_upright_and_as_rgb(tmp_path: Path) -> None:
@@ -72,10 +73,9 @@ def test_a_video_is_an_mp4(tmp_path: Path) -> None:
     assert [abs(int(frame[16, 32, 0]) - 50 * i) < 10 for i, frame in enumerate(shown)] == [True] * 5
 
 
-def test_without_imageio_it_is_an_animated_webp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_encoder_a_video_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(media, "find_spec", lambda _: None)
-    (path,) = media.save(frames(), video_plan(tmp_path))
-    assert path == str(tmp_path / "a-red-star-7.webp")
-    with Image.open(path) as picture:
-        shown = [(frame.load() and frame.size, frame.info["duration"]) for frame in ImageSequence.Iterator(picture)]
-    assert shown == [((64, 32), 125)] * 5
+    with pytest.raises(CannotRunError, match="next: pip install imageio imageio-ffmpeg"):
+        worker.generate(video_plan(tmp_path), 0, 60.0, Writer(None, 0))
