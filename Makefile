@@ -7,6 +7,7 @@ demo: .venv/installed
 	.venv/bin/omni launch examples/quickstart.yaml
 
 test: .venv/installed
+	./tests/browser.sh
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
