@@ -22,6 +22,7 @@ from omni_config.resolver import resolve_settings
 from omni_config.settings import Settings, validate
 from runtime import Proof, prove_all
 from runtime.apply import ORDER
+from runtime.prove import is_plain
 from runtime.report import versions
 
 BATCH = 12  # cells under one start of torchrun; what they showed is then on disk
@@ -41,6 +42,8 @@ def prove(
     card = catalog().model(model) or card_of_folder(Path(model), catalog())
     cells = {names: cell for names, cell in _cells(card) if {*features} <= {*names}}
     plans = {names: plan for names, cell in cells.items() if (plan := _plan(names, cell, card)) is not None}
+    for names in [names for names, plan in plans.items() if is_plain(plan)]:
+        del plans[names], cells[names]  # tiles alone: no run can prove them by a comparison with themselves
     found = {key(names): _refused(cell, card) for names, cell in cells.items() if names not in plans}
     todo, done = list(plans), 0
     for first in range(0, len(todo), BATCH):

@@ -117,6 +117,11 @@ def twin(plan: Plan) -> Plan:
     )
 
 
+def is_plain(plan: Plan) -> bool:
+    """Whether a Plan is its own twin: a run of it would be compared with itself."""
+    return replace(plan, output="") == twin(plan)
+
+
 def kind(plan: Plan) -> Kind:
     """What a Plan switches on that bounds how near it can be to its twin."""
     return "lossless" if plan.cache.backend == "none" else "cache"
@@ -162,6 +167,8 @@ def _judge(plan: Plan, own: Outcome, plain: Outcome) -> Proof:
 def _problem(
     plan: Plan, limit: Bound, distance: Distance, controls: dict[str, Distance], steps_cached: int
 ) -> str | None:
+    if is_plain(plan):
+        return "the config is the plain pipeline (tiles are decoded as tiles), so there is nothing to compare"
     if not distance.difference <= limit.difference:
         return f"latents differ by {distance.difference:.2g}, and {limit.difference:g} is allowed"
     if not distance.psnr >= limit.psnr:

@@ -35,6 +35,8 @@ PLANS = {
     "cached too much": cached(Cache("tea_cache", ALWAYS)),
     "never cached": cached(Cache("cache_dit", DBCACHE), steps=4),
     "tiled": tiled(Mesh(ulysses=2), ranks=2),
+    "plain": tiny(),
+    "tiles alone": tiled(Mesh()),
     "of another class": replace(tiny(), model=replace(tiny().model, pipeline="FluxPipeline")),
 }
 
@@ -76,6 +78,8 @@ def test_bounds_are_those_of_the_kind(proofs: dict[str, Proof]) -> None:
     [
         ("cached too much", "dB from that of the plain pipeline, and 35 are needed"),
         ("never cached", "no step was cached, so nothing was compared"),
+        ("plain", "there is nothing to compare"),
+        ("tiles alone", "there is nothing to compare"),
         ("of another class", "holds a ZImagePipeline, and the model card of tiny says FluxPipeline"),
     ],
 )
