@@ -32,6 +32,9 @@ class Writer:
 
     def __init__(self, folder: Path | None, rank: int) -> None:
         self._file = None if folder is None else path(folder, rank).open("a", encoding="utf-8")
+        self._reserve = None if folder is None else folder / f"rank{rank}.reserve"
+        if self._reserve is not None:
+            self._reserve.write_bytes(bytes(2**14))  # its room is for the last words, when the disk is full
         self._write(pid=os.getpid(), progress=["starting", 0, 0])
 
     def progress(self, phase: Phase, step: int = 0, steps: int = 0) -> None:
@@ -40,6 +43,8 @@ class Writer:
 
     def error(self, cause: str, *, echo: bool) -> None:
         """This rank failed; an ``echo`` is the failure of another rank, seen from here."""
+        if self._reserve is not None:
+            self._reserve.unlink(missing_ok=True)
         self._write(error=cause, echo=echo)
 
     def done(self, result: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ def pipeline(plan: Plan) -> Any:
     """The pipeline in the Plan's precision, with its progress bars off; on this rank's device if nothing is offloaded.
 
     Raises:
-        CannotRunError: no such folder, the hub cannot be reached, or the checkpoint is of another class.
+        CannotRunError: no such folder, the hub cannot be reached, or the checkpoint is damaged or of another class.
     """
     source = str(FOLDERS.get(plan.model.source, plan.model.source))
     found, wanted = _class_name(source), plan.model.pipeline
@@ -35,7 +35,12 @@ def pipeline(plan: Plan) -> Any:
     if plan.sampling.image is not None:
         compat.processor_without_video()
     dtype = getattr(torch, plan.model.dtype)
-    pipe = getattr(diffusers, wanted).from_pretrained(source, dtype=dtype, use_safetensors=True)
+    try:
+        pipe = getattr(diffusers, wanted).from_pretrained(source, dtype=dtype, use_safetensors=True)
+    except Exception as error:
+        if damage := _damage(source):  # the libraries often do not say which file it was, or what is wrong with it
+            raise CannotRunError(f"{damage}; next: make it readable, or download it again") from error
+        raise
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(mesh.device()) if plan.offload == "none" else pipe  # offload moves things by itself
 
@@ -57,3 +62,27 @@ def _class_name(source: str) -> str:
             f"{source} is no local folder, and the hub could not give it (offline, misspelt, or gated); "
             f"download it elsewhere and name its folder as `model`"
         ) from error
+
+
+def _damage(source: str) -> str | None:
+    """The first file of a checkpoint that cannot be read, and why; None where each can."""
+    from safetensors import SafetensorError, safe_open
+
+    folder = Path(source)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(source, local_files_only=True))
+    for path in sorted(folder.rglob("*")):
+        try:
+            if path.is_symlink() and not path.exists():
+                return f"{path} links to a file that is not there"
+            if path.suffix == ".safetensors":
+                with safe_open(path, "numpy"):
+                    pass
+            elif path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, SafetensorError) as error:
+            why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+            return f"{path} is truncated, damaged or unreadable: {why}"
+    return None

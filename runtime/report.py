@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,9 @@ def write(path: Path, fill: Callable[[Path], Any]) -> Path:
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
-    partial = _partial(path)
-    try:
+    with _partial(path) as partial:
         fill(partial)
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
@@ -94,9 +91,8 @@ def write_new(path: Path, fill: Callable[[Path], Any]) -> Path:
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
-    partial = _partial(path)
     number, target = 1, path
-    try:
+    with _partial(path) as partial:
         fill(partial)
         while True:
             try:
@@ -105,8 +101,6 @@ def write_new(path: Path, fill: Callable[[Path], Any]) -> Path:
             except FileExistsError:
                 number += 1
                 target = path.with_stem(f"{path.stem}-{number}")
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def remove_partial(folder: str | Path, pids: set[int]) -> None:
@@ -118,6 +112,13 @@ def remove_partial(folder: str | Path, pids: set[int]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _partial(path: Path) -> Path:
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
+    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
+    try:
+        yield partial
+    except OSError as error:  # that of a write to a full disk does not say which file it was
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        partial.unlink(missing_ok=True)

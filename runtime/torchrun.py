@@ -203,12 +203,17 @@ def _signals_raise() -> Iterator[None]:
     """Turn SIGTERM and SIGHUP into SystemExit, so that ``finally`` runs; only possible in the main thread."""
 
     def end(number: int, _: FrameType | None) -> None:
+        if number == signal.SIGHUP:  # the terminal is gone, and writing to it would raise
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for stream in (1, 2):
+                os.dup2(nowhere, stream)
         raise SystemExit(128 + number)
 
     previous = {}
     try:
         for number in (signal.SIGTERM, signal.SIGHUP):
-            previous[number] = signal.signal(number, end)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                previous[number] = signal.signal(number, end)
     except ValueError:
         pass
     try:

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -65,11 +66,12 @@ def end_with(work: Callable[[Writer], dict[str, Any]], rank: int, folder: Path |
 
         from runtime.compat import is_echo
 
+        events.error(cause(error), echo=is_echo(error))  # first, as there may be no room for the log
         traceback.print_exc()
-        events.error(cause(error), echo=is_echo(error))
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status)  # without destructors: those of a process group wait for peers that may be gone
 
 
@@ -96,10 +98,12 @@ def generate(
         CannotRunError: the Plan asks for what the runtime, the checkpoint or this machine cannot do.
     """
     import time
+    import warnings
 
     import torch
 
     from runtime import apply, load, media, mesh
+    from runtime.errors import CannotRunError
 
     events.progress("loading")
     times = [time.perf_counter()]
@@ -128,7 +132,15 @@ def generate(
         return {}
 
     # Not in torch's inference mode: pipelines switch gradients off, and DTensor is slow to begin with in that mode.
-    output = pipe(**call, callback_on_step_end=after_step)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "invalid value encountered in cast", RuntimeWarning)  # NaN, made a black pixel
+        try:
+            output = pipe(**call, callback_on_step_end=after_step)
+        except RuntimeWarning:
+            raise CannotRunError(
+                f"the {'video' if plan.sampling.video else 'picture'} is not a number; next: download the checkpoint "
+                f"again, as a damaged weight does that, or, in {plan.model.dtype}, set execution.dtype to float32"
+            ) from None
     end = time.perf_counter()
     paths: list[str] = []
     if rank == 0:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import functools
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,9 +20,9 @@ import pytest
 from conftest import HOOKED_WORKER
 
 from omni_config.plan import Plan
-from runtime import LaunchError
+from runtime import LaunchError, launch, torchrun
 
-SECONDS = 10  # from the fault to the error
+SECONDS = 15  # from the fault to the error
 
 
 def expect(hooked, plan: Plan, tmp_path: Path, *, timeout: float = 120, **hooks) -> LaunchError:
@@ -27,8 +31,29 @@ def expect(hooked, plan: Plan, tmp_path: Path, *, timeout: float = 120, **hooks)
     (fault,) = tmp_path.glob("*/fault")
     assert time.time() - float(fault.read_text()) < SECONDS + (timeout if timeout < 60 else 0)
     assert "\n" not in str(caught.value)
-    assert not Path(plan.output).exists() or list(Path(plan.output).iterdir()) == []
+    assert files(plan) == []
     return caught.value
+
+
+def files(plan: Plan) -> list[Path]:
+    return [*Path(plan.output).iterdir()] if Path(plan.output).exists() else []
+
+
+CODE = """
+import functools, sys, tempfile
+import runtime
+from omni_config.cli import app
+tempfile.tempdir = sys.argv.pop(1)
+runtime.launch = functools.partial(runtime.launch, worker=sys.argv.pop(1))
+app(["launch", "plan"])()
+"""
+CONFIG = str(Path(__file__).parents[2] / "examples" / "quickstart.yaml")  # two ranks
+
+
+def omni_launch(run_folders: Path, output: Path) -> list[str]:
+    """``omni launch`` of steps that only wait for each other."""
+    line = [sys.executable, "-c", CODE, run_folders, HOOKED_WORKER, "launch", CONFIG, "--output", output]
+    return [str(part) for part in line]
 
 
 @pytest.mark.parametrize("step", [0, 3])
@@ -45,12 +70,64 @@ def test_a_rank_that_raises(hooked, plan: Plan, tmp_path: Path, processes, run_f
     assert processes() == []
 
 
-@pytest.mark.parametrize("busy", [False, True])
-@pytest.mark.parametrize("step", [0, 3])
-def test_a_rank_that_is_killed(hooked, plan: Plan, tmp_path: Path, processes, step: int, busy: bool) -> None:
-    error = expect(hooked, plan, tmp_path, fault=["kill", 1, step], busy=busy)
-    assert str(error).startswith("rank 1 was killed by SIGKILL while")
-    assert (error.rank, error.exit_code) == (1, -signal.SIGKILL)
+@pytest.mark.parametrize(
+    ("rank", "when", "where", "busy"),
+    [
+        (1, "loading", "loading", False),
+        (1, 0, "loading", True),
+        (1, 3, "denoising, step 2 of 8", False),
+        (1, 3, "denoising, step 2 of 8", True),
+        (1, "decoding", "decoding", True),
+        (0, "naming", "saving", False),
+    ],
+)
+def test_a_rank_that_is_killed(
+    hooked, plan: Plan, tmp_path: Path, processes, rank: int, when: int | str, where: str, busy: bool
+) -> None:
+    error = expect(hooked, plan, tmp_path, fault=["kill", rank, when], busy=busy)
+    assert str(error).startswith(f"rank {rank} was killed by SIGKILL while {where}; the system may be out of memory")
+    assert (error.rank, error.exit_code) == (rank, -signal.SIGKILL)
+    assert processes() == []
+
+
+def test_a_disk_that_is_full(hooked, plan: Plan, tmp_path: Path, processes) -> None:
+    error = expect(hooked, plan, tmp_path, fault=["full", 0, "saving"])
+    assert str(error).startswith("rank 0 failed while saving: OSError: [Errno 27] File too large: ")
+    assert f"{plan.output}/noise.png" in error.cause
+    assert processes() == []
+
+
+def test_a_disk_without_room_for_events(tmp_path: Path, processes) -> None:
+    """The run's own folder is on a small disk that is full; what a rank said last gets out nevertheless."""
+    inside = 'mount -t tmpfs -o size=400k none "$1" && shift && exec "$@"'
+    if subprocess.run(["unshare", "-Urm", "sh", "-c", inside, "-", tmp_path, "true"], check=False).returncode:
+        pytest.skip("this system lets nobody mount a file system of their own")
+    hooks = json.dumps({"latents": str(tmp_path), "fault": ["fill", 1, 3], "light": True})
+    done = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", inside, "-", tmp_path, *omni_launch(tmp_path, tmp_path / "outputs")],
+        env=os.environ | {"OMNI_TEST_HOOKS": hooks},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    why = "rank 1 failed while denoising, step 2 of 20: OSError: [Errno 28] No space left on device"
+    assert done.stderr.startswith(f"omni launch: {why} (log: ")
+    assert processes() == []
+
+
+def test_two_launches_at_once(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes) -> None:
+    """Into one folder: each has its own ports and files, and one that fails does not harm the other."""
+    monkeypatch.setenv("OMNI_TEST_HOOKS", json.dumps({"latents": str(tmp_path), "light": True, "pause": 1}))
+    with ThreadPoolExecutor() as pool:
+        good = [pool.submit(launch, plan, timeout=120, worker=HOOKED_WORKER) for _ in range(2)]
+        wrong = replace(plan, model=replace(plan.model, dtype="cheese"))  # no Plan, as the ranks see when they read it
+        bad = pool.submit(launch, wrong, timeout=120, worker=HOOKED_WORKER)
+    assert "rank" in str(bad.exception())
+    reports = [run.result() for run in good]
+    assert sorted(Path(path).name for report in reports for path in report.pictures) == ["noise-2.png", "noise.png"]
+    assert sorted(path.name for path in files(plan)) == ["noise-2.png", "noise.png", "report.json"]
     assert processes() == []
 
 
@@ -68,36 +145,49 @@ def test_a_rank_that_hangs(hooked, plan: Plan, tmp_path: Path, processes, kind: 
     assert processes() == []
 
 
-CODE = """
-import sys
-from pathlib import Path
-from omni_config.plan import Plan
-from runtime import launch
-launch(Plan.from_json(Path(sys.argv[1]).read_text()), timeout=120, worker=Path(sys.argv[2]))
-"""
-
-
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT), (signal.SIGKILL, -signal.SIGKILL)]
+    ("how", "status", "says"),
+    [
+        (signal.SIGTERM, 143, ""),
+        (signal.SIGINT, 130, "omni launch: interrupted; every process has been ended"),
+        (signal.SIGKILL, -signal.SIGKILL, ""),
+        ("closed terminal", 129, ""),
+    ],
 )
-def test_a_launcher_that_is_ended(
-    plan: Plan, tmp_path: Path, processes, run_folders: Path, number: signal.Signals, status: int
-) -> None:
-    plan_file = tmp_path / "plan.json"
-    plan_file.write_text(json.dumps(plan.to_dict()))
+def test_a_launcher_that_is_ended(tmp_path: Path, processes, run_folders: Path, how, status: int, says: str) -> None:
     hooks = json.dumps({"latents": str(tmp_path), "fault": ["hang", 1, 3], "light": True})
-    environment = os.environ | {"OMNI_TEST_HOOKS": hooks, "TMPDIR": str(run_folders)}
-    # Whoever runs the tests in the background has SIGINT ignored, and a child would inherit that.
-    line = [sys.executable, "-c", CODE, plan_file, HOOKED_WORKER]
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    launcher = subprocess.Popen(line, env=environment, preexec_fn=heed)
+    ours, terminal = pty.openpty()
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # who runs the tests in the background has it ignored
+        os.setsid()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)  # closing it sends SIGHUP
+
+    line = omni_launch(run_folders, tmp_path / "outputs")
+    ends = {"stdin": terminal, "stdout": terminal, "stderr": terminal if how == "closed terminal" else subprocess.PIPE}
+    launcher = subprocess.Popen(line, env=os.environ | {"OMNI_TEST_HOOKS": hooks}, preexec_fn=prepare, **ends)
+    os.close(terminal)
     wait_for((tmp_path / "fault").exists, 60)
-    assert len(processes()) == 3  # torchrun and two ranks
-    launcher.send_signal(number)
-    assert launcher.wait(10) == status
-    wait_for(lambda: processes() == [], 10)
-    if number != signal.SIGKILL:
-        assert list(run_folders.glob("omni-*")) + list(run_folders.glob("torchelastic*")) == []
+    assert len(processes()) == 4  # the launcher, torchrun and two ranks
+    if how == "closed terminal":
+        os.close(ours)
+    else:
+        launcher.send_signal(how)
+    assert launcher.wait(15) == status
+    if how != "closed terminal":
+        os.close(ours)
+        assert launcher.stderr.read().decode().strip() == says
+    wait_for(lambda: processes() == [], 15)
+    if how != signal.SIGKILL:
+        assert list(run_folders.iterdir()) == []
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_nohup_is_heeded() -> None:
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with torchrun.run_folder():
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    signal.signal(signal.SIGHUP, previous)
 
 
 def test_torchrun_that_is_killed(hooked, plan: Plan, processes, monkeypatch: pytest.MonkeyPatch) -> None:

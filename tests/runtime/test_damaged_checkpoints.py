@@ -1,0 +1,88 @@
+"""Checkpoints with a file that is truncated, corrupted, unreadable or missing: one line that names the file."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cases import tiny
+
+from omni_config.plan import Plan
+from runtime import load, worker
+from runtime.errors import CannotRunError
+from runtime.events import Writer
+
+TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return shutil.copytree(load.FOLDERS["tiny"], tmp_path / "checkpoint")
+
+
+def of(checkpoint: Path, **changes) -> Plan:
+    plan = tiny(output=str(checkpoint.parent / "outputs"), **changes)
+    return replace(plan, model=replace(plan.model, source=str(checkpoint)))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def garble(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:20] + b"\xff" * 30 + data[50:])
+
+
+def unlink_target(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("blobs/gone")  # as in a cache of the hub of which a part was deleted
+
+
+def hide(path: Path) -> None:
+    path.chmod(0)
+    try:
+        path.read_bytes()
+    except PermissionError:
+        return
+    pytest.skip("root reads every file")
+
+
+@pytest.mark.parametrize("part", [TRANSFORMER, "text_encoder/model.safetensors", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (truncate, "is truncated, damaged or unreadable: "),
+        (garble, "is truncated, damaged or unreadable: "),
+        (hide, "is truncated, damaged or unreadable: permission denied"),
+        (unlink_target, "links to a file that is not there"),
+    ],
+)
+def test_a_file_that_cannot_be_read(checkpoint: Path, part: str, damage, why: str) -> None:
+    damage(checkpoint / part)
+    with pytest.raises(CannotRunError) as caught:
+        load.pipeline(of(checkpoint))
+    assert str(caught.value).startswith(f"{checkpoint / part} {why}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing(checkpoint: Path) -> None:
+    (checkpoint / TRANSFORMER).unlink()
+    with pytest.raises(OSError, match=r"no file named diffusion_pytorch_model.safetensors found in .*/transformer"):
+        load.pipeline(of(checkpoint))
+
+
+@pytest.mark.parametrize("part", [TRANSFORMER, "vae/diffusion_pytorch_model.safetensors"])
+def test_numbers_that_are_none(checkpoint: Path, part: str) -> None:
+    """Nothing but its result shows that the bytes of a weight are wrong."""
+    path = checkpoint / part
+    plan = of(checkpoint)
+    work = lambda: worker.generate(plan, 0, 60, Writer(None, 0))  # noqa: E731
+    assert len(work()["pictures"]) == 1
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[: size // 2] + b"\xff" * (size - size // 2))
+    with pytest.raises(CannotRunError, match="the picture is not a number; next: download the checkpoint again"):
+        work()
+    assert len(list(Path(plan.output).iterdir())) == 1
