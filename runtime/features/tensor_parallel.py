@@ -41,6 +41,8 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
             planner.mesh = lambda *_, **__: mesh["tensor"]  # its own would span the world
             planner.apply(transformer=transformer, parallelism_config=ParallelismConfig(tp_size=plan.mesh.tensor))
             compat.restore_heads(transformer, transformer._omni_heads)
+            if mesh.device_type == "cpu":
+                compat.one_reduction_at_a_time(transformer)
         except ValueError as error:
             name, size = type(transformer).__name__, plan.mesh.tensor
             raise CannotRunError(f"cache-dit cannot split {name} over {size} tensor ranks: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
+from runtime import compat
 from runtime.errors import CannotRunError
 from runtime.features.tensor_parallel import gather, local_bytes
 
@@ -35,6 +36,8 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
         raise CannotRunError(f"cache-dit cannot split the encoder {type(pipe.text_encoder).__name__}") from error
     planner.mesh = lambda *_, **__: mesh["tensor"]  # its own would span the world
     planner.apply(text_encoder=pipe.text_encoder, parallelism_config=ParallelismConfig(tp_size=plan.mesh.tensor))
+    if mesh.device_type == "cpu":
+        compat.one_reduction_at_a_time(pipe.text_encoder)
 
 
 def measure(pipe: Any) -> dict[str, Any]:

@@ -208,3 +208,24 @@ def test_cache_dit_fails_on_a_rank_that_has_no_tile() -> None:
         idle.sync()
     finally:
         TileBatchedP2PComm.sync = library
+
+
+def test_results_of_split_layers_are_awaited_only_when_used() -> None:
+    import torch
+    import torch.distributed as dist
+    from torch.distributed._functional_collectives import AsyncCollectiveTensor
+    from torch.distributed.tensor.parallel import RowwiseParallel, parallelize_module
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        mesh = dist.init_device_mesh("cpu", (2,))
+        model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+        parallelize_module(model, mesh, {"0": RowwiseParallel()})
+        part = torch.zeros(1, 2)
+        with torch.no_grad():
+            assert isinstance(model(part), AsyncCollectiveTensor)
+            compat.one_reduction_at_a_time(model)
+            assert not isinstance(model(part), AsyncCollectiveTensor)
+    finally:
+        dist.destroy_process_group()
