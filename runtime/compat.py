@@ -196,13 +196,14 @@ def processor_without_video() -> None:
 def one_reduction_at_a_time(model: Module) -> None:
     """Let every split layer of a model wait for its result; call it once they are split.
 
-    gloo (torch 2.13), which a CPU has, now and then corrupts the heap when reductions are still under way as more begin.
-    Split layers begin them so, as their results are awaited when used: in Qwen-Image, one in some thousand steps aborts.
+    gloo (torch 2.13), which a CPU has, now and then corrupts the heap when reductions are still under way as more
+    begin. Split layers begin them so, as their results are awaited when used: Qwen-Image aborts in one of some
+    thousand steps.
     """
     from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
     def wait(_: Module, __: Any, output: Any) -> Any:
-        return output.trigger_wait() if isinstance(output, AsyncCollectiveTensor) else output
+        return output.trigger_wait() if isinstance(output, AsyncCollectiveTensor) else output  # type: ignore[no-untyped-call]
 
     for layer in model.modules():
         if layer._forward_hooks:  # by which torch's tensor parallel styles gather what a layer gives
