@@ -45,6 +45,9 @@ class Hardware(_Section):
         ge=1,
         description="GPUs (processes) of the deployment; left out, it is the product of the degrees.",
     )
+    gpus_per_node: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="GPUs (processes) of a machine; left out, one machine has them all."
+    )
     gpu: str | None = Field(
         default=None, min_length=1, description="A known GPU, such as h100: its memory, speed and links."
     )

@@ -10,6 +10,18 @@ if TYPE_CHECKING:
     from omni_config.quantities import Quantities
 
 
+def ranks_per_node(q: Quantities) -> int:
+    """Ranks of each machine: as many as it has GPUs for, with whole Ulysses and tensor groups, and the same on each."""
+    ranks, inner = q["world_size"], q["ulysses_degree"] * q["tensor_parallel_size"]
+    most = q["gpus_per_node"] or ranks
+    return max((size for size in range(inner, min(most, ranks) + 1, inner) if ranks % size == 0), default=inner)
+
+
+def nodes(q: Quantities) -> int:
+    """Machines that hold the ranks."""
+    return int(q["world_size"] // q["ranks_per_node"])
+
+
 def known_gpu(q: Quantities) -> Gpu | None:
     """The datasheet of hardware.gpu; None where it is left out or unknown."""
     from omni_config.estimate import gpus
@@ -127,6 +139,8 @@ def saturating_tokens(q: Quantities) -> int | None:
 
 
 QUANTITIES = (
+    ranks_per_node,
+    nodes,
     vae_tiles,
     known_gpu,
     known_gpus,

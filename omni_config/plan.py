@@ -27,11 +27,17 @@ class Mesh:
     ring: int = 1
     ulysses: int = 1
     tensor: int = 1
+    nodes: int = 1  # machines, each with the same number of ranks, in order: whole ulysses and tensor groups
 
     @property
     def world_size(self) -> int:
         """Number of ranks."""
         return prod(getattr(self, axis) for axis in AXES)
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Number of ranks of a machine."""
+        return self.world_size // self.nodes
 
     def coordinates(self, rank: int) -> dict[str, int]:
         """Coordinates of a rank on each axis; the last axis varies fastest. The one place that orders ranks.

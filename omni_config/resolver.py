@@ -76,6 +76,7 @@ def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
     from omni_config.plan import VERSION, Lora, Mesh, Model, Plan, Sampling, Vae, Video
 
     s = settings
+    q = Quantities(s, card, engine, catalog().features)
     if s["enable_layerwise_offload"]:
         offload = "layerwise"
     else:
@@ -89,7 +90,7 @@ def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
         version=VERSION,
         engine=engine.id,
         model=Model(card.id, s["model"], card.pipeline, card.task, s["dtype"]),
-        mesh=Mesh(s["cfg_parallel_size"], s["ring_degree"], s["ulysses_degree"], s["tensor_parallel_size"]),
+        mesh=Mesh(s["cfg_parallel_size"], s["ring_degree"], s["ulysses_degree"], s["tensor_parallel_size"], q["nodes"]),
         cache=_cache(s, card),
         offload=offload,  # type: ignore[arg-type]
         lora=[Lora(item["path"], float(item["scale"])) for item in s["lora"]],
@@ -107,7 +108,7 @@ def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
             video=Video(s["num_frames"], s["fps"]) if card.task.endswith("_to_video") else None,  # OMNI511 says so
             num_inference_steps=s["num_inference_steps"],
             guidance=guidance,
-            guidance_branches=Quantities(s, card, engine, catalog().features)["cfg_branches"],
+            guidance_branches=q["cfg_branches"],
             seed=s["seed"],
         ),
         output=s["output"],

@@ -15,35 +15,30 @@ from getpass import getuser
 from pathlib import Path
 from types import FrameType
 
-from runtime import compat
-from runtime.events import Progress, Rank, stacks_path
+from runtime.events import Progress, Rank
+from runtime.failures import LaunchError, failure, hang
+from runtime.nodes import Node, interface_to
+from runtime.others import ALONE, Others
 
 LOG = "torchrun.log"
 _POLL = 0.05  # seconds between two looks at the ranks
 _GRACE = 4.0  # seconds that torchrun gets, after a rank has failed, to say how the others ended
 
 
-class LaunchError(RuntimeError):
-    """A run failed; the text is one line that names the rank, its cause and the log."""
-
-    def __init__(self, message: str, rank: int | None, cause: str, exit_code: int | None) -> None:
-        super().__init__(message)
-        self.rank = rank
-        """The first rank that failed; None if torchrun itself did."""
-        self.cause = cause
-        """What it raised, the signal that killed it, or where it hung."""
-        self.exit_code = exit_code
-        """Of that rank, negative for a signal; None if it was still running."""
-
-
-def command(world_size: int, worker: Path, arguments: Sequence[str]) -> list[str]:
-    """The torchrun command that starts a worker on each rank.
+def command(world_size: int, worker: Path, arguments: Sequence[str], node: Node | None = None) -> list[str]:
+    """The torchrun command that starts a worker on each rank, or on each that this node holds.
 
     It works from any working directory: ``-P`` keeps the folders there from shadowing ours.
     """
     python = [sys.executable, "-P"]
-    torchrun = [*python, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    torchrun += ["--nproc-per-node", str(world_size)]
+    torchrun = [*python, "-m", "torch.distributed.run"]
+    if node is None:
+        torchrun += ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(world_size)]
+    else:
+        # Not the backend c10d, which numbers the nodes as they come.
+        torchrun += ["--nnodes", str(node.nnodes), "--node-rank", str(node.node_rank), "--rdzv-backend", "static"]
+        torchrun += ["--rdzv-endpoint", f"{node.host}:{node.port}"]
+        torchrun += ["--nproc-per-node", str(len(node.ranks(world_size)))]
     return [*torchrun, "--no-python", *python, "-u", str(worker), *arguments]
 
 
@@ -74,10 +69,11 @@ def run(
     timeout: float,
     log: Path,
     on_progress: Callable[[Rank, Progress], None],
+    others: Others = ALONE,
 ) -> None:
     """Start a command of torchrun, and return when all ranks are done; every process has ended then, or on an error.
 
-    ``timeout`` bounds the seconds in which a rank makes no progress.
+    ``ranks`` are those of this machine. ``timeout`` bounds the seconds in which one makes no progress.
 
     Raises:
         LaunchError: a rank raised, was killed, or hung, or torchrun did not start.
@@ -93,23 +89,24 @@ def run(
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=_environment(len(ranks), folder),
+                env=_environment(len(ranks), folder, others.node),
                 start_new_session=True,  # Ctrl-C reaches only us, and we end the others
             )
-        _follow(agent, folder, ranks, timeout, log, on_progress)
+        _follow(agent, folder, ranks, timeout, log, on_progress, others)
     finally:
         os.close(alive)
         if agent is not None:
             _end(agent, folder, ranks)
 
 
-def _environment(world_size: int, run: Path) -> dict[str, str]:
+def _environment(ranks: int, run: Path, node: Node | None) -> dict[str, str]:
     defaults = {
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // world_size)),
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks)),
         "TORCHINDUCTOR_CACHE_DIR": str(Path(tempfile.gettempdir()) / f"torchinductor_{getuser()}"),
     }
-    if Path("/sys/class/net/lo").exists():
-        defaults["GLOO_SOCKET_IFNAME"] = "lo"  # all ranks are on this machine, whose name may not resolve
+    # gloo would take the address of this machine's name, which may not resolve, or belong to another network.
+    if interface := interface_to(node.address() if node else "127.0.0.1"):
+        defaults["GLOO_SOCKET_IFNAME"] = interface
     # torchrun leaves a temporary folder behind, even if told where to log; in ours, it goes with ours.
     return defaults | os.environ | {"TMPDIR": str(run)}
 
@@ -121,81 +118,33 @@ def _follow(
     timeout: float,
     log: Path,
     on_progress: Callable[[Rank, Progress], None],
+    others: Others,
 ) -> None:
-    """Return when all ranks are done; raise LaunchError when one failed or hangs."""
+    """Return when all ranks of all machines are done; raise LaunchError when one failed or hangs."""
     failed_at: float | None = None
     while True:
         ended = agent.poll() is not None  # looked at before the events, so that none is missed
         for rank in ranks:
             for progress in rank.read():
                 on_progress(rank, progress)
+        others.listen()
         now = time.monotonic()
-        if all(rank.result is not None for rank in ranks):
-            return
+        results = [rank.result for rank in ranks if rank.result is not None]
+        if len(results) == len(ranks):
+            if others.done([result["peak_memory"] for result in results if "peak_memory" in result]):
+                return
+            time.sleep(_POLL)
+            continue
         if failed_at is None and any(rank.error for rank in ranks):
             failed_at = now
         if ended or (failed_at is not None and now > failed_at + _GRACE):
-            raise _failure(agent, ranks, log)
+            error = failure(agent, ranks, log)
+            if error.echo:
+                others.wait_for_cause()
+            raise error
         if any(rank.result is None and now > rank.heard + timeout for rank in ranks):
-            raise _hang(run, ranks, timeout, log)
+            raise hang(run, ranks, timeout, log)
         time.sleep(_POLL)
-
-
-def _failure(agent: subprocess.Popen[bytes], ranks: Sequence[Rank], log: Path) -> LaunchError:
-    text = log.read_text(encoding="utf-8", errors="replace")
-    codes = compat.exit_codes(text)
-    raised = sorted((rank for rank in ranks if rank.error), key=lambda rank: (rank.echo, rank.error_time))
-    killed = [rank for rank in ranks if not rank.error and codes.get(rank.rank, 0) < 0]
-    # torchrun ends the other ranks with SIGTERM when one has died.
-    killed.sort(key=lambda rank: codes[rank.rank] == -signal.SIGTERM)
-    crashed = agent.returncode is not None and agent.returncode < 0
-    if raised and not (raised[0].echo and (killed or crashed)):
-        first = raised[0]
-        cause, code = str(first.error), codes.get(first.rank, 1)
-        return LaunchError(
-            f"rank {first.rank} failed while {first.progress}: {cause} (log: {log})", first.rank, cause, code
-        )
-    if killed:
-        first = killed[0]
-        code = codes[first.rank]
-        name = signal.Signals(-code).name
-        cause = f"killed by {name}"
-        hint = "; the system may be out of memory, see dmesg" if name == "SIGKILL" else ""
-        return LaunchError(
-            f"rank {first.rank} was {cause} while {first.progress}{hint} (log: {log})", first.rank, cause, code
-        )
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    cause = f"torchrun ended with {agent.returncode}: {lines[-1] if lines else 'it said nothing'}"
-    return LaunchError(f"{cause} (log: {log})", None, cause, agent.returncode)
-
-
-def _hang(run: Path, ranks: Sequence[Rank], timeout: float, log: Path) -> LaunchError:
-    """Name the ranks that hang, and not those that wait for them in a collective."""
-    silent = [rank for rank in ranks if rank.result is None]
-    for rank in silent:
-        if rank.pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(rank.pid, signal.SIGUSR1)  # the worker writes its stack
-    time.sleep(0.5)
-    stacks = {rank.rank: _stack(run, rank) for rank in silent}
-    with log.open("a", encoding="utf-8") as out:
-        out.writelines(f"stack of rank {rank}:\n{stack or '(it did not answer)'}\n" for rank, stack in stacks.items())
-    stuck = [rank for rank in silent if not _waits_for_others(stacks[rank.rank])] or silent
-    names = " and ".join(str(rank.rank) for rank in stuck)
-    cause = f"no progress for {timeout:g} s"
-    message = f"rank {names} made {cause} while {stuck[0].progress}; if it is only slow, raise the timeout (log: {log})"
-    return LaunchError(message, stuck[0].rank, cause, None)
-
-
-def _stack(run: Path, rank: Rank) -> str:
-    path = stacks_path(run, rank.rank)
-    return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-def _waits_for_others(stack: str) -> bool:
-    """Whether the innermost frames are inside a collective."""
-    frames = [line for line in stack.splitlines() if line.lstrip().startswith("File ")]
-    return any("torch/distributed/" in frame for frame in frames[:3])
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_config
+from omni_config.cli.nodes import Endpoint, Nnodes, NodeRank, node_of
 from omni_config.cli.running import bar, errors, require_startable
 from omni_config.overrides import Override
 from omni_config.plan import Plan
@@ -28,10 +29,14 @@ def launch(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds without progress that end it.")] = 600,
     log: Annotated[Path | None, typer.Option("--log", help="File for the output of torchrun and the ranks.")] = None,
+    nnodes: Nnodes = None,
+    node_rank: NodeRank = None,
+    rdzv_endpoint: Endpoint = None,
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
 ) -> None:
     """Check, plan, and run under torchrun: pictures and report.json in the output folder.
 
+    A plan for several machines is started on each of them, with the same config and --rdzv-endpoint.
     Where the config names another engine, that engine is started, or its command is printed where it is not installed.
 
     Exit code: 0 done, 1 findings or a failed run, 2 a config that cannot be used.
@@ -43,6 +48,7 @@ def launch(
         from omni_config.cli.other_engine import start_other
 
         raise typer.Exit(start_other(checked, plan.engine, dry_run=dry_run))
+    node = node_of(plan, nnodes, node_rank, rdzv_endpoint)
     if not dry_run:
         require_startable("launch", plan)
     from runtime import Progress, command
@@ -52,14 +58,14 @@ def launch(
         plan_file = Path(plan.output, "plan.json")
         plan_file.parent.mkdir(parents=True, exist_ok=True)
         plan_file.write_text(json.dumps(plan.to_dict(), indent=2) + "\n", encoding="utf-8")
-        typer.echo(shlex.join(command(plan, plan_file)))
+        typer.echo(shlex.join(command(plan, plan_file, node=node)))
         return
     with errors("launch"), bar() as show:
 
         def on_progress(progress: Progress) -> None:
             show(progress.phase, progress.step, progress.steps)
 
-        report = start(plan, timeout=timeout, on_progress=on_progress, log=log)
+        report = start(plan, timeout=timeout, on_progress=on_progress, log=log, node=node)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:

@@ -33,8 +33,9 @@ def plan(
 
 
 def ranks(plan: Plan) -> list[dict[str, int]]:
-    """The rank grid: each rank with its coordinates."""
-    return [{"rank": rank} | plan.mesh.coordinates(rank) for rank in range(plan.mesh.world_size)]
+    """The rank grid: each rank with its machine and its coordinates."""
+    share = plan.mesh.ranks_per_node
+    return [{"rank": rank, "node": rank // share} | plan.mesh.coordinates(rank) for rank in range(plan.mesh.world_size)]
 
 
 def made(plan: Plan) -> str:
@@ -60,7 +61,8 @@ def plan_table(plan: Plan) -> Table:
     rows: dict[str, Any] = {
         "engine": plan.engine,
         "pipeline": f"{plan.model.pipeline} ({plan.model.dtype}) from {plan.model.source}",
-        "mesh": f"{mesh}{tensor} = {plan.mesh.world_size} rank{'s' if plan.mesh.world_size > 1 else ''}",
+        "mesh": f"{mesh}{tensor} = {plan.mesh.world_size} rank{'s' if plan.mesh.world_size > 1 else ''}"
+        + (f" on {plan.mesh.nodes} nodes" if plan.mesh.nodes > 1 else ""),
         "cache": " ".join([plan.cache.backend, *parameters]),
         "offload": plan.offload,
         "lora": ", ".join(f"{adapter.path} x {adapter.scale:g}" for adapter in plan.lora) or "none",
@@ -82,7 +84,7 @@ def plan_table(plan: Plan) -> Table:
 def rank_table(plan: Plan) -> Table:
     """Which rank holds which coordinate."""
     table = Table(title="Ranks", title_justify="left")
-    for column in ("rank", *AXES):
+    for column in ("rank", "node", *AXES):
         table.add_column(column, justify="right")
     for row in ranks(plan):
         table.add_row(*(str(value) for value in row.values()))

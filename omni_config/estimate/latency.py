@@ -117,4 +117,5 @@ def _link(q: Quantities, axis: str, gpu: Gpu, share: Mapping[str, float]) -> flo
         extent *= q[name]
         if name == axis:
             break
-    return 1e9 * (gpu.link * share[gpu.link_kind] if extent <= gpu.gpus_per_node else share["network"])
+    inside = extent <= (q["gpus_per_node"] or gpu.gpus_per_node)
+    return 1e9 * (gpu.link * share[gpu.link_kind] if inside else share["network"])

@@ -18,7 +18,8 @@ from omni_config.source import Node
 ENGINES = ("vllm-omni", "sglang", "xdit", "cache-dit")
 
 #: Settings that are no business of an engine's command: the format itself, who runs it, where pictures go.
-_OWN = {"version", "engine", "output", "memory", "gpu"}  # memory and gpu describe the machine
+#: The last three describe the machine.
+_OWN = {"version", "engine", "output", "memory", "gpu", "gpus_per_node"}
 
 
 @dataclass

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from omni_config.checker import check_bytes
 from omni_config.cli import app
 from omni_config.overrides import assignment
 from omni_config.plan import AXES, Mesh, Plan
@@ -32,12 +33,32 @@ def test_json_is_the_plan_with_its_ranks() -> None:
     assert result.exit_code == 0, result.output
     data = json.loads(result.stdout)
     assert data.pop("ranks") == [
-        {"rank": 0, "cfg": 0, "ring": 0, "ulysses": 0, "tensor": 0},
-        {"rank": 1, "cfg": 0, "ring": 0, "ulysses": 1, "tensor": 0},
+        {"rank": 0, "node": 0, "cfg": 0, "ring": 0, "ulysses": 0, "tensor": 0},
+        {"rank": 1, "node": 0, "cfg": 0, "ring": 0, "ulysses": 1, "tensor": 0},
     ]
     plan = Plan.from_json(json.dumps(data))
     assert plan.to_dict() == data
     assert plan.mesh == Mesh(ulysses=2)
+
+
+@given(st.tuples(*[st.integers(1, 4)] * 4), st.integers(1, 16))
+def test_a_node_holds_whole_groups_of_ulysses_and_tensor_ranks(sizes: tuple[int, ...], gpus_per_node: int) -> None:
+    degrees = dict(
+        zip(("cfg_parallel_size", "ring_degree", "ulysses_degree", "tensor_parallel_size"), sizes, strict=True)
+    )
+    tree = {"version": 1, "model": "tiny", "parallel": degrees, "hardware": {"gpus_per_node": gpus_per_node}}
+    (document,) = check_bytes("-", json.dumps(tree).encode())
+    codes = {finding.code for finding in document.findings}
+    mesh = document.resolution.accepted_plan().mesh
+    assert mesh.nodes * mesh.ranks_per_node == mesh.world_size
+    assert ("OMNI807" in codes) == (mesh.ulysses * mesh.tensor > gpus_per_node)
+    assert mesh.ranks_per_node <= gpus_per_node or "OMNI807" in codes
+    assert ("OMNI808" in codes) == (mesh.nodes > 1 and mesh.ranks_per_node < gpus_per_node)
+    places = {}
+    for rank in range(mesh.world_size):
+        at = mesh.coordinates(rank)
+        places.setdefault((at["cfg"], at["ring"]), set()).add(rank // mesh.ranks_per_node)
+    assert {len(nodes) for nodes in places.values()} == {1}
 
 
 def test_what_a_run_needs_is_in_the_plan(tmp_path) -> None:
