@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from omni_config.checker import Checked
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_config
 from omni_config.cli.nodes import Endpoint, Nnodes, NodeRank, node_of
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 def launch(
     file: Annotated[Path | None, typer.Argument(help="The config.", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the torchrun command; start nothing.")] = False,
+    emit: Annotated[
+        str | None, typer.Option("--emit", help="Print a job that runs it, for slurm or kubernetes; start nothing.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds without progress that end it.")] = 600,
     log: Annotated[Path | None, typer.Option("--log", help="File for the output of torchrun and the ranks.")] = None,
@@ -48,6 +52,9 @@ def launch(
         from omni_config.cli.other_engine import start_other
 
         raise typer.Exit(start_other(checked, plan.engine, dry_run=dry_run))
+    if emit is not None:
+        typer.echo(_job(checked, plan, emit), nl=False)
+        return
     node = node_of(plan, nnodes, node_rank, rdzv_endpoint)
     if not dry_run:
         require_startable("launch", plan)
@@ -70,6 +77,15 @@ def launch(
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:
         _show(plan, report)
+
+
+def _job(checked: Checked, plan: Plan, cluster: str) -> str:
+    from omni_config.cli.exchange import as_yaml
+    from omni_config.cluster import EMITTERS
+
+    if cluster not in EMITTERS:
+        raise typer.BadParameter(f"--emit {cluster}: expected {' or '.join(EMITTERS)}")
+    return EMITTERS[cluster](plan, as_yaml(checked))
 
 
 def _show(plan: Plan, report: Report) -> None:
