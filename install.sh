@@ -21,4 +21,4 @@ else
         .venv/bin/pip install --quiet -c .venv/constraints.txt --index-url "$cpu_index" torch
     fi
 fi
-.venv/bin/pip install --quiet -c .venv/constraints.txt -e '.[runtime,plot,dev]'
+.venv/bin/pip install --quiet -c .venv/constraints.txt -e '.[runtime,serve,plot,dev]'

@@ -197,6 +197,31 @@ class Sampling(_Section):
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of the initial noise.")
 
 
+class Server(_Section):
+    """How `omni serve` answers; what is generated comes with each request, over the defaults in `sampling`."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 is every one.")
+    port: int = Field(default=8091, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    api_key: str | None = Field(
+        default=None, min_length=1, description="Key that requests must carry; rather in OMNI_API_KEY, or in a file."
+    )
+    api_key_file: str | None = Field(default=None, min_length=1, description="File that holds the key.")
+    max_queue: int = Field(default=64, ge=1, le=100_000, description="Requests that may wait; more get a 429.")
+    max_batch_size: int = Field(default=1, ge=1, le=64, description="Pictures that are made in one call of the model.")
+    request_timeout: float = Field(default=600.0, gt=0, le=86_400, description="Seconds from request to answer.")
+    max_restarts: int = Field(default=3, ge=0, le=1000, description="Times that failed workers are started again.")
+    drain_timeout: float = Field(
+        default=60.0, ge=0, le=86_400, description="Seconds that requests get to end in after SIGTERM."
+    )
+    max_images: int = Field(default=10, ge=1, le=64, description="Pictures a request (n).")
+    max_pixels: int = Field(default=4_194_304, ge=256, le=2**28, description="Pixels a picture, made or sent.")
+    max_steps: int = Field(default=200, ge=1, le=1000, description="Denoising steps a request.")
+    max_prompt_length: int = Field(default=4096, ge=1, le=1_000_000, description="Characters of a prompt.")
+    max_body: float = Field(default=32.0, gt=0, le=1024, description="MiB of a request.")
+    json_logs: bool = Field(default=False, description="Log one JSON object a line.")
+    log_prompts: bool = Field(default=False, description="Log prompts; otherwise no log holds them.")
+
+
 class Document(_Section):
     """One deployment of one diffusion transformer."""
 
@@ -211,4 +236,7 @@ class Document(_Section):
     execution: Execution = Execution.model_construct()
     lora: tuple[Lora, ...] = Field(default=(), strict=False, description="LoRA adapters, loaded in this order.")
     sampling: Sampling = Sampling.model_construct()
+    server: Annotated[Server | None, BeforeValidator(switch, json_schema_input_type=bool | Server)] = Field(
+        default=None, description="The config is for `omni serve`: true, or how it answers."
+    )
     output: str = Field(default="outputs", min_length=1, description="Folder for pictures and report.json.")

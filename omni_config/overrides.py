@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from omni_config.findings import Span
-from omni_config.settings import FIELDS
+from omni_config.settings import FIELDS, SWITCHES
 from omni_config.source import Node, Source, Unreadable, parse
 
 
@@ -59,6 +59,8 @@ def lay_over(node: Node | None, overrides: Sequence[Override]) -> tuple[Source, 
         column += len(text) + 1
         place = root
         for section in override.path[:-1]:
+            if section in SWITCHES and place.children.get(section, Node(None, span)).value is True:
+                place.children[section] = Node({}, span)
             if not isinstance(place.children.get(section, Node({}, span)).value, dict):
                 break
             place = place.children.setdefault(section, Node({}, span))

@@ -146,6 +146,12 @@ class Plan:
         return _adapter().validate_json(text, strict=True)
 
 
+def sampling_from(values: dict[str, Any]) -> Sampling:
+    """Read ``asdict(sampling)``."""
+    video = values["video"]
+    return Sampling(**values | {"video": video and Video(**video)})
+
+
 @cache
 def _adapter() -> TypeAdapter[Plan]:
     from pydantic import TypeAdapter

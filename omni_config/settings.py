@@ -31,6 +31,8 @@ def validate(document: Any) -> Settings:
 def _flat(document: dict[str, Any]) -> Settings:
     result = dict(DEFAULTS)
     for name, value in document.items():
+        if name in SWITCHES:
+            result[name] = value is not None
         if isinstance(value, dict):
             for inner, leaf in value.items():
                 if inner in SWITCHES:
@@ -38,7 +40,7 @@ def _flat(document: dict[str, Any]) -> Settings:
                     result.update(leaf or {})
                 else:
                     result[inner] = leaf
-        else:
+        elif name not in SWITCHES:
             result[name] = value
     return result
 

@@ -74,3 +74,14 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> tuple[Feature, ...]
     for feature in features:
         feature.apply(pipe, plan, mesh)
     return features
+
+
+def adapt(features: tuple[Feature, ...], pipe: Any, plan: Plan) -> None:
+    """Prepare the features that are on for a call whose sampling differs from that of the call before.
+
+    Raises:
+        CannotRunError: a feature cannot run with this sampling.
+    """
+    for feature in features:
+        if hasattr(feature, "adapt"):
+            feature.adapt(pipe, plan)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Phase = Literal["starting", "loading", "denoising", "decoding", "saving", "proving", "recording", "done"]
+Phase = Literal["starting", "loading", "waiting", "denoising", "decoding", "saving", "proving", "recording", "done"]
+_LONGEST = 2**18  # bytes of the file of a rank that serves for weeks; a reader is never that far behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class Writer:
 
     def _write(self, **event: Any) -> None:
         if self._file is not None:
+            if self._file.tell() > _LONGEST:
+                self._file.truncate(0)
             self._file.write(json.dumps({"time": time.time(), **event}) + "\n")
             self._file.flush()
 
@@ -72,11 +75,18 @@ class Rank:
         self._path = path(folder, rank)
         self._offset = 0
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it should be heard of: it is neither done nor waiting for work."""
+        return self.result is None and self.progress.phase != "waiting"
+
     def read(self) -> list[Progress]:
         """Take in what is new in the file; the progress among it."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < self._offset:  # its writer has begun anew
+                self._offset = 0
             file.seek(self._offset)
             text = file.read()
         text = text[: text.rfind(b"\n") + 1]  # a line that is not complete yet is left for the next time

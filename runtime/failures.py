@@ -61,7 +61,7 @@ def failure(agent: subprocess.Popen[bytes], ranks: Sequence[Rank], log: Path) ->
 
 def hang(run: Path, ranks: Sequence[Rank], timeout: float, log: Path) -> LaunchError:
     """The error of a run of which a rank makes no progress: it names those that hang, not those that wait for them."""
-    silent = [rank for rank in ranks if rank.result is None]
+    silent = [rank for rank in ranks if rank.is_busy]
     for rank in silent:
         if rank.pid is not None:
             with suppress(ProcessLookupError):

@@ -32,7 +32,7 @@ def pipeline(plan: Plan) -> Any:
     if not hasattr(diffusers, wanted):
         raise CannotRunError(f"diffusers {diffusers.__version__} has no {wanted}; install a version that has")
     diffusers.utils.logging.disable_progress_bar()
-    if plan.sampling.image is not None:
+    if plan.model.task.startswith("image_to_"):
         compat.processor_without_video()
     dtype = getattr(torch, plan.model.dtype)
     try:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from getpass import getuser
 from pathlib import Path
 from types import FrameType
@@ -43,14 +43,14 @@ def command(world_size: int, worker: Path, arguments: Sequence[str], node: Node 
 
 
 @contextmanager
-def run_folder() -> Iterator[Path]:
+def run_folder(*, signals: bool = True) -> Iterator[Path]:
     """A temporary folder for a run; it is kept if the run fails and its log is there.
 
-    SIGTERM and SIGHUP raise SystemExit meanwhile, so that what the run started is ended.
+    With ``signals``, SIGTERM and SIGHUP raise SystemExit meanwhile, so that what the run started is ended.
     """
     folder = Path(tempfile.mkdtemp(prefix="omni-run-"))
     keep = False
-    with _signals_raise():
+    with _signals_raise() if signals else nullcontext():
         try:
             yield folder
         except LaunchError:
@@ -142,7 +142,7 @@ def _follow(
             if error.echo:
                 others.wait_for_cause()
             raise error
-        if any(rank.result is None and now > rank.heard + timeout for rank in ranks):
+        if any(rank.is_busy and now > rank.heard + timeout for rank in ranks):
             raise hang(run, ranks, timeout, log)
         time.sleep(_POLL)
 

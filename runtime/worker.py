@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from omni_config.plan import Plan
+    from runtime.apply import Feature
     from runtime.events import Writer
 
 #: Called with the pipeline and the rank when all features are on.
@@ -83,6 +84,23 @@ def cause(error: BaseException) -> str:
     return line if isinstance(error, CannotRunError) else f"{type(error).__name__}: {line}"
 
 
+def build(plan: Plan, rank: int, timeout: float) -> tuple[Any, tuple[Feature, ...]]:
+    """The pipeline of a Plan on this rank, with its features, which are on.
+
+    Raises:
+        CannotRunError: the Plan asks for what the runtime, the checkpoint or this machine cannot do.
+    """
+    import torch
+
+    from runtime import apply, load, mesh
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    device_mesh = mesh.build(plan, rank, timeout)
+    pipe = load.pipeline(plan)
+    return pipe, apply.apply(pipe, plan, device_mesh)
+
+
 def generate(
     plan: Plan,
     rank: int,
@@ -98,22 +116,16 @@ def generate(
         CannotRunError: the Plan asks for what the runtime, the checkpoint or this machine cannot do.
     """
     import time
-    import warnings
 
     import torch
 
-    from runtime import apply, load, media, mesh
-    from runtime.errors import CannotRunError
+    from runtime import media
 
     events.progress("loading")
     times = [time.perf_counter()]
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     media.require_encoder(plan)
-    call = arguments(plan)  # first, as an input picture may be missing
-    device_mesh = mesh.build(plan, rank, timeout)
-    pipe = load.pipeline(plan)
-    features = apply.apply(pipe, plan, device_mesh)
+    given = arguments(plan)  # first, as an input picture may be missing
+    pipe, features = build(plan, rank, timeout)
     if prepare is not None:
         prepare(pipe, rank)
     steps = plan.sampling.num_inference_steps
@@ -131,16 +143,7 @@ def generate(
             events.progress("decoding")
         return {}
 
-    # Not in torch's inference mode: pipelines switch gradients off, and DTensor is slow to begin with in that mode.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "invalid value encountered in cast", RuntimeWarning)  # NaN, made a black pixel
-        try:
-            output = pipe(**call, callback_on_step_end=after_step)
-        except RuntimeWarning:
-            raise CannotRunError(
-                f"the {'video' if plan.sampling.video else 'picture'} is not a number; next: download the checkpoint "
-                f"again, as a damaged weight does that, or, in {plan.model.dtype}, set execution.dtype to float32"
-            ) from None
+    output = call(pipe, plan, **given, callback_on_step_end=after_step)
     end = time.perf_counter()
     paths: list[str] = []
     if rank == 0:
@@ -162,14 +165,37 @@ def generate(
     }
 
 
+def call(pipe: Any, plan: Plan, **arguments: Any) -> Any:
+    """Call the pipeline once; what it returns.
+
+    Raises:
+        CannotRunError: what it made is not a number.
+    """
+    import warnings
+
+    from runtime.errors import CannotRunError
+
+    # Not in torch's inference mode: pipelines switch gradients off, and DTensor is slow to begin with in that mode.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "invalid value encountered in cast", RuntimeWarning)  # NaN, made a black pixel
+        try:
+            return pipe(**arguments)
+        except RuntimeWarning:
+            raise CannotRunError(
+                f"the {'video' if plan.sampling.video else 'picture'} is not a number; next: download the checkpoint "
+                f"again, as a damaged weight does that, or, in {plan.model.dtype}, set execution.dtype to float32"
+            ) from None
+
+
 def arguments(plan: Plan) -> dict[str, Any]:
     """The arguments of one call of the pipeline.
 
     Raises:
-        CannotRunError: the input picture cannot be read.
+        CannotRunError: the input picture is missing, or cannot be read.
     """
     import torch
 
+    from runtime.errors import CannotRunError
     from runtime.media import open_picture
 
     sampling = plan.sampling
@@ -184,6 +210,8 @@ def arguments(plan: Plan) -> dict[str, Any]:
     }
     if sampling.image is not None:
         arguments["image"] = open_picture(sampling.image)
+    elif plan.model.task.startswith("image_to_"):
+        raise CannotRunError(f"{plan.model.id} edits a picture; next: set sampling.image")
     if sampling.video is not None:
         arguments["num_frames"] = sampling.video.num_frames
     else:

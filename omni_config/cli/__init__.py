@@ -20,6 +20,7 @@ COMMANDS = {
     "suggest": "suggest",
     "doctor": "doctor",
     "launch": "launch",
+    "serve": "serve",
     "matrix": "matrix",
     "prove": "prove",
     "bench": "bench",

@@ -14,12 +14,17 @@ from omni_config.flag_names import ALIASES, dashed
 from omni_config.overrides import Override, assignment, yaml_value
 from omni_config.settings import FIELDS
 
-_NOT_FLAGS = {"version", "tea_cache", "cache_dit", "lora"}
+_NOT_FLAGS = {"version", "tea_cache", "cache_dit", "lora", "server"}
 
 
-def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command a flag for each setting; it receives what was typed as its argument ``overrides``."""
-    settings = {name: path for name, path in FIELDS.items() if name not in _NOT_FLAGS and path[0] != "cache"}
+def with_overrides(command: Callable[..., None], *, without: tuple[str, ...] = ("server",)) -> Callable[..., None]:
+    """Give a command a flag for each setting; it receives what was typed as its argument ``overrides``.
+
+    Settings of the sections ``without`` mean nothing to the command.
+    """
+    settings = {
+        name: path for name, path in FIELDS.items() if name not in _NOT_FLAGS and path[0] not in ("cache", *without)
+    }
     own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "overrides"]
     flags = [_flag(name, path) for name, path in settings.items()]
 
@@ -35,7 +40,8 @@ def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
             value = given.pop(name)
             if value is not None:
                 flag = dashed(name)
-                words = (flag, str(value)) if not isinstance(value, bool) else (flag,)
+                shown = "***" if name == "api_key" else str(value)
+                words = (flag, shown) if not isinstance(value, bool) else (flag,)
                 overrides.append(Override(path, value, words))
         command(**given, overrides=overrides)
 
@@ -60,7 +66,8 @@ def _general() -> list[inspect.Parameter]:
 def _flag(name: str, path: tuple[str, ...]) -> inspect.Parameter:
     section: Any = Document
     for part in path[:-1]:
-        section = section.model_fields[part].annotation
+        annotation = section.model_fields[part].annotation
+        section = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
     info = section.model_fields[path[-1]]
     kind = _plain_type(info.annotation)
     names = [dashed(name), *ALIASES.get(name, [])]

@@ -51,7 +51,7 @@ def launch(
     if plan.engine != "native":
         from omni_config.cli.other_engine import start_other
 
-        raise typer.Exit(start_other(checked, plan.engine, dry_run=dry_run))
+        raise typer.Exit(start_other("launch", checked, plan.engine, dry_run=dry_run))
     if emit is not None:
         typer.echo(_job(checked, plan, emit), nl=False)
         return

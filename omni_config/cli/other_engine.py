@@ -16,11 +16,11 @@ from omni_config.exporters import ENGINES, export
 from omni_config.report import render
 
 
-def start_other(checked: Checked, engine: str, *, dry_run: bool) -> int:
-    """Run the engine in the foreground and return its exit code; 1 where it is not installed or cannot do this."""
+def start_other(command: str, checked: Checked, engine: str, *, dry_run: bool) -> int:
+    """Run the engine for our command, in the foreground; its exit code, or 1 where it is not installed or cannot."""
     family = engine.partition("==")[0]
     if family not in ENGINES or family == "cache-dit":
-        return _fail(f"engine {engine} has no command; next: omni export --to {engine}, for its file")
+        return _fail(command, f"engine {engine} has no command; next: omni export --to {engine}, for its file")
     text, findings = export(checked, engine)
     if text is None:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -32,11 +32,12 @@ def start_other(checked: Checked, engine: str, *, dry_run: bool) -> int:
     words = words[len(names) :]
     if dry_run or not _is_here(words):
         typer.echo(text, nl=False)
-        return 0 if dry_run else _fail(f"{engine} is not installed here; the command above starts it where it is")
+        where = "is not installed here; the command above starts it where it is"
+        return 0 if dry_run else _fail(command, f"{engine} {where}")
     try:
         return subprocess.run(words, env=os.environ | names, check=False).returncode
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail(command, "interrupted", 130)
 
 
 def _is_here(words: list[str]) -> bool:
@@ -44,6 +45,6 @@ def _is_here(words: list[str]) -> bool:
     return shutil.which(words[0]) is not None and (words[0] != "python" or Path(words[1]).is_file())
 
 
-def _fail(message: str, code: int = 1) -> int:
-    typer.echo(f"omni launch: {message}", err=True)
+def _fail(command: str, message: str, code: int = 1) -> int:
+    typer.echo(f"omni {command}: {message}", err=True)
     return code

@@ -28,13 +28,37 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     """
     import cache_dit
 
+    if _splits_two_calls(pipe, plan):
+        assert mesh is not None
+        compat.average_differences_over(mesh["ring", "ulysses", "tensor"]._flatten().get_group())
+    config, calibrator = _configs(pipe, plan)
+    cache_dit.enable_cache(pipe, cache_config=config, calibrator_config=calibrator)
+
+
+def adapt(pipe: Any, plan: Plan) -> None:
+    """Forget earlier calls, and expect one with the steps and the guidance of this Plan.
+
+    Raises:
+        CannotRunError: no SCM mask for this number of steps.
+    """
+    import cache_dit
+
+    config, calibrator = _configs(pipe, plan)
+    cache_dit.refresh_context(pipe.transformer, cache_config=config, calibrator_config=calibrator)
+
+
+def _splits_two_calls(pipe: Any, plan: Plan) -> bool:
+    return plan.mesh.cfg > 1 and hasattr(pipe.transformer, "cache_context")
+
+
+def _configs(pipe: Any, plan: Plan) -> tuple[Any, Any]:
+    """Of the cache and, with TaylorSeer, of its calibrator."""
+    import cache_dit
+
     parameters = dict(plan.cache.parameters)
     two_calls = hasattr(pipe.transformer, "cache_context") and plan.sampling.guidance_branches == 2
     # cache-dit counts calls: it takes each second one for the other branch. Of two calls a step, a rank may make one.
     parameters["enable_separate_cfg"] = two_calls and plan.mesh.cfg == 1
-    if two_calls and plan.mesh.cfg > 1:
-        assert mesh is not None
-        compat.average_differences_over(mesh["ring", "ulysses", "tensor"]._flatten().get_group())
     steps = plan.sampling.num_inference_steps
     taylorseer = parameters.pop("enable_taylorseer")
     order = parameters.pop("taylorseer_order")
@@ -49,11 +73,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
         )
     except (AssertionError, TypeError) as error:
         raise CannotRunError(f"Cache-DiT cannot run with these parameters: {error}") from error
-    cache_dit.enable_cache(
-        pipe,
-        cache_config=config,
-        calibrator_config=cache_dit.TaylorSeerCalibratorConfig(taylorseer_order=order) if taylorseer else None,
-    )
+    return config, cache_dit.TaylorSeerCalibratorConfig(taylorseer_order=order) if taylorseer else None
 
 
 def measure(pipe: Any) -> dict[str, Any]:

@@ -43,6 +43,11 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     attach(pipe, Cache(plan, mesh, two_calls=hasattr(pipe.transformer, "cache_context")))
 
 
+def adapt(pipe: Any, plan: Plan) -> None:
+    """Expect a call with the steps of this Plan."""
+    pipe.transformer._omni_tea_cache.steps = plan.sampling.num_inference_steps
+
+
 def attach(pipe: Any, cache: Cache) -> None:
     """Let a cache decide for the transformer's blocks.
 

@@ -1,0 +1,35 @@
+"""The picture that a step has in mind, decoded before the last step is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def preview(pipe: Any, step: int, before: Any, after: Any, height: int, width: int) -> list[Any]:
+    """Pictures (PIL) that the model expected at ``step`` (from 0), from the latents before and after it.
+
+    A step of flow matching moves the latents along the velocity v from noise level s to s': x' = x + (s' - s) v. The
+    picture at the end of that line is x' - s' v. Collective where the VAE is shared by ranks.
+    """
+    import torch
+
+    level, following = (float(pipe.scheduler.sigmas[index]) for index in (step, step + 1))
+    with torch.no_grad():
+        latents = after - following * (after - before) / (following - level)
+        if latents.ndim == 3:  # (batch, patches, channels of a patch)
+            latents = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
+        latents = latents.to(pipe.vae.dtype)
+        pictures = pipe.vae.decode(_unscaled(pipe.vae.config, latents), return_dict=False)[0]
+        pictures = pictures[:, :, 0] if pictures.ndim == 5 else pictures
+        images: list[Any] = pipe.image_processor.postprocess(pictures, output_type="pil")
+    return images
+
+
+def _unscaled(config: Any, latents: Any) -> Any:
+    """Latents as the VAE made them: it scales by one number, or each channel by its own."""
+    import torch
+
+    if config.get("latents_mean") is None:
+        return latents / config.scaling_factor + config.shift_factor
+    mean, std = (torch.tensor(numbers).view(1, -1, 1, 1, 1) for numbers in (config.latents_mean, config.latents_std))
+    return latents * std.to(latents) + mean.to(latents)

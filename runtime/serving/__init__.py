@@ -1,0 +1,1 @@
+"""``omni serve``: the OpenAI images API over workers that stay warm. Importing it loads neither torch nor diffusers."""

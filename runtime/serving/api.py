@@ -1,0 +1,318 @@
+"""The routes: OpenAI's images API, and what operators and people look at."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from omni_config import __version__
+from omni_config.findings import Finding
+from omni_config.plan import Sampling
+from runtime.serving.errors import RequestError
+from runtime.serving.metrics import Metrics
+from runtime.serving.pictures import Pictures
+from runtime.serving.queue import Full, Preview, Queue, Step, Ticket
+from runtime.serving.requests import ImageRequest, Served
+from runtime.serving.workers import Workers, WorkersFailed
+
+PAGE = Path(__file__).with_name("page.html")
+_ERROR = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+            "required": ["message", "type", "param", "code"],
+        }
+    },
+    "required": ["error"],
+}
+#: What a request for pictures may be answered with, for the OpenAPI page.
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Pictures; or, with stream, server-sent events.", "content": {"text/event-stream": {}}},
+    **{
+        status: {"description": why, "content": {"application/json": {"schema": _ERROR}}}
+        for status, why in {
+            400: "A field is wrong, or a rule is broken: its code is in `code`.",
+            401: "The API key is missing or wrong.",
+            404: "The model is not served.",
+            413: "The body is too large.",
+            422: "The body is of another kind.",
+            429: "The queue is full.",
+            503: "The workers failed, or are shutting down.",
+            504: "The deadline has passed.",
+        }.items()
+    },
+}
+
+
+#: Nobody counts tokens here, and OpenAI's client expects the field.
+_USAGE = {
+    "total_tokens": 0,
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+}
+
+
+@dataclass
+class Api:
+    """What the routes share."""
+
+    served: Served
+    workers: Workers
+    queue: Queue
+    metrics: Metrics
+    pictures: Pictures
+    started: float = field(default_factory=time.time)
+
+    async def make(self, request: Request, asked: ImageRequest, image: str | None = None) -> Response:
+        """Answer with pictures, or the events of a stream.
+
+        Raises:
+            RequestError: a rule or limit, a full queue, a deadline, or workers that failed.
+        """
+        sampling, warnings = self.served.sampling(asked, image)
+        note = request.state.note  # what the log says of the request
+        note |= {"size": f"{sampling.width}x{sampling.height}", "steps": sampling.num_inference_steps}
+        note |= {"n": sampling.num_images_per_prompt, "seed": sampling.seed}
+        if self.served.settings["log_prompts"]:
+            note |= {"prompt": sampling.prompt, "negative_prompt": sampling.negative_prompt}
+        ticket = Ticket(sampling, previews=asked.partial_images or 0)
+        try:
+            self.queue.add(ticket)
+        except Full as error:
+            raise RequestError(429, str(error), code="queue_full", retry_after=error.retry_after) from None
+        if asked.stream:
+            kind = "image_edit" if image is not None else "image_generation"
+            events = self._events(ticket, kind, note)
+            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        gone = asyncio.create_task(_gone(request))
+        try:
+            pngs = await self._wait(ticket, gone)
+        finally:
+            gone.cancel()
+            self.queue.drop(ticket)
+        note["waited"] = ticket.waited
+        self.metrics.pictures.inc(len(pngs))
+        return JSONResponse(_answer(sampling, pngs, warnings))
+
+    async def _wait(self, ticket: Ticket, *others: asyncio.Task[Any]) -> list[bytes]:
+        """The pictures of a ticket."""
+        waiting: set[asyncio.Future[Any]] = {ticket.result, *others}
+        await asyncio.wait(waiting, timeout=self._left(ticket), return_when=asyncio.FIRST_COMPLETED)
+        if not ticket.result.done():
+            if any(other.done() for other in others):
+                raise RequestError(499, "the client is gone")
+            seconds = self.served.settings["request_timeout"]
+            raise RequestError(504, f"not done within {seconds:g} s", code="deadline_exceeded")
+        try:
+            return ticket.result.result()
+        except WorkersFailed as error:
+            raise RequestError(503, str(error), code="workers_failed", retry_after=5) from None
+
+    async def _events(self, ticket: Ticket, kind: str, note: dict[str, Any]) -> AsyncIterator[str]:
+        """Server-sent events: partial pictures, then the picture, or an error. Progress is in comments."""
+        try:
+            while (said := await self._next(ticket)) is not None:
+                if isinstance(said, Step):
+                    yield f": step {said.step} of {said.steps}\n\n"
+                else:
+                    values = _shown(ticket.sampling, said.png) | {"partial_image_index": said.index}
+                    yield _event(f"{kind}.partial_image", values)
+            (png,) = await self._wait(ticket)
+            values = _shown(ticket.sampling, png) | {"usage": _USAGE, "seed": ticket.sampling.seed}
+            yield _event(f"{kind}.completed", values)
+            self.metrics.pictures.inc()
+            note["outcome"] = "ok"
+        except RequestError as error:
+            note["outcome"] = error.code
+            yield f"event: error\ndata: {json.dumps(error.body)}\n\n"
+        finally:
+            note["waited"] = ticket.waited
+            self.queue.drop(ticket)
+
+    async def _next(self, ticket: Ticket) -> Step | Preview | None:
+        """The next update of a ticket; None when there will be none, or its time is up."""
+        if ticket.updates.empty() and not ticket.result.done():
+            update = asyncio.create_task(ticket.updates.get())
+            waiting: set[asyncio.Future[Any]] = {ticket.result, update}
+            await asyncio.wait(waiting, timeout=self._left(ticket), return_when=asyncio.FIRST_COMPLETED)
+            if update.done():
+                return update.result()
+            update.cancel()
+        return None if ticket.updates.empty() else ticket.updates.get_nowait()
+
+    def _left(self, ticket: Ticket) -> float:
+        """Seconds until the deadline."""
+        return max(0.0, ticket.arrived + float(self.served.settings["request_timeout"]) - time.monotonic())
+
+
+def app_of(api: Api, lifespan: Any = None) -> FastAPI:
+    """The application; ``lifespan`` starts and stops what it needs."""
+    app = FastAPI(title="omni-config", version=__version__, lifespan=lifespan, redoc_url=None)
+    served, model = api.served, api.served.plan.model
+
+    @app.exception_handler(RequestError)
+    async def request_error(request: Request, error: RequestError) -> JSONResponse:
+        request.state.note["code"] = error.code
+        return JSONResponse(error.body, error.status, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return await request_error(request, _invalid(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def other(request: Request, error: HTTPException) -> JSONResponse:
+        return await request_error(request, RequestError(error.status_code, str(error.detail).lower()))
+
+    @app.post("/v1/images/generations", responses=_ANSWERS)
+    async def generations(request: Request, asked: ImageRequest) -> Response:
+        """Make pictures of a prompt."""
+        if served.edits:
+            raise RequestError(400, f"{model.id} edits pictures; next: POST /v1/images/edits")
+        return await api.make(request, asked)
+
+    @app.post("/v1/images/edits", responses=_ANSWERS, openapi_extra=_form())
+    async def edits(request: Request) -> Response:
+        """Edit a picture by a prompt."""
+        if not served.edits:
+            raise RequestError(400, f"{model.id} does not edit pictures; next: POST /v1/images/generations")
+        async with request.form(max_files=2, max_fields=40) as form:
+            values = {}
+            files = []
+            for name, value in form.multi_items():
+                if isinstance(value, str):
+                    if name in values:
+                        raise RequestError(400, f"{name} is there twice", param=name)
+                    values[name] = value
+                elif name in ("image", "image[]"):
+                    files.append(await value.read())
+                else:
+                    raise RequestError(400, f"{name} cannot be used here", param=name)
+            if len(files) != 1:
+                raise RequestError(400, f"give one picture, not {len(files)}", param="image")
+        try:
+            asked = ImageRequest.model_validate_strings(values, strict=False)
+        except ValidationError as error:
+            raise _invalid(error.errors()) from None
+        with await asyncio.to_thread(api.pictures.keep, files[0]) as path:
+            return await api.make(request, asked, str(path))
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The one model that is served."""
+        return {"object": "list", "data": [_model(api)]}
+
+    @app.get("/v1/models/{name:path}")
+    async def one_model(name: str) -> dict[str, Any]:
+        """The model that is served, by its id."""
+        if name not in (model.id, model.source):
+            raise RequestError(
+                404, f"the model is not served here; {model.id} is", param="model", code="model_not_found"
+            )
+        return _model(api)
+
+    @app.get("/v1/plan")
+    async def plan() -> dict[str, Any]:
+        """The Plan that is served, the settings of the server, and what the check found."""
+        return served.to_dict()
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether this process answers."""
+        return {"status": "ok"}
+
+    @app.get("/ready", responses={503: {"description": "The workers are loading, or have failed."}})
+    async def ready() -> JSONResponse:
+        """Whether a request would be worked on now."""
+        if api.workers.ready.is_set():
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "the workers failed" if api.workers.failure else "loading"}, 503)
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(generate_latest(api.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> str:
+        """A page to type a prompt."""
+        return PAGE.read_text(encoding="utf-8")
+
+    return app
+
+
+async def _gone(request: Request) -> None:
+    """Return when the client has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _invalid(errors: Any) -> RequestError:
+    first = errors[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    if first["type"] == "json_invalid":
+        return RequestError(400, "the body is no JSON")
+    if first["type"] == "extra_forbidden":
+        return RequestError(400, f"unknown field {place}", param=place, code="unknown_parameter")
+    return RequestError(400, f"{place or 'the body'}: {first['msg'].lower()}", param=place or None)
+
+
+def _answer(sampling: Sampling, pngs: list[bytes], warnings: list[Finding]) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "created": int(time.time()),
+        "data": [{"b64_json": base64.b64encode(png).decode(), "seed": sampling.seed + n} for n, png in enumerate(pngs)],
+        "size": f"{sampling.width}x{sampling.height}",
+        "output_format": "png",
+        "background": "opaque",
+    }
+    if warnings:
+        answer["warnings"] = [{"code": finding.code, "message": finding.message} for finding in warnings]
+    return answer
+
+
+def _shown(sampling: Sampling, png: bytes) -> dict[str, Any]:
+    return {
+        "b64_json": base64.b64encode(png).decode(),
+        "created_at": int(time.time()),
+        "size": f"{sampling.width}x{sampling.height}",
+        "output_format": "png",
+        "background": "opaque",
+        "quality": "auto",
+    }
+
+
+def _event(kind: str, values: dict[str, Any]) -> str:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind} | values)}\n\n"
+
+
+def _model(api: Api) -> dict[str, Any]:
+    model = api.served.plan.model
+    return {"id": model.id, "object": "model", "created": int(api.started), "owned_by": "omni-config"}
+
+
+def _form() -> dict[str, Any]:
+    """The body of an edit, for the OpenAPI page."""
+    schema = ImageRequest.model_json_schema()
+    schema["properties"] = {"image": {"type": "string", "format": "binary"}} | schema["properties"]
+    schema["required"] = ["image", *schema["required"]]
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

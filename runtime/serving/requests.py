@@ -1,0 +1,163 @@
+"""A request for pictures becomes the sampling of a Plan by the rules that checked the config, or an error."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import ValidationError
+
+from omni_config.catalog import catalog
+from omni_config.checker import Checked
+from omni_config.findings import Finding
+from omni_config.plan import Plan, Sampling
+from omni_config.resolver import resolve_settings
+from omni_config.rules import Rule
+from omni_config.settings import FIELDS, Settings, validate
+from runtime.serving.errors import RequestError
+
+
+class ImageRequest(BaseModel):
+    """What OpenAI's and vLLM-Omni's image APIs ask for. A field that is not listed here is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str = Field(description="What the picture shows.")
+    model: str | None = Field(default=None, description="The model that is served; it may be left out.")
+    n: int | None = Field(default=None, ge=1, le=64, description="Pictures; their seeds count up from `seed`.")
+    size: str | None = Field(
+        default=None, pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$", description="WIDTHxHEIGHT, or auto."
+    )
+    negative_prompt: str | None = Field(default=None, description="What the picture must not show.")
+    num_inference_steps: int | None = Field(default=None, ge=1, le=1000, description="Denoising steps.")
+    true_cfg_scale: float | None = Field(default=None, ge=0, le=100, description="Strength of guidance.")
+    guidance_scale: float | None = Field(
+        default=None, ge=0, le=100, description="Distilled guidance; or the strength, where the model calls it so."
+    )
+    seed: int | None = Field(default=None, ge=0, lt=2**63, description="Of the noise; left out, a random one.")
+    response_format: str | None = Field(default=None, pattern="^(b64_json|url)$", description="Only b64_json.")
+    stream: bool | None = Field(default=None, description="Answer with server-sent events; of one picture.")
+    partial_images: int | None = Field(default=None, ge=0, le=3, description="Pictures on the way, when streaming.")
+    user: str | None = Field(
+        default=None, max_length=256, description="Taken for OpenAI's sake; nothing depends on it."
+    )
+    output_format: str | None = Field(default=None, pattern="^png$", description="Only png.")
+    quality: str | None = Field(default=None, pattern="^auto$", description="Only auto.")
+    background: str | None = Field(default=None, pattern="^auto$", description="Only auto.")
+    moderation: str | None = Field(default=None, pattern="^auto$", description="Only auto.")
+
+
+@dataclass(frozen=True)
+class Served:
+    """The config that is served: what requests are judged against."""
+
+    checked: Checked
+    policies: tuple[Rule, ...] = ()
+
+    @property
+    def plan(self) -> Plan:
+        """The Plan whose workers are warm."""
+        assert self.checked.plan is not None
+        return self.checked.plan
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the config, with what rules have changed."""
+        assert self.checked.resolution is not None
+        return self.checked.resolution.settings
+
+    def to_dict(self) -> dict[str, Any]:
+        """The Plan, the limits of the server, and what the check found; JSON-ready, without the key."""
+        shown = (name for name, path in FIELDS.items() if path[:-1] == ("server",) and not name.startswith("api_key"))
+        findings = [finding.to_dict() | {"location": None, "related": []} for finding in self.checked.findings]
+        return {
+            "plan": self.plan.to_dict(),
+            "server": {name: self.settings[name] for name in shown},
+            "findings": findings,
+        }
+
+    @property
+    def edits(self) -> bool:
+        """Whether the model edits a picture."""
+        return self.plan.model.task == "image_to_image"
+
+    def warm_up(self, image: str) -> Sampling:
+        """What the workers make before they count as ready; ``image`` is the input picture of an editing model."""
+        sampling = replace(self.plan.sampling, num_images_per_prompt=1, prompt=self.plan.sampling.prompt or "a")
+        return replace(sampling, image=image if self.edits else None)
+
+    def sampling(self, request: ImageRequest, image: str | None = None) -> tuple[Sampling, list[Finding]]:
+        """The sampling of a request, and warnings: the config, with the request in it, goes through all rules.
+
+        ``image`` is the path under which the server keeps the input picture.
+
+        Raises:
+            RequestError: a limit is passed, or a rule broken.
+        """
+        self._require_limits(request)
+        assert self.checked.node is not None
+        assert self.checked.resolution is not None
+        tree = dict(self.checked.node.value)
+        tree["sampling"] = dict(tree.get("sampling") or {}) | self._sampling_of(request)
+        if image is not None:
+            tree["sampling"]["image"] = image
+        if request.seed is None and "seed" not in tree["sampling"]:
+            tree["sampling"]["seed"] = secrets.randbelow(2**32)
+        try:
+            settings = validate(tree)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise RequestError(400, f"{first['loc'][-1]}: {first['msg'].lower()}", code="OMNI905") from None
+        resolution = resolve_settings(
+            settings, self.checked.resolution.card, self.checked.resolution.engine, (*catalog().rules, *self.policies)
+        )
+        known = {finding.code for finding in (*self.checked.findings, *self.checked.ignored)}
+        new = [finding for finding in resolution.findings if finding.code not in known]
+        for finding in new:
+            if finding.severity == "error":
+                raise RequestError(400, f"{finding.message}; next: {finding.fix}", code=finding.code)
+        plan = resolution.accepted_plan()
+        if replace(plan, sampling=self.plan.sampling) != self.plan:
+            raise RequestError(400, "this request needs another plan than the one that is served")
+        if plan.sampling.width * plan.sampling.height > self.settings["max_pixels"]:
+            raise RequestError(400, f"at most {self.settings['max_pixels']} pixels a picture", param="size")
+        return plan.sampling, [finding for finding in new if finding.severity == "warning"]
+
+    def _require_limits(self, request: ImageRequest) -> None:
+        limits = self.settings
+        if request.model not in (None, self.plan.model.id, self.plan.model.source):
+            message = f"the model {request.model!r} is not served here; {self.plan.model.id!r} is"
+            raise RequestError(404, message, param="model", code="model_not_found")
+        if not request.prompt:
+            raise RequestError(400, "the prompt is empty", param="prompt")
+        for name in ("prompt", "negative_prompt"):
+            if len(getattr(request, name) or "") > limits["max_prompt_length"]:
+                raise RequestError(400, f"at most {limits['max_prompt_length']} characters a prompt", param=name)
+        if request.response_format == "url":
+            message = "pictures are not kept, so there is no URL; next: response_format b64_json"
+            raise RequestError(400, message, param="response_format", code="unsupported_value")
+        if (request.n or 1) > limits["max_images"]:
+            raise RequestError(400, f"at most {limits['max_images']} pictures a request", param="n")
+        if request.num_inference_steps is not None and request.num_inference_steps > limits["max_steps"]:
+            raise RequestError(400, f"at most {limits['max_steps']} steps", param="num_inference_steps")
+        if request.partial_images and not request.stream:
+            raise RequestError(400, "partial_images needs stream: true", param="partial_images")
+        if request.stream and (request.n or 1) > 1:
+            raise RequestError(400, "a stream is of one picture; next: n 1", param="n")
+
+    def _sampling_of(self, request: ImageRequest) -> dict[str, Any]:
+        """The request in the words of the document."""
+        assert self.checked.resolution is not None
+        guidance = self.checked.resolution.card.guidance
+        said = {name: getattr(request, name) for name in ("prompt", "negative_prompt", "num_inference_steps", "seed")}
+        said["num_images_per_prompt"] = request.n
+        if request.size not in (None, "auto"):
+            said["width"], said["height"] = map(int, request.size.split("x"))
+        said["cfg_scale"], said["guidance_scale"] = request.true_cfg_scale, request.guidance_scale
+        if guidance is not None and guidance.argument == "guidance_scale" and request.guidance_scale is not None:
+            if request.true_cfg_scale is not None:
+                raise RequestError(400, "this model has one guidance: true_cfg_scale or guidance_scale")
+            said["cfg_scale"], said["guidance_scale"] = request.guidance_scale, None
+        return {name: value for name, value in said.items() if value is not None}

@@ -1,0 +1,107 @@
+"""Runs the server: a socket, the workers, the queue; and the exit code in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from runtime.serving.api import Api, app_of
+from runtime.serving.front import Front
+from runtime.serving.metrics import Log, Metrics, UvicornLog
+from runtime.serving.pictures import Pictures
+from runtime.serving.queue import Queue, stop
+from runtime.serving.requests import Served
+from runtime.serving.workers import WORKER, Workers, WorkersFailed
+
+CANNOT_START = 1
+GIVEN_UP = 75
+"""The workers failed more often than they may: sysexits' EX_TEMPFAIL, so that a supervisor starts the server again."""
+
+
+def serve(
+    served: Served,
+    api_key: str | None,
+    *,
+    timeout: float = 600.0,
+    worker: Path = WORKER,
+    on_listening: Callable[[str], None] = lambda _: None,
+) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code: 0 drained, CANNOT_START, or GIVEN_UP.
+
+    ``timeout`` bounds the seconds in which a busy rank makes no progress. ``on_listening`` gets the server's address.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    settings = served.settings
+    log = Log(as_json=settings["json_logs"])
+    uvicorn_log = logging.getLogger("uvicorn.error")
+    uvicorn_log.handlers, uvicorn_log.propagate = [UvicornLog(log)], False
+    with (
+        _listen(settings["host"], settings["port"]) as sock,
+        tempfile.TemporaryDirectory(prefix="omni-serve-") as folder,
+    ):
+        host, port = sock.getsockname()[:2]
+        on_listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        # uvicorn drains on these, and then raises them again; the way in which this process ends is its exit code.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        code = 0
+
+        @asynccontextmanager
+        async def lifespan(_: Any) -> AsyncIterator[None]:
+            nonlocal code
+            running = asyncio.create_task(api.workers.run(served.warm_up(str(api.pictures.blank()))))
+            working = asyncio.create_task(api.queue.work())
+
+            def ended(_: asyncio.Task[None]) -> None:
+                nonlocal code
+                if not server.should_exit:
+                    code = GIVEN_UP if api.workers.were_ready else CANNOT_START
+                    log.error("the workers are not started again", cause=api.workers.failure)
+                    api.queue.fail(WorkersFailed("the workers failed, and the server ends"))
+                    server.should_exit = True
+
+            running.add_done_callback(ended)
+            yield
+            api.queue.fail(WorkersFailed("the server is shutting down"))
+            api.workers.stop(at_once=False)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(running), 5)
+            await stop(running)
+            await stop(working)
+
+        metrics = Metrics(log)
+        workers = Workers(served.plan, metrics, max_restarts=settings["max_restarts"], timeout=timeout, worker=worker)
+        queue = Queue(workers, metrics, max_waiting=settings["max_queue"], max_batch_size=settings["max_batch_size"])
+        api = Api(served, workers, queue, metrics, Pictures(Path(folder), settings["max_pixels"]))
+        front = Front(app_of(api, lifespan), metrics, api_key=api_key, max_body=round(settings["max_body"] * 2**20))
+        drain = max(1, round(settings["drain_timeout"]))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                front, log_config=None, access_log=False, timeout_graceful_shutdown=drain, server_header=False
+            )
+        )
+        server.run([sock])
+        return code
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock

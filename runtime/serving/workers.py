@@ -1,0 +1,250 @@
+"""The workers of a server: started under torchrun, given one batch at a time, started again when they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omni_config.plan import Plan, Sampling
+from runtime import failures, torchrun
+from runtime.events import Rank
+from runtime.serving.metrics import Metrics
+
+WORKER = Path(__file__).parents[1] / "serve_worker.py"
+
+
+class Cancelled(Exception):
+    """The batch was ended between two steps, as nobody waited for it."""
+
+
+class WorkersFailed(Exception):
+    """The workers failed; the text is one line with the cause."""
+
+
+@dataclass(eq=False)
+class Batch:
+    """Pictures that are made in one call. ``previews``: the steps, from 1, after which the picture so far is shown."""
+
+    samplings: Sequence[Sampling]
+    previews: Sequence[int] = ()
+    on_step: Callable[[int], None] = lambda _: None
+    """Gets the number of steps that are done."""
+    on_preview: Callable[[int, list[bytes]], None] = lambda *_: None
+    """Gets the index of a preview, and its PNG of each picture."""
+    result: asyncio.Future[list[bytes]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """A PNG a picture; or Cancelled, or WorkersFailed."""
+
+
+class Workers:
+    """One run of torchrun after the other; all methods belong to the event loop's thread."""
+
+    def __init__(
+        self, plan: Plan, metrics: Metrics, *, max_restarts: int, timeout: float = 600.0, worker: Path = WORKER
+    ) -> None:
+        self.plan = plan
+        self.ready = asyncio.Event()
+        """Set while the workers can take a batch: they have loaded, and made one."""
+        self.failure: str | None = None
+        """Why they are not started again."""
+        self.were_ready = False
+        self._metrics = metrics
+        self._max_restarts = max_restarts
+        self._timeout = timeout
+        self._worker = worker
+        self._run: _Run | None = None
+        self._number = 0
+        self._batch: Batch | None = None
+        self._stopping = False
+
+    async def run(self, warm_up: Sampling) -> None:
+        """Start the workers until ``stop``, and again each time they fail; return when they are not started again.
+
+        ``warm_up`` is made before they count as ready.
+        """
+        for restarts in range(self._max_restarts + 1):
+            if restarts:
+                self._metrics.restarts.inc()
+            told = "the server is shutting down"
+            try:
+                await self._once(warm_up)
+            except failures.LaunchError as error:
+                who = "torchrun" if error.rank is None else f"rank {error.rank}"
+                self.failure, told = str(error), f"the workers failed ({who}: {error.cause}); try again"
+            finally:
+                self.ready.clear()
+                self._metrics.ready.set(0)
+                self._fail(told)
+            if self._stopping or not self.were_ready:
+                return  # what cannot start at all does not get better
+            self._metrics.log.error("workers failed", cause=self.failure, restarts_left=self._max_restarts - restarts)
+
+    async def _once(self, warm_up: Sampling) -> None:
+        with _Run(self.plan, self._heard) as run:
+            self._run = run
+            follow = asyncio.create_task(asyncio.to_thread(run.follow, self._worker, self._timeout))
+            warm = asyncio.create_task(self._warm(warm_up))
+            try:
+                await asyncio.shield(follow)
+            finally:
+                warm.cancel()
+                if not follow.done():
+                    run.kill()
+                    with suppress(failures.LaunchError):
+                        await follow
+                self._run = None
+
+    async def _warm(self, warm_up: Sampling) -> None:
+        with suppress(WorkersFailed, Cancelled):
+            await self.make(Batch([warm_up]))
+            self.failure = None
+            self.were_ready = True
+            self.ready.set()
+            self._metrics.log.info("ready")
+            self._metrics.ready.set(1)
+
+    async def make(self, batch: Batch) -> list[bytes]:
+        """Make the pictures of a batch: a PNG each. The workers must be idle.
+
+        Raises:
+            Cancelled: ``cancel`` was called.
+            WorkersFailed: they failed meanwhile.
+        """
+        assert self._batch is None
+        if self._run is None:
+            raise WorkersFailed(self.failure or "the workers are not running")
+        self._batch = batch
+        self._number += 1
+        try:
+            self._run.send(self._number, batch)
+            return await batch.result
+        finally:
+            self._batch = None
+
+    def cancel(self) -> None:
+        """End the batch that is being made at its next step."""
+        if self._run is not None and self._batch is not None:
+            (self._run.batches / f"{self._number}.cancel").touch()
+
+    def stop(self, *, at_once: bool) -> None:
+        """Let the workers end when they are idle, or kill them."""
+        self._stopping = True
+        if self._run is not None:
+            if at_once:
+                self._run.kill()
+            else:
+                self._run.tell("stop")
+
+    def _fail(self, cause: str) -> None:
+        if self._batch is not None and not self._batch.result.done():
+            self._batch.result.set_exception(WorkersFailed(cause))
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        """Take in what a rank has said."""
+        if "memory" in message:
+            self._metrics.rank_memory.labels(rank=message["rank"]).set(message["memory"])
+            return
+        batch = self._batch
+        if batch is None or self._run is None or message["number"] != self._number:
+            return
+        if "step" in message:
+            self._metrics.step_seconds.observe(message["seconds"])
+            batch.on_step(message["step"])
+        elif "preview" in message:
+            name = f"{self._number}-preview{message['preview']}-"
+            batch.on_preview(message["preview"], self._run.pictures(name, len(batch.samplings)))
+        else:
+            self._metrics.steps.labels(kind="computed").inc(message["computed"])
+            self._metrics.steps.labels(kind="cached").inc(message["cached"])
+            if message["problem"] == "cancelled":
+                batch.result.set_exception(Cancelled())
+            elif message["problem"]:
+                batch.result.set_exception(WorkersFailed(message["problem"]))
+            else:
+                batch.result.set_result(self._run.pictures(f"{self._number}-", len(batch.samplings)))
+            self._run.forget(self._number)
+
+
+class _Run:
+    """One run of torchrun: its folder, its pipes, and the thread that follows it."""
+
+    def __init__(self, plan: Plan, heard: Callable[[dict[str, Any]], None]) -> None:
+        self._plan = plan
+        self._heard = heard
+        self._left = b""  # of a line that is not complete yet
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Run:
+        """Make the folder and the pipes. Both ends of a pipe are held here, so that none is ever at its end."""
+        self._folders = torchrun.run_folder(signals=False)
+        self._folder = self._folders.__enter__()
+        self.batches = self._folder / "batches"
+        self.batches.mkdir()
+        (self._folder / "plan.json").write_text(json.dumps(self._plan.to_dict()), encoding="utf-8")
+        self._ranks = [Rank(self._folder, rank) for rank in range(self._plan.mesh.world_size)]
+        self._inboxes = [self._pipe(f"inbox{rank.rank}") for rank in self._ranks]
+        self._outbox = self._pipe("outbox")
+        asyncio.get_running_loop().add_reader(self._outbox, self._read)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Remove the folder; where the run failed, all but its log. Batches hold prompts, and never stay."""
+        asyncio.get_running_loop().remove_reader(self._outbox)
+        for pipe in (*self._inboxes, self._outbox):
+            os.close(pipe)
+        shutil.rmtree(self.batches)
+        self._folders.__exit__(*error)
+
+    def follow(self, worker: Path, timeout: float) -> None:
+        """Start torchrun and return when all ranks have stopped.
+
+        Raises:
+            LaunchError: a rank raised, was killed, or hung, or torchrun did not start.
+        """
+        log = self._folder / torchrun.LOG
+        options = ["--folder", str(self._folder), "--timeout", str(timeout + 60)]
+        line = torchrun.command(len(self._ranks), worker, [str(self._folder / "plan.json"), *options])
+        torchrun.run(line, self._folder, self._ranks, timeout=timeout, log=log, on_progress=lambda *_: None)
+
+    def send(self, number: int, batch: Batch) -> None:
+        """Give every rank the batch, whole."""
+        told = {"samplings": [asdict(sampling) for sampling in batch.samplings], "previews": list(batch.previews)}
+        (self.batches / f"{number}.json").write_text(json.dumps(told), encoding="utf-8")
+        self.tell(str(number))
+
+    def tell(self, line: str) -> None:
+        """Write a line into the pipe of each rank."""
+        for pipe in self._inboxes:
+            os.write(pipe, f"{line}\n".encode())
+
+    def pictures(self, name: str, count: int) -> list[bytes]:
+        """The files of a batch that rank 0 has written."""
+        return [(self.batches / f"{name}{index}.png").read_bytes() for index in range(count)]
+
+    def forget(self, number: int) -> None:
+        """Remove the files of a batch."""
+        for path in self.batches.glob(f"{number}[.-]*"):
+            path.unlink()
+
+    def kill(self) -> None:
+        """End every rank; ``follow`` raises then."""
+        for rank in self._ranks:
+            if rank.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(rank.pid, signal.SIGKILL)
+
+    def _pipe(self, name: str) -> int:
+        os.mkfifo(self._folder / name)
+        return os.open(self._folder / name, os.O_RDWR | os.O_NONBLOCK)
+
+    def _read(self) -> None:
+        *lines, self._left = (self._left + os.read(self._outbox, 2**16)).split(b"\n")
+        for line in lines:
+            self._heard(json.loads(line))
