@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omni_config.estimate import Estimate
-    from omni_config.estimate.data import Gpu
+    from omni_config.estimate.data import Decoder, Gpu
     from omni_config.quantities import Quantities
 
 
@@ -44,12 +44,19 @@ def gpu_memory(q: Quantities) -> float | None:
     return None if gpu is None else float(gpu.memory)
 
 
-def vae_tiles(q: Quantities) -> int | None:
-    """Tiles of a picture, each decoded by one rank; None where the decoder or the size of the picture is unknown."""
+def decoder(q: Quantities) -> Decoder | None:
+    """The VAE's decoder, with the tiles that it is used with here; None where it is unknown."""
     from omni_config.estimate.data import decoders
 
-    decoder = decoders().get(q.card.vae or "")
-    return decoder.tiles(q["width"], q["height"]) if decoder and q["width"] and q["height"] else None
+    known = decoders().get(q.card.vae or "")
+    shares = q["engine_name"] == "native" and q["vae_patch_parallel_size"] > 1
+    return known.shared_by_ranks(q["width"], q["height"]) if known and shares and q["width"] and q["height"] else known
+
+
+def vae_tiles(q: Quantities) -> int | None:
+    """Tiles of a picture, each decoded by one rank; None where the decoder or the size of the picture is unknown."""
+    known = q["decoder"]
+    return known.tiles(q["width"], q["height"]) if known and q["width"] and q["height"] else None
 
 
 def estimated(q: Quantities) -> Estimate | None:
@@ -141,6 +148,7 @@ def saturating_tokens(q: Quantities) -> int | None:
 QUANTITIES = (
     ranks_per_node,
     nodes,
+    decoder,
     vae_tiles,
     known_gpu,
     known_gpus,

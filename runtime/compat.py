@@ -105,7 +105,9 @@ def ring_attention_on_cpu() -> None:
             turn = getattr(ctx, "_omni_turn", 0)
             ctx._omni_turn = turn + 1
             owner = (ring.get_local_rank() - turn) % ring.size()
-            attn_mask = attn_mask.chunk(ring.size(), dim=-1)[owner]
+            ulysses = _cp_config._ulysses_mesh.size()
+            parts = attn_mask.tensor_split(ring.size() * ulysses, dim=-1)  # as the tokens are, evenly or not
+            attn_mask = torch.cat(parts[owner * ulysses : (owner + 1) * ulysses], dim=-1)
             if attn_mask.dtype == torch.bool:
                 attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, float("-inf"))
             attn_mask = attn_mask.expand(query.shape[0], 1, query.shape[1], key.shape[1])
@@ -165,6 +167,24 @@ def ring_attention_of_uneven_parts() -> None:
             return super().send_recv_kv(k, v, k.new_empty(shape), v.new_empty(shape))
 
     _templated_ring._RingP2PComm = UnevenRing
+
+
+def gather_uneven_parts_on_cpu() -> None:
+    """Let cache-dit (1.5.3) gather parts of different lengths on a CPU; gloo (torch 2.13) takes equal ones only."""
+    import torch
+    import torch.distributed as dist
+    from cache_dit.distributed.core import _context_parallel
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def gather(tensor: torch.Tensor, dim: int, group: ProcessGroup) -> torch.Tensor:
+        lengths = _context_parallel._gather_size(tensor.shape[dim], group)
+        filled = tensor.new_zeros([max(lengths) if at == dim else size for at, size in enumerate(tensor.shape)])
+        filled.narrow(dim, 0, tensor.shape[dim]).copy_(tensor)
+        parts = [torch.empty_like(filled) for _ in lengths]
+        dist.all_gather(parts, filled, group=group)
+        return torch.cat([part.narrow(dim, 0, length) for part, length in zip(parts, lengths, strict=True)], dim=dim)
+
+    _context_parallel._all_gather_anything = gather
 
 
 def average_differences_over(group: ProcessGroup) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil
 from pathlib import Path
@@ -44,6 +44,13 @@ class Decoder:
     stride: int
     frames_at_once: int | None = None
     first_frame: float | None = None
+    shared: Mapping[str, int] | None = None
+
+    def shared_by_ranks(self, width: int, height: int) -> Decoder:
+        """The decoder with the tiles that ranks share of a picture of so many pixels."""
+        if self.shared is None or min(width, height) < self.shared["pixels"]:
+            return self
+        return replace(self, tile=self.shared["tile"], stride=self.shared["stride"])
 
     def tiles(self, width: int, height: int) -> int:
         """Tiles of a picture of so many pixels; 1 where it is no larger than a tile."""

@@ -45,7 +45,9 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     if plan.mesh.ring > 1 and mesh.device_type == "cpu":
         compat.ring_attention_on_cpu()
     # Z-Image pads its tokens to a multiple of 32. Others have prompts of any length, beside the picture's tokens.
-    uneven = not name.startswith("ZImage")
+    uneven = not name.startswith("ZImage") or 32 % (plan.mesh.ulysses * plan.mesh.ring) > 0
+    if uneven and mesh.device_type == "cpu":
+        compat.gather_uneven_parts_on_cpu()
     if uneven and plan.mesh.ring > 1:
         compat.ring_attention_of_uneven_parts()
     try:

@@ -12,7 +12,7 @@ from omni_config.estimate.data import decoders, efficiency_table
 from omni_config.estimate.judge import summary, tables
 from omni_config.quantities import Quantities
 from omni_config.resolver import resolve_settings
-from omni_config.settings import validate
+from omni_config.settings import DEFAULTS, validate
 
 
 def estimated(model: str, gpu: str, **settings: Any) -> Estimate:
@@ -76,6 +76,23 @@ def test_a_slow_network_is_felt_by_what_crosses_it() -> None:
 def test_a_card_without_dimensions_says_what_is_missing() -> None:
     result = estimated("ByteDance-Seed/BAGEL-7B-MoT", "h100")
     assert "DiT" in result.unknown
+
+
+@pytest.mark.parametrize(
+    ("engine", "size", "ranks", "tiles"),
+    [
+        ("native", 1008, 2, 6 * 6),
+        ("native", 1024, 2, 3 * 3),  # cache-dit cuts larger ones for ranks to share
+        ("native", 1024, 1, 6 * 6),
+        ("vllm-omni", 1024, 2, 6 * 6),
+    ],
+)
+def test_tiles_are_counted_as_they_are_cut(engine: str, size: int, ranks: int, tiles: int) -> None:
+    card, of = catalog().model("Qwen/Qwen-Image"), catalog().engine(engine)
+    assert card
+    assert of
+    written = DEFAULTS | {"width": size, "height": size, "vae_patch_parallel_size": ranks}
+    assert Quantities(written, card, of, catalog().features)["vae_tiles"] == tiles
 
 
 def test_every_vae_that_a_card_names_is_known() -> None:

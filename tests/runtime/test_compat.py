@@ -11,6 +11,7 @@ import models
 import pytest
 from PIL import Image
 
+from omni_config.estimate.data import decoders
 from runtime import compat
 
 
@@ -124,6 +125,27 @@ def test_a_ring_receives_into_the_shape_that_it_sends() -> None:
     assert "torch.empty_like(to_send)" in inspect.getsource(_RingP2PComm.send_recv)
 
 
+def test_gloo_gathers_parts_of_one_length_only() -> None:
+    import inspect
+
+    import torch
+    from cache_dit.distributed.core import _context_parallel
+
+    library = _context_parallel._all_gather_anything
+    assert "dist.all_gather(gathered_tensors, tensor, group=group)" in inspect.getsource(library)
+    torch.distributed.init_process_group("gloo", world_size=1, rank=0, store=torch.distributed.HashStore())
+    try:
+        with pytest.raises(RuntimeError, match="invalid tensor size"):
+            torch.distributed.all_gather([torch.empty(3)], torch.ones(2))
+        compat.gather_uneven_parts_on_cpu()
+        part = torch.arange(6.0).reshape(1, 3, 2)
+        whole = _context_parallel._all_gather_anything(part, 1, torch.distributed.group.WORLD)
+        assert torch.equal(whole, part)
+    finally:
+        torch.distributed.destroy_process_group()
+        _context_parallel._all_gather_anything = library
+
+
 def test_cache_dit_averages_over_the_world() -> None:
     import inspect
 
@@ -184,7 +206,11 @@ def test_cache_dit_leaves_larger_tiles_behind() -> None:
     from cache_dit.distributed.autoencoders import autoencoder_kl_qwen_image
     from torch import nn
 
-    assert "self.tile_sample_min_height = 512" in inspect.getsource(autoencoder_kl_qwen_image)
+    source = inspect.getsource(autoencoder_kl_qwen_image)
+    shared = decoders()["AutoencoderKLQwenImage"].shared
+    assert f"min(sample_height, sample_width) >= {shared['pixels']}:" in source
+    assert f"self.tile_sample_min_height = {shared['tile']}" in source
+    assert f"self.tile_sample_stride_height = {shared['stride']}" in source
     vae = nn.Module()
     vae.tile_sample_min_height = 256
 

@@ -28,6 +28,11 @@ TINY = {
     "cfg-2 ulysses-2": Mesh(cfg=2, ulysses=2),
     "cfg-2 ring-2": Mesh(cfg=2, ring=2),
     "cfg-2 tensor-2": Mesh(cfg=2, tensor=2),
+    # Multiples of 32 tokens, which these ranks cannot share evenly; with guidance, the shorter prompt is masked.
+    "ulysses-3 tensor-2": Mesh(ulysses=3, tensor=2),
+    "ring-5": Mesh(ring=5),
+    "ring-2 ulysses-3": Mesh(ring=2, ulysses=3),
+    "cfg-2 ring-3": Mesh(cfg=2, ring=3),
 }
 FOUR_HEADS = {
     "ulysses-2 tensor-2": Mesh(ulysses=2, tensor=2),

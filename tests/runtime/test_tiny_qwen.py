@@ -21,6 +21,7 @@ MESHES = {
     "ulysses-2": Mesh(ulysses=2),
     "ulysses-4": Mesh(ulysses=4),
     "ring-2": Mesh(ring=2),
+    "ring-3 ulysses-2": Mesh(ring=3, ulysses=2),  # uneven parts
     "tensor-2": Mesh(tensor=2),
     "ulysses-2 tensor-2": Mesh(ulysses=2, tensor=2),
     "cfg-2": Mesh(cfg=2),
