@@ -20,13 +20,15 @@ SCRIPTS = {
 _SHORT = {"ulysses_degree": ALIASES["ulysses_degree"][0], "ring_degree": ALIASES["ring_degree"][0]}
 # OMNI133 refuses the others.
 _ATTENTION = {"native": "TORCH_SDPA", "_native_cudnn": "CUDNN_ATTN", "flash": "FLASH_ATTN", "sage": "SAGE_ATTN"}
+SERVER = ("host", "port", "api_key")
 _SECTIONS = ("parallel", "memory", "vae", "execution")
 
 
 def write(said: Said) -> str:
     """The command of a config."""
     card = said.resolution.card
-    offline = any(FIELDS[name][0] == "sampling" for name in said.settings)
+    served = said.take("server")
+    offline = not served and any(FIELDS[name][0] == "sampling" for name in said.settings)
     model = said.take("model")
     if offline:
         groups = [["python", str(EXAMPLES / SCRIPTS[card.task])], ["--model", model]]
@@ -34,6 +36,7 @@ def write(said: Said) -> str:
         groups += said.flags({name: dashed(name) for name in FIELDS if FIELDS[name][0] == "sampling"})
     else:
         groups = [["vllm", "serve", model, "--omni"]]
+        groups += said.flags({name: dashed(name) for name in SERVER})
     if said.take("compile") is False:  # which the engine does unless it is told not to
         groups.append(["--enforce-eager"])
     if (backend := said.take("attention_backend")) is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from omni_config.findings import printable
+
 #: ``type`` of an error by its status; any other below 500 is the request's fault.
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
@@ -32,7 +34,8 @@ class RequestError(Exception):
     def body(self) -> dict[str, Any]:
         """The body of the answer."""
         kind = "server_error" if self.status >= 500 else _TYPES.get(self.status, "invalid_request_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        message, param = printable(str(self)), self.param and printable(self.param)  # a request may have named them
+        return {"error": {"message": message, "type": kind, "param": param, "code": self.code}}
 
     @property
     def headers(self) -> dict[str, str]:

@@ -35,27 +35,35 @@ class Front:
         note: dict[str, Any] = {}
         scope.setdefault("state", {})["note"] = note
         started, status, got = time.monotonic(), 499, 0
+        problem: RequestError | None = None
 
         async def send_on(message: Message) -> None:
             nonlocal status
+            if problem is not None and status == 499:
+                return  # whatever was made of half a body
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", number.encode())]
             await send(message)
 
         async def receive_on() -> Message:
-            nonlocal got
+            nonlocal got, problem
             message = await receive()
             got += len(message.get("body", b""))
             if got > self._max_body:
-                raise self._too_large()
+                problem = self._too_large()
+                raise problem
             return message
 
         try:
             self._admit(scope)
             await self._app(scope, receive_on, send_on)
         except RequestError as error:
-            await JSONResponse(error.body, error.status, error.headers)(scope, receive, send_on)
+            problem = error
+        try:
+            if problem is not None and status == 499:
+                answer, problem = JSONResponse(problem.body, problem.status, problem.headers), None
+                await answer(scope, receive, send_on)
         finally:
             self._done(scope, number, status, time.monotonic() - started, note)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +23,7 @@ from runtime.serving.errors import RequestError
 class ImageRequest(BaseModel):
     """What OpenAI's and vLLM-Omni's image APIs ask for. A field that is not listed here is refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     prompt: str = Field(description="What the picture shows.")
     model: str | None = Field(default=None, description="The model that is served; it may be left out.")
@@ -133,8 +134,7 @@ class Served:
         if not request.prompt:
             raise RequestError(400, "the prompt is empty", param="prompt")
         for name in ("prompt", "negative_prompt"):
-            if len(getattr(request, name) or "") > limits["max_prompt_length"]:
-                raise RequestError(400, f"at most {limits['max_prompt_length']} characters a prompt", param=name)
+            self._require_readable(getattr(request, name) or "", name)
         if request.response_format == "url":
             message = "pictures are not kept, so there is no URL; next: response_format b64_json"
             raise RequestError(400, message, param="response_format", code="unsupported_value")
@@ -146,6 +146,16 @@ class Served:
             raise RequestError(400, "partial_images needs stream: true", param="partial_images")
         if request.stream and (request.n or 1) > 1:
             raise RequestError(400, "a stream is of one picture; next: n 1", param="n")
+
+    def _require_readable(self, prompt: str, name: str) -> None:
+        """A prompt that a tokenizer or a processor chokes on would end a worker."""
+        if len(prompt) > self.settings["max_prompt_length"]:
+            raise RequestError(400, f"at most {self.settings['max_prompt_length']} characters a prompt", param=name)
+        if re.search("[\ud800-\udfff]", prompt):
+            raise RequestError(400, f"{name} is not Unicode", param=name)
+        # An editing pipeline counts these, and every one must be a picture.
+        if self.edits and (found := re.search(r"<\|(image|video|vision)_\w+\|>", prompt)):
+            raise RequestError(400, f"{found[0]} is a word of the model's own", param=name)
 
     def _sampling_of(self, request: ImageRequest) -> dict[str, Any]:
         """The request in the words of the document."""

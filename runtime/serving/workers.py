@@ -195,7 +195,7 @@ class _Run:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Remove the folder; where the run failed, all but its log. Batches hold prompts, and never stay."""
+        """Remove the folder, but keep it where the run failed, for its log; batches hold prompts, and never stay."""
         asyncio.get_running_loop().remove_reader(self._outbox)
         for pipe in (*self._inboxes, self._outbox):
             os.close(pipe)
