@@ -111,7 +111,7 @@ def ring_attention_on_cpu() -> None:
             if attn_mask.dtype == torch.bool:
                 attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, float("-inf"))
             attn_mask = attn_mask.expand(query.shape[0], 1, query.shape[1], key.shape[1])
-        query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
         )
@@ -125,9 +125,8 @@ def ring_attention_on_cpu() -> None:
         out_a: torch.Tensor, lse_a: torch.Tensor, out_b: torch.Tensor, lse_b: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attention to two sets of keys, from the attention to each."""
-        lse = torch.logaddexp(lse_a, lse_b)
-        weight_a, weight_b = (torch.exp(part - lse).nan_to_num(0.0) for part in (lse_a, lse_b))
-        return out_a * weight_a + out_b * weight_b, lse
+        weight = torch.sigmoid(lse_b - lse_a).nan_to_num_(0.0)  # NaN where both sets are masked
+        return torch.lerp(out_a.to(weight.dtype), out_b.to(weight.dtype), weight), torch.logaddexp(lse_a, lse_b)
 
     native._native_attention_forward_op = _native_attention_forward_op  # cache-dit allows masks by the function's name
     _templated_ring.fused_merge_attn_states = merge

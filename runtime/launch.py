@@ -26,10 +26,12 @@ def command(
     timeout: float = 600.0,
     worker: Path = WORKER,
     node: Node | None = None,
+    profile: bool = False,
 ) -> list[str]:
     """The torchrun command of a Plan that was written to ``plan_file`` as JSON; it works from any working directory."""
     # the launcher gives up before a rank
     options = ["--folder", str(run), "--timeout", str(timeout + 60)] if run else []
+    options += ["--profile"] if profile else []
     return torchrun.command(plan.mesh.world_size, worker, [str(plan_file), *options], node)
 
 
@@ -41,11 +43,14 @@ def launch(
     log: str | Path | None = None,
     worker: Path = WORKER,
     node: Node | None = None,
+    profile: bool = False,
 ) -> Report:
     """Run a Plan under torchrun; pictures and ``report.json`` are then in ``plan.output``.
 
     With ``node``, this machine is one of several, on each of which this is called: it runs its share of the ranks.
     Only node 0 writes pictures and the report; the reports that the others get are of their own first rank.
+
+    With ``profile``, each rank writes a trace of some steps into ``plan.output`` (see trace.py).
 
     ``timeout`` bounds the seconds in which a rank makes no progress. ``on_progress`` gets that of the first rank here.
     ``log`` is the file for the output of torchrun and the tracebacks of the ranks; left out, it is in a temporary
@@ -68,7 +73,7 @@ def launch(
             if rank is ranks[0] and on_progress is not None:
                 on_progress(progress)
 
-        line = command(plan, plan_file, run=run, timeout=timeout, worker=worker, node=node)
+        line = command(plan, plan_file, run=run, timeout=timeout, worker=worker, node=node, profile=profile)
         try:
             torchrun.run(line, run, ranks, timeout=timeout, log=log, on_progress=show, others=others)
         finally:

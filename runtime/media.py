@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -50,6 +51,25 @@ def require_encoder(plan: Plan) -> None:
     """
     if plan.sampling.video and not find_spec("imageio_ffmpeg"):
         raise CannotRunError("a video is written with imageio-ffmpeg; next: pip install imageio imageio-ffmpeg")
+
+
+@contextmanager
+def refuse_what_is_no_number(plan: Plan) -> Iterator[None]:
+    """Raise where a pipeline makes pixels of NaN, which would be black.
+
+    Raises:
+        CannotRunError: it does.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "invalid value encountered in cast", RuntimeWarning)
+        try:
+            yield
+        except RuntimeWarning:
+            made = "video" if plan.sampling.video else "picture"
+            raise CannotRunError(
+                f"the {made} is not a number; next: download the checkpoint again, as a damaged weight does that, or, "
+                f"in {plan.model.dtype}, set execution.dtype to float32"
+            ) from None
 
 
 def save(output: Any, plan: Plan) -> list[str]:

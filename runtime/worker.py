@@ -1,4 +1,4 @@
-"""What torchrun starts on every rank: ``worker.py PLAN [--folder FOLDER] [--timeout SECONDS]``.
+"""What torchrun starts on every rank: ``worker.py PLAN [--folder FOLDER] [--timeout SECONDS] [--profile]``.
 
 It is run by its path, and finds its own packages from there, whatever the working directory holds.
 """
@@ -42,12 +42,13 @@ def main(prepare: Prepare | None = None, on_step: OnStep | None = None) -> None:
     parser.add_argument("plan", type=Path)
     parser.add_argument("--folder", type=Path, help="Folder of the run, for events.")
     parser.add_argument("--timeout", type=float, default=600.0, help="Seconds that a collective may take.")
+    parser.add_argument("--profile", action="store_true", help="Write a trace of some steps.")
     arguments = parser.parse_args()
     rank = int(os.environ.get("RANK", "0"))
 
     def work(events: Writer) -> dict[str, Any]:
         plan = omni_config.plan.Plan.from_json(arguments.plan.read_bytes())
-        return generate(plan, rank, arguments.timeout, events, prepare, on_step)
+        return generate(plan, rank, arguments.timeout, events, prepare, on_step, profile=arguments.profile)
 
     end_with(work, rank, arguments.folder)
 
@@ -109,8 +110,11 @@ def generate(
     prepare: Prepare | None = None,
     on_step: OnStep | None = None,
     save: Save | None = None,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Load, apply the features, call the pipeline once, and save what it made from rank 0; this rank's results.
+
+    With ``profile``, a trace of some steps is saved too.
 
     Raises:
         CannotRunError: the Plan asks for what the runtime, the checkpoint or this machine cannot do.
@@ -119,7 +123,7 @@ def generate(
 
     import torch
 
-    from runtime import media
+    from runtime import media, trace
 
     events.progress("loading")
     times = [time.perf_counter()]
@@ -141,9 +145,11 @@ def generate(
         events.progress("denoising", step + 1, steps)
         if step + 1 == steps:
             events.progress("decoding")
+        stepped()
         return {}
 
-    output = call(pipe, plan, **given, callback_on_step_end=after_step)
+    with trace.of_steps(plan, rank, profile) as stepped:
+        output = call(pipe, plan, **given, callback_on_step_end=after_step)
     end = time.perf_counter()
     paths: list[str] = []
     if rank == 0:
@@ -171,20 +177,11 @@ def call(pipe: Any, plan: Plan, **arguments: Any) -> Any:
     Raises:
         CannotRunError: what it made is not a number.
     """
-    import warnings
-
-    from runtime.errors import CannotRunError
+    from runtime.media import refuse_what_is_no_number
 
     # Not in torch's inference mode: pipelines switch gradients off, and DTensor is slow to begin with in that mode.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "invalid value encountered in cast", RuntimeWarning)  # NaN, made a black pixel
-        try:
-            return pipe(**arguments)
-        except RuntimeWarning:
-            raise CannotRunError(
-                f"the {'video' if plan.sampling.video else 'picture'} is not a number; next: download the checkpoint "
-                f"again, as a damaged weight does that, or, in {plan.model.dtype}, set execution.dtype to float32"
-            ) from None
+    with refuse_what_is_no_number(plan):
+        return pipe(**arguments)
 
 
 def arguments(plan: Plan) -> dict[str, Any]:

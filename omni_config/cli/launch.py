@@ -30,6 +30,9 @@ def launch(
     emit: Annotated[
         str | None, typer.Option("--emit", help="Print a job that runs it, for slurm or kubernetes; start nothing.")
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write a torch profiler trace of three steps, a file a rank.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds without progress that end it.")] = 600,
     log: Annotated[Path | None, typer.Option("--log", help="File for the output of torchrun and the ranks.")] = None,
@@ -65,14 +68,14 @@ def launch(
         plan_file = Path(plan.output, "plan.json")
         plan_file.parent.mkdir(parents=True, exist_ok=True)
         plan_file.write_text(json.dumps(plan.to_dict(), indent=2) + "\n", encoding="utf-8")
-        typer.echo(shlex.join(command(plan, plan_file, node=node)))
+        typer.echo(shlex.join(command(plan, plan_file, node=node, profile=profile)))
         return
     with errors("launch"), bar() as show:
 
         def on_progress(progress: Progress) -> None:
             show(progress.phase, progress.step, progress.steps)
 
-        report = start(plan, timeout=timeout, on_progress=on_progress, log=log, node=node)
+        report = start(plan, timeout=timeout, on_progress=on_progress, log=log, node=node, profile=profile)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -51,6 +52,16 @@ def test_a_picture_and_a_report(plan: Plan, processes, run_folders: Path) -> Non
     assert steps == [(step, 8) for step in range(9)]
     assert processes() == []
     assert list(run_folders.glob("omni-*")) + list(run_folders.glob("torchelastic*")) == []
+
+
+def test_a_trace_of_each_rank(plan: Plan) -> None:
+    launch(plan, timeout=120, profile=True)
+    for rank in range(2):
+        with gzip.open(Path(plan.output) / f"trace-rank{rank}.json.gz") as file:
+            names = [event["name"] for event in json.load(file)["traceEvents"] if "name" in event]
+        assert sum(name.startswith("ProfilerStep#") for name in names) >= 3
+        assert any("worker.py" in name and "after_step" in name for name in names)
+        assert "c10d::alltoall_base_" in names or any("all_to_all" in name for name in names)
 
 
 def test_folders_with_our_names_do_not_shadow_ours(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
