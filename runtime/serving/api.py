@@ -7,6 +7,7 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,36 +85,40 @@ class Api:
     pictures: Pictures
     started: float = field(default_factory=time.time)
 
-    async def make(self, request: Request, asked: ImageRequest, image: str | None = None) -> Response:
-        """Answer with pictures, or the events of a stream.
+    async def make(self, request: Request, asked: ImageRequest, held: ExitStack, image: Path | None = None) -> Response:
+        """Answer with pictures, or the events of a stream; ``held`` is closed when nobody waits for them any more.
 
         Raises:
             RequestError: a rule or limit, a full queue, a deadline, or workers that failed.
         """
-        sampling, warnings = self.served.sampling(asked, image)
-        note = request.state.note  # what the log says of the request
-        note |= {"size": f"{sampling.width}x{sampling.height}", "steps": sampling.num_inference_steps}
-        note |= {"n": sampling.num_images_per_prompt, "seed": sampling.seed}
-        if self.served.settings["log_prompts"]:
-            note |= {"prompt": sampling.prompt, "negative_prompt": sampling.negative_prompt}
-        ticket = Ticket(sampling, previews=asked.partial_images or 0)
-        try:
-            self.queue.add(ticket)
-        except Full as error:
-            raise RequestError(429, str(error), code="queue_full", retry_after=error.retry_after) from None
-        if asked.stream:
-            kind = "image_edit" if image is not None else "image_generation"
-            events = self._events(ticket, kind, note)
-            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        gone = asyncio.create_task(_gone(request))
-        try:
+        with held:
+            sampling, warnings = self.served.sampling(asked, None if image is None else str(image))
+            note = request.state.note  # what the log says of the request
+            note |= {"size": f"{sampling.width}x{sampling.height}", "steps": sampling.num_inference_steps}
+            note |= {"n": sampling.num_images_per_prompt, "seed": sampling.seed}
+            if self.served.settings["log_prompts"]:
+                note |= {"prompt": sampling.prompt, "negative_prompt": sampling.negative_prompt}
+            ticket = Ticket(sampling, previews=asked.partial_images or 0)
+            try:
+                self.queue.add(ticket)
+            except Full as error:
+                raise RequestError(429, str(error), code="queue_full", retry_after=error.retry_after) from None
+            held.callback(self._leave, ticket, note)
+            if asked.stream:
+                kind = "image_edit" if self.served.edits else "image_generation"
+                events = self._events(ticket, kind, warnings, note, held.pop_all())
+                await anext(events)  # begun, so that its end is reached even where the client is gone already
+                return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+            gone = asyncio.create_task(_gone(request))
+            held.callback(gone.cancel)
             pngs = await self._wait(ticket, gone)
-        finally:
-            gone.cancel()
-            self.queue.drop(ticket)
+        return JSONResponse(_answer(sampling, pngs) | _warnings(warnings))
+
+    def _leave(self, ticket: Ticket, note: dict[str, Any]) -> None:
+        """Nobody waits for a ticket any more."""
         note["waited"] = ticket.waited
-        self.metrics.pictures.inc(len(pngs))
-        return JSONResponse(_answer(sampling, pngs, warnings))
+        self.metrics.pictures.inc(len(ticket.pictures))
+        self.queue.drop(ticket)
 
     async def _wait(self, ticket: Ticket, *others: asyncio.Task[Any]) -> list[bytes]:
         """The pictures of a ticket."""
@@ -129,26 +134,27 @@ class Api:
         except WorkersFailed as error:
             raise RequestError(503, str(error), code="workers_failed", retry_after=5) from None
 
-    async def _events(self, ticket: Ticket, kind: str, note: dict[str, Any]) -> AsyncIterator[str]:
+    async def _events(
+        self, ticket: Ticket, kind: str, warnings: list[Finding], note: dict[str, Any], held: ExitStack
+    ) -> AsyncIterator[str]:
         """Server-sent events: partial pictures, then the picture, or an error. Progress is in comments."""
-        try:
-            while (said := await self._next(ticket)) is not None:
-                if isinstance(said, Step):
-                    yield f": step {said.step} of {said.steps}\n\n"
-                else:
-                    values = _shown(ticket.sampling, said.png) | {"partial_image_index": said.index}
-                    yield _event(f"{kind}.partial_image", values)
-            (png,) = await self._wait(ticket)
-            values = _shown(ticket.sampling, png) | {"usage": _USAGE, "seed": ticket.sampling.seed}
-            yield _event(f"{kind}.completed", values)
-            self.metrics.pictures.inc()
-            note["outcome"] = "ok"
-        except RequestError as error:
-            note["outcome"] = error.code
-            yield f"event: error\ndata: {json.dumps(error.body)}\n\n"
-        finally:
-            note["waited"] = ticket.waited
-            self.queue.drop(ticket)
+        with held:
+            note["outcome"] = "gone"
+            yield ""
+            try:
+                while (said := await self._next(ticket)) is not None:
+                    if isinstance(said, Step):
+                        yield f": step {said.step} of {said.steps}\n\n"
+                    else:
+                        values = _shown(ticket.sampling, said.png) | {"partial_image_index": said.index}
+                        yield _event(f"{kind}.partial_image", values)
+                (png,) = await self._wait(ticket)
+                values = _shown(ticket.sampling, png) | {"usage": _USAGE, "seed": ticket.sampling.seed}
+                yield _event(f"{kind}.completed", values | _warnings(warnings))
+                note["outcome"] = "ok"
+            except RequestError as error:
+                note["outcome"] = error.code
+                yield f"event: error\ndata: {json.dumps(error.body)}\n\n"
 
     async def _next(self, ticket: Ticket) -> Step | Preview | None:
         """The next update of a ticket; None when there will be none, or its time is up."""
@@ -189,7 +195,7 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
         """Make pictures of a prompt."""
         if served.edits:
             raise RequestError(400, f"{model.id} edits pictures; next: POST /v1/images/edits")
-        return await api.make(request, asked)
+        return await api.make(request, asked, ExitStack())
 
     @app.post("/v1/images/edits", responses=_ANSWERS, openapi_extra=_form())
     async def edits(request: Request) -> Response:
@@ -214,8 +220,9 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
             asked = ImageRequest.model_validate_strings(values, strict=False)
         except ValidationError as error:
             raise _invalid(error.errors()) from None
-        with await asyncio.to_thread(api.pictures.keep, files[0]) as path:
-            return await api.make(request, asked, str(path))
+        held = ExitStack()
+        path = await asyncio.to_thread(held.enter_context, api.pictures.keep(files[0]))
+        return await api.make(request, asked, held, path)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -277,17 +284,20 @@ def _invalid(errors: Any) -> RequestError:
     return RequestError(400, f"{place or 'the body'}: {first['msg'].lower()}", param=place or None)
 
 
-def _answer(sampling: Sampling, pngs: list[bytes], warnings: list[Finding]) -> dict[str, Any]:
-    answer: dict[str, Any] = {
+def _answer(sampling: Sampling, pngs: list[bytes]) -> dict[str, Any]:
+    return {
         "created": int(time.time()),
         "data": [{"b64_json": base64.b64encode(png).decode(), "seed": sampling.seed + n} for n, png in enumerate(pngs)],
         "size": f"{sampling.width}x{sampling.height}",
         "output_format": "png",
         "background": "opaque",
     }
-    if warnings:
-        answer["warnings"] = [{"code": finding.code, "message": finding.message} for finding in warnings]
-    return answer
+
+
+def _warnings(findings: list[Finding]) -> dict[str, Any]:
+    """What rules have said of a request that is carried out."""
+    told = [{"code": finding.code, "message": finding.message} for finding in findings]
+    return {"warnings": told} if told else {}
 
 
 def _shown(sampling: Sampling, png: bytes) -> dict[str, Any]:

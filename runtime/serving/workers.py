@@ -214,9 +214,13 @@ class _Run:
         torchrun.run(line, self._folder, self._ranks, timeout=timeout, log=log, on_progress=lambda *_: None)
 
     def send(self, number: int, batch: Batch) -> None:
-        """Give every rank the batch, whole."""
-        told = {"samplings": [asdict(sampling) for sampling in batch.samplings], "previews": list(batch.previews)}
-        (self.batches / f"{number}.json").write_text(json.dumps(told), encoding="utf-8")
+        """Give every rank the batch, whole; with a copy of its input picture, which a client that leaves takes away."""
+        samplings = [asdict(sampling) for sampling in batch.samplings]
+        if (image := batch.samplings[0].image) is not None:
+            (sampling,) = samplings
+            sampling["image"] = str(shutil.copyfile(image, self.batches / f"{number}-input.png"))
+        told = json.dumps({"samplings": samplings, "previews": list(batch.previews)})
+        (self.batches / f"{number}.json").write_text(told, encoding="utf-8")
         self.tell(str(number))
 
     def tell(self, line: str) -> None:

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
-from conftest import Server, picture
+from live_server import Server, picture
 
 LONG = {"num_inference_steps": 200}
 #: Rounding alone: sums are in another order in a batch.
