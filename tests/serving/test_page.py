@@ -1,0 +1,78 @@
+"""The page of a real server, in a browser."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from live_server import Server, picture
+
+api = pytest.importorskip("playwright.sync_api")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH")
+
+
+@pytest.fixture(scope="module")
+def page(server: Server) -> Iterator[Any]:
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1000, "height": 800})
+        page.problems = []
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on("requestfailed", lambda request: page.problems.append(request.url))
+        page.goto(server.url)
+        page.wait_for_selector("#plan tr")
+        yield page
+        browser.close()
+
+
+def test_it_shows_the_plan_that_is_served(page: Any) -> None:
+    text = page.text_content("#plan")
+    assert page.text_content("#model") == "tiny"
+    assert "ulysses 2" in text
+    assert "up to 4" in text
+
+
+def test_a_prompt_becomes_the_picture_of_the_api_with_progress_on_the_way(page: Any, server: Server) -> None:
+    page.evaluate(
+        """() => {
+          window.seen = [];
+          new MutationObserver(() => window.seen.push(document.getElementById("status").textContent))
+            .observe(document.getElementById("status"), {childList: true});
+        }"""
+    )
+    page.fill("#prompt", "a red star")
+    page.fill("#seed", "3")
+    page.fill("#num_inference_steps", "8")
+    page.click("#make")
+    page.wait_for_function("document.getElementById('status').textContent === 'done'", timeout=60_000)
+    seen = page.evaluate("window.seen")
+    assert [said for said in seen if said.startswith("step")] == [f"step {step} of 8" for step in range(1, 9)]
+    shown = page.get_attribute("#result", "src").removeprefix("data:image/png;base64,")
+    asked = {"seed": 3, "num_inference_steps": 8}
+    answer = server.client().images.generate(prompt="a red star", extra_body=asked)
+    assert abs(picture(shown) - picture(answer.data[0])).max() == 0
+    assert page.text_content("#caption") == "64x64, seed 3"
+
+
+def test_a_rule_that_is_broken_is_told(page: Any) -> None:
+    page.fill("#size", "60x64")
+    page.click("#make")
+    page.wait_for_selector("#status.error")
+    assert "OMNI504" in page.text_content("#status")
+    page.fill("#size", "")
+
+
+def test_stop_ends_the_work(page: Any, server: Server) -> None:
+    gone = server.metric('omni_requests_total{outcome="gone"}')
+    page.fill("#num_inference_steps", "200")
+    page.click("#make")
+    page.wait_for_function("document.getElementById('status').textContent.startsWith('step')", timeout=60_000)
+    page.click("#stop")
+    page.wait_for_function("document.getElementById('status').textContent === 'stopped'")
+    server.client().images.generate(prompt="the next one")
+    assert server.metric('omni_requests_total{outcome="gone"}') == gone + 1
+    assert [problem for problem in page.problems if "/v1/images/" not in problem] == []
