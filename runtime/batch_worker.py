@@ -152,7 +152,7 @@ def _run(file: Path, case: dict[str, Any], plan: Plan, rank: int, timeout: float
         whole = weight.clone()
         if rank == last:
             weight.neg_() if damage == "matrix" else weight.view(-1)[:1].add_(1.0)
-        output = pipes[0](**worker.arguments(plan), callback_on_step_end=after_step)
+        output = pipes[0](**worker.arguments(plan, rank), callback_on_step_end=after_step)
         weight.copy_(whole)
         keep(output if rank == 0 else None, f"{part} ")
     np.savez(file.with_suffix(".npz"), **arrays)

@@ -128,7 +128,7 @@ def generate(
     events.progress("loading")
     times = [time.perf_counter()]
     media.require_encoder(plan)
-    given = arguments(plan)  # first, as an input picture may be missing
+    given = arguments(plan, rank)  # first, as an input picture may be missing
     pipe, features = build(plan, rank, timeout)
     if prepare is not None:
         prepare(pipe, rank)
@@ -184,8 +184,8 @@ def call(pipe: Any, plan: Plan, **arguments: Any) -> Any:
         return pipe(**arguments)
 
 
-def arguments(plan: Plan) -> dict[str, Any]:
-    """The arguments of one call of the pipeline.
+def arguments(plan: Plan, rank: int = 0) -> dict[str, Any]:
+    """The arguments of one call of the pipeline; ranks that are asked for no picture decode none.
 
     Raises:
         CannotRunError: the input picture is missing, or cannot be read.
@@ -202,7 +202,7 @@ def arguments(plan: Plan) -> dict[str, Any]:
         "height": sampling.height,
         "num_inference_steps": sampling.num_inference_steps,
         "generator": torch.Generator("cpu").manual_seed(sampling.seed),  # the same noise on each rank and device
-        "output_type": "pil",
+        "output_type": "pil" if rank < plan.vae.patch_parallel_size else "latent",
         **sampling.guidance,
     }
     if sampling.image is not None:

@@ -17,7 +17,7 @@ def wanted(plan: Plan) -> bool:
 
 
 def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
-    """Switch tiling and slicing on; each rank decodes for itself.
+    """Switch tiling and slicing on.
 
     Raises:
         CannotRunError: this VAE has no tiling, or no slicing.

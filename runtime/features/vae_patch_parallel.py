@@ -21,7 +21,7 @@ def wanted(plan: Plan) -> bool:
 
 
 def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
-    """Replace the tiled decoding of the VAE on the first ranks; the others go on decoding for themselves.
+    """Replace the tiled decoding of the VAE on the first ranks; the others would decode for themselves, if at all.
 
     Tiling is on then, and only pictures larger than a tile are shared. Where there are fewer tiles than ranks, the
     last ones decode none. An input picture is encoded by each rank, as all need it.

@@ -47,7 +47,7 @@ def adapter(transformer: Any, folder: Path, seed: int = 0, rank: int = 4) -> Pat
     return path
 
 
-def z_image() -> Any:
+def z_image(levels: int = 4) -> Any:
     """Four heads, so that TP 2 and Ulysses 2 go together; two refiner layers, as the real one."""
     transformer = diffusers.ZImageTransformer2DModel(
         all_patch_size=(2,),
@@ -64,7 +64,7 @@ def z_image() -> Any:
     )
     return diffusers.ZImagePipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=autoencoder_kl(),
+        vae=autoencoder_kl(levels),
         text_encoder=transformers.Qwen3Model(
             transformers.Qwen3Config(vocab_size=len(vocabulary()), **ENCODER, num_key_value_heads=2, head_dim=16)
         ),
@@ -85,7 +85,20 @@ def qwen_image_edit_plus() -> Any:
     return diffusers.QwenImageEditPlusPipeline(**qwen_image_parts(), processor=qwen_processor())
 
 
-def qwen_image_parts() -> dict[str, Any]:
+def large_z_image() -> Any:
+    """For large pictures: a latent of the VAE stands for 32 x 32 pixels, as its decoder has six levels."""
+    return z_image(levels=6)
+
+
+def large_qwen_image() -> Any:
+    return diffusers.QwenImagePipeline(**qwen_image_parts(levels=6))
+
+
+def large_qwen_image_edit() -> Any:
+    return diffusers.QwenImageEditPipeline(**qwen_image_parts(levels=6), processor=qwen_processor(64 * 64))
+
+
+def qwen_image_parts(levels: int = 4) -> dict[str, Any]:
     text = {"vocab_size": len(vocabulary()), **ENCODER, "num_key_value_heads": 2}
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
     tokens = {
@@ -97,7 +110,7 @@ def qwen_image_parts() -> dict[str, Any]:
     transformer = diffusers.QwenImageTransformer2DModel(
         in_channels=16,
         out_channels=4,
-        num_layers=3,
+        num_layers=3 if levels == 4 else 2,
         attention_head_dim=16,
         num_attention_heads=4,
         joint_attention_dim=32,
@@ -106,7 +119,13 @@ def qwen_image_parts() -> dict[str, Any]:
     return {
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
         "vae": diffusers.AutoencoderKLQwenImage(
-            base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.0] * 4, latents_std=[1.0] * 4
+            base_dim=8 if levels == 4 else 2,
+            z_dim=4,
+            dim_mult=[1] * levels,
+            num_res_blocks=1 if levels == 4 else 0,
+            temperal_downsample=[False, True, True] + [False] * (levels - 4),
+            latents_mean=[0.0] * 4,
+            latents_std=[1.0] * 4,
         ),
         "text_encoder": transformers.Qwen2_5_VLForConditionalGeneration(config),
         "tokenizer": byte_tokenizer(),
@@ -114,9 +133,11 @@ def qwen_image_parts() -> dict[str, Any]:
     }
 
 
-def qwen_processor() -> Any:
+def qwen_processor(pixels: int = 2**20) -> Any:
+    """``pixels`` of an input picture that the text encoder sees, at most."""
     compat.processor_without_video()
-    return transformers.Qwen2VLProcessor(transformers.Qwen2VLImageProcessorPil(), byte_tokenizer())
+    eye = transformers.Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": pixels})
+    return transformers.Qwen2VLProcessor(eye, byte_tokenizer())
 
 
 def flux() -> Any:
@@ -204,15 +225,15 @@ ENCODER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "
 T5 = {"vocab_size": 300, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
 
 
-def autoencoder_kl() -> Any:
+def autoencoder_kl(levels: int = 4) -> Any:
     return diffusers.AutoencoderKL(
         latent_channels=4,
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8,) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=1,
         norm_num_groups=4,
-        sample_size=32,
+        sample_size=32 if levels == 4 else 512,  # of a tile
         scaling_factor=0.5,
         shift_factor=0.1,
         use_quant_conv=False,
@@ -245,7 +266,19 @@ def byte_tokenizer(longest: int = 10_000) -> Any:
 
 FAMILIES = {
     builder.__name__: builder
-    for builder in (z_image, qwen_image, qwen_image_edit, qwen_image_edit_plus, flux, wan, wan_two, wan_5b)
+    for builder in (
+        z_image,
+        qwen_image,
+        qwen_image_edit,
+        qwen_image_edit_plus,
+        flux,
+        wan,
+        wan_two,
+        wan_5b,
+        large_z_image,
+        large_qwen_image,
+        large_qwen_image_edit,
+    )
 }
 
 #: The pipeline class of each family.
