@@ -196,7 +196,7 @@ def arguments(plan: Plan, rank: int = 0) -> dict[str, Any]:
     from runtime.media import open_picture
 
     sampling = plan.sampling
-    arguments = {
+    arguments: dict[str, Any] = {
         "prompt": sampling.prompt,
         "width": sampling.width,
         "height": sampling.height,
