@@ -43,8 +43,8 @@ def unguided(plan: Plan) -> Plan:
     return replace(plan, sampling=replace(sampling, guidance_branches=1))
 
 
-def direct(plan: Plan) -> float:
-    """Seconds a step of the same without us; see direct.py."""
+def direct(plan: Plan) -> list[float]:
+    """Wall-clock and CPU seconds a step of the same without us; see direct.py."""
     plan = replace(plan, model=replace(plan.model, source=str(FOLDERS[plan.model.source])))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "plan.json")
@@ -53,7 +53,7 @@ def direct(plan: Plan) -> float:
         line += [f"--nproc-per-node={plan.mesh.world_size}", str(Path(__file__).with_name("direct.py")), str(file)]
         environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
         done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-        return float(done.stdout.split()[-1])
+        return [float(seconds) for seconds in done.stdout.split()[-2:]]
 
 
 def launched(plan: Plan) -> dict[str, Any]:
@@ -67,16 +67,29 @@ def ours(plan: Plan) -> float:
     return float(launched(plan)["step_seconds"])
 
 
-def ratio(first: Callable[[], float], second: Callable[[], float], repeats: int = REPEATS) -> tuple[str, float, float]:
-    """Second over first, in pairs taken in turn after one of each to warm up; with the medians of both."""
-    pairs = [(first(), second()) for _ in range(repeats + 1)][1:]
+def ratio(first: Callable[[], float], second: Callable[[], float]) -> tuple[str, float, float]:
+    """Second over first, in pairs taken in turn after one of each to warm up."""
+    return spread([(first(), second()) for _ in range(REPEATS + 1)][1:])
+
+
+def spread(pairs: list[tuple[float, float]]) -> tuple[str, float, float]:
+    """The median of the ratios, with the lowest and highest; and the medians of both."""
     ratios = [b / a for a, b in pairs]
     text = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
     return text, statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
 
 
+def timed(plan: Plan) -> list[float]:
+    """The same of omni launch."""
+    with tempfile.TemporaryDirectory() as folder:
+        times = Path(folder, "times.json")
+        os.environ |= {"OMNI_BENCH_TIMES": str(times), "OMNI_BENCH_STEPS": str(plan.sampling.num_inference_steps)}
+        launch(replace(plan, output=folder), worker=Path(__file__).with_name("timed_worker.py"))
+        return [float(seconds) for seconds in json.loads(times.read_text())]
+
+
 def overhead() -> Iterator[Row]:
-    """A step of omni launch over a step of the same pipeline called directly."""
+    """A step of omni launch over a step of the same pipeline called directly; CPU seconds are of rank 0."""
     plan = sized(tiny(), 256, 12)
     for name, mesh in {
         "plain diffusers": Mesh(),
@@ -84,9 +97,11 @@ def overhead() -> Iterator[Row]:
         "cache-dit, Ring 2": Mesh(ring=2),
         "cache-dit, TP 2": Mesh(tensor=2),
     }.items():
-        one = replace(plan, mesh=mesh)
-        text, a, b = ratio(lambda one=one: direct(one), lambda one=one: ours(one))
-        yield f"omni launch / {name} called directly (tiny, 256 px)", f"{text}, {b:.3f} s / {a:.3f} s a step"
+        pairs = [(direct(one), timed(one)) for one in [replace(plan, mesh=mesh)] * (REPEATS + 1)][1:]
+        for clock, what in enumerate(("a step", "a step, CPU seconds")):
+            text, direct_seconds, our_seconds = spread([(a[clock], b[clock]) for a, b in pairs])
+            seconds = f"{our_seconds:.3f} s / {direct_seconds:.3f} s"
+            yield f"omni launch / {name} called directly: {what} (tiny, 256 px)", f"{text}, {seconds}"
 
 
 def scaling() -> Iterator[Row]:
@@ -98,7 +113,7 @@ def scaling() -> Iterator[Row]:
         ("Ring 2 (tiny, 512 px: 4096 tokens)", sized(unguided(tiny()), 512, 4), Mesh(ring=2)),
     ):
         two = replace(plan, mesh=mesh)
-        text, b, a = ratio(lambda two=two: ours(two), lambda plan=plan: ours(plan), 3)
+        text, b, a = ratio(lambda two=two: ours(two), lambda plan=plan: ours(plan))
         yield f"one rank / {name}", f"{text}, {a:.3f} s / {b:.3f} s a step"
 
 

@@ -1,7 +1,8 @@
 """The pipeline of a Plan without us: diffusers, and for several ranks cache-dit, called directly, as a user would.
 
-``torchrun direct.py PLAN``: rank 0 prints seconds a step, from the end of the first step to that of the last. On a CPU,
-cache-dit does not run as it is; the functions of runtime.compat that let it are called, and nothing else of ours.
+``torchrun direct.py PLAN``: rank 0 prints wall-clock and CPU seconds a step, from the end of the first step to that of
+the last. On a CPU, cache-dit does not run as it is; the functions of runtime.compat that let it are called, and nothing
+else of ours.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ def main() -> None:
         dist.init_process_group("gloo")
         rank = dist.get_rank()
         parallel(pipe, mesh, rank)
-    times: list[float] = []
+    times: list[tuple[float, float]] = []
 
     def after_step(_pipe: object, _step: int, _time: object, _tensors: object) -> dict[str, object]:
-        times.append(time.perf_counter())
+        times.append((time.perf_counter(), time.process_time()))
         return {}
 
     pipe(
@@ -45,7 +46,7 @@ def main() -> None:
         **sampling["guidance"],
     )
     if rank == 0:
-        print((times[-1] - times[0]) / (len(times) - 1))
+        print(*[(last - first) / (len(times) - 1) for first, last in zip(times[0], times[-1], strict=True)])
 
 
 def parallel(pipe: DiffusionPipeline, mesh: dict[str, int], rank: int) -> None:

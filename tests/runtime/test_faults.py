@@ -146,16 +146,18 @@ def test_a_rank_that_hangs(hooked, plan: Plan, tmp_path: Path, processes, kind: 
 
 
 @pytest.mark.parametrize(
-    ("how", "status", "says"),
+    ("how", "when", "status", "says"),
     [
-        (signal.SIGTERM, 143, ""),
-        (signal.SIGINT, 130, "omni launch: interrupted; every process has been ended"),
-        (signal.SIGKILL, -signal.SIGKILL, ""),
-        ("closed terminal", 129, ""),
+        (signal.SIGTERM, 3, 143, ""),
+        (signal.SIGINT, "decoding", 130, "omni launch: interrupted; every process has been ended"),
+        (signal.SIGKILL, 3, -signal.SIGKILL, ""),
+        ("closed terminal", "loading", 129, ""),
     ],
 )
-def test_a_launcher_that_is_ended(tmp_path: Path, processes, run_folders: Path, how, status: int, says: str) -> None:
-    hooks = json.dumps({"latents": str(tmp_path), "fault": ["hang", 1, 3], "light": True})
+def test_a_launcher_that_is_ended(
+    tmp_path: Path, processes, run_folders: Path, how, when: int | str, status: int, says: str
+) -> None:
+    hooks = json.dumps({"latents": str(tmp_path), "fault": ["hang", 1, when], "busy": True, "light": True})
     ours, terminal = pty.openpty()
 
     def prepare() -> None:
