@@ -22,7 +22,7 @@ from runtime.nodes import Node
 from runtime.report import versions
 
 _PERIOD = 0.5  # seconds between two datagrams
-_SILENCE = 10.0  # seconds after which a node that was heard is lost
+_SILENCE = 8.0  # seconds after which a node that was heard is lost
 _MAXIMUM = 60_000  # bytes of a datagram
 _OTHER = "runs another plan or other versions; next: give every node the same config and environment"
 
