@@ -36,14 +36,16 @@ def test_kills(hooked, plan: Plan, run_folders: Path, processes) -> None:
             hooked(plan, light=seed % 5 != 4, pause=PAUSE)  # each fifth with the real pipeline
         except LaunchError as caught:
             error = caught
+        ended = time.monotonic()
+        killer.over.set()
+        killer.join()
         if error is None:
             assert killer.late(), where
         else:
             named += 1
-            assert time.monotonic() - killer.killed < SECONDS, where
+            assert ended - killer.killed < SECONDS, where
             assert str(error).startswith(f"rank {rank} was killed by SIGKILL while "), f"{where}: {error}"
             assert (error.rank, error.exit_code) == (rank, -signal.SIGKILL), where
-        killer.join()
         assert processes() == [], where
         for path in files(plan):
             assert path.name == "report.json" or path.read_bytes().endswith(b"IEND\xaeB`\x82"), f"{where}: {path}"
@@ -59,10 +61,12 @@ class Killer(threading.Thread):
         self.run_folders, self.rank, self.when, self.delay = run_folders, rank, when, delay
         self.before = set(run_folders.iterdir())
         self.killed = 0.0
+        self.over = threading.Event()  # set when the run has ended
 
     def run(self) -> None:
         while not (self.worker() and (self.when == "born" or self.has(self.when))):
-            time.sleep(0.05)
+            if self.over.wait(0.05):
+                return
         time.sleep(self.delay)
         if worker := self.worker():
             worker.kill()
