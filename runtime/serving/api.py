@@ -30,6 +30,10 @@ from runtime.serving.requests import ImageRequest, Served
 from runtime.serving.workers import Workers, WorkersFailed
 
 PAGE = Path(__file__).with_name("page.html")
+_PAGE_MAY = (
+    "default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 _ERROR = {
     "type": "object",
     "properties": {
@@ -229,13 +233,11 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
         """The one model that is served."""
         return {"object": "list", "data": [_model(api)]}
 
-    @app.get("/v1/models/{name:path}")
+    @app.get("/v1/models/{name:path}", responses={404: _ANSWERS[404]})
     async def one_model(name: str) -> dict[str, Any]:
         """The model that is served, by its id."""
         if name not in (model.id, model.source):
-            raise RequestError(
-                404, f"the model is not served here; {model.id} is", param="model", code="model_not_found"
-            )
+            raise RequestError(404, f"{model.id} is served here, and no other model", code="model_not_found")
         return _model(api)
 
     @app.get("/v1/plan")
@@ -261,9 +263,9 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
         return Response(generate_latest(api.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def page() -> str:
-        """A page to type a prompt."""
-        return PAGE.read_text(encoding="utf-8")
+    async def page() -> Response:
+        """A page to type a prompt; it loads nothing from anywhere."""
+        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers={"Content-Security-Policy": _PAGE_MAY})
 
     return app
 

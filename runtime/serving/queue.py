@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 
@@ -200,5 +199,4 @@ class Queue:
 async def stop(task: asyncio.Task[None]) -> None:
     """Cancel a task, and wait until it is done."""
     task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait({task})

@@ -8,7 +8,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,26 +59,26 @@ def serve(
 
         @asynccontextmanager
         async def lifespan(_: Any) -> AsyncIterator[None]:
-            nonlocal code
             running = asyncio.create_task(api.workers.run(served.warm_up(str(api.pictures.blank()))))
             working = asyncio.create_task(api.queue.work())
 
-            def ended(_: asyncio.Task[None]) -> None:
+            def ended(task: asyncio.Task[None]) -> None:
                 nonlocal code
                 if not server.should_exit:
                     code = GIVEN_UP if api.workers.were_ready else CANNOT_START
-                    log.error("the workers are not started again", cause=api.workers.failure)
+                    cause = api.workers.failure if task.exception() is None else repr(task.exception())
+                    log.error("the server ends, as its workers are not started again", cause=cause)
                     api.queue.fail(WorkersFailed("the workers failed, and the server ends"))
                     server.should_exit = True
 
-            running.add_done_callback(ended)
+            for task in (running, working):
+                task.add_done_callback(ended)
             yield
             api.queue.fail(WorkersFailed("the server is shutting down"))
             api.workers.stop(at_once=False)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(running), 5)
-            await stop(running)
-            await stop(working)
+            await asyncio.wait({running}, timeout=5)
+            for task in (running, working):
+                await stop(task)
 
         metrics = Metrics(log)
         workers = Workers(served.plan, metrics, max_restarts=settings["max_restarts"], timeout=timeout, worker=worker)
@@ -86,11 +86,8 @@ def serve(
         api = Api(served, workers, queue, metrics, Pictures(Path(folder), settings["max_pixels"]))
         front = Front(app_of(api, lifespan), metrics, api_key=api_key, max_body=round(settings["max_body"] * 2**20))
         drain = max(1, round(settings["drain_timeout"]))
-        server = uvicorn.Server(
-            uvicorn.Config(
-                front, log_config=None, access_log=False, timeout_graceful_shutdown=drain, server_header=False
-            )
-        )
+        config = uvicorn.Config(front, log_config=None, access_log=False, timeout_graceful_shutdown=drain)
+        server = uvicorn.Server(config)
         server.run([sock])
         return code
 
@@ -101,6 +98,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
+        sock.listen(2048)  # from now on a client waits, and is not refused
     except OSError:
         sock.close()
         raise

@@ -125,6 +125,8 @@ class Workers:
         try:
             self._run.send(self._number, batch)
             return await batch.result
+        except OSError as error:  # no rank has heard of it
+            raise WorkersFailed(f"the batch cannot be written: {error.strerror}") from error
         finally:
             self._batch = None
 

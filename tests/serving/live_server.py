@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import signal
 import subprocess
@@ -56,10 +57,18 @@ class Server:
     def client(self, key: str = "none") -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=120)
 
-    def metric(self, name: str) -> float:
+    def metric(self, name: str, **headers: str) -> float:
         """A counter or gauge, labels included in the name."""
-        lines = dict(line.rsplit(" ", 1) for line in self.get("/metrics").text.splitlines() if line[0] != "#")
+        lines = dict(
+            line.rsplit(" ", 1) for line in self.get("/metrics", **headers).text.splitlines() if line[0] != "#"
+        )
         return float(lines.get(name, 0))
+
+    def wait_for(self, metric: str, value: float, **headers: str) -> None:
+        end = time.monotonic() + START
+        while self.metric(metric, **headers) < value:
+            assert time.monotonic() < end, metric
+            time.sleep(0.02)
 
     def ranks(self) -> list[psutil.Process]:
         """The processes of the ranks that are alive."""
@@ -74,6 +83,11 @@ class Server:
 
     def ask_to_end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
+
+    def wait_until_it_takes_no_more(self) -> None:
+        with contextlib.suppress(httpx.TransportError):
+            while True:
+                self.get("/health")
 
     def end(self) -> int:
         return self.process.wait(timeout=60)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -91,7 +90,7 @@ def test_what_an_editing_server_refuses(server: Server) -> None:
 def test_workers_that_fail_for_good_end_the_server_with_a_code_for_its_supervisor(server: Server) -> None:
     with ThreadPoolExecutor(2) as pool:
         calls = [pool.submit(edit, server, num_inference_steps=200) for _ in range(2)]  # one in work, one waiting
-        time.sleep(1.5)
+        server.wait_for("omni_queue_depth", 1, Authorization="Bearer right")
         server.ranks()[0].kill()
         for call in calls:
             with pytest.raises(openai.InternalServerError) as caught:

@@ -13,19 +13,14 @@ from io import BytesIO
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
+from waiting import application
 
-from omni_config.checker import check_bytes
 from omni_config.cli import app as omni
-from runtime.serving.api import Api, app_of
-from runtime.serving.front import Front
-from runtime.serving.metrics import Metrics
-from runtime.serving.pictures import Pictures
-from runtime.serving.queue import Queue, stop
-from runtime.serving.requests import Served
-from runtime.serving.workers import Batch, Cancelled
+from runtime.serving.queue import stop
 
 EDIT = "model: Qwen/Qwen-Image-Edit\n"
 PATH = "/v1/images/generations"
@@ -44,44 +39,9 @@ COMMANDS = {
 }
 
 
-class Waiting:
-    """Workers that take batches, and finish one when they are told to."""
-
-    failure = None
-
-    def __init__(self) -> None:
-        self.ready = asyncio.Event()
-        self.ready.set()
-        self.batches: list[Batch] = []
-        self.may_finish = asyncio.Event()
-
-    async def make(self, batch: Batch) -> list[bytes]:
-        self.batches.append(batch)
-        self.batch = asyncio.ensure_future(self.may_finish.wait())
-        try:
-            await self.batch
-        except asyncio.CancelledError:
-            raise Cancelled from None
-        return [b"a picture"] * len(batch.samplings)
-
-    def cancel(self) -> None:
-        self.batch.cancel()
-
-
 @asynccontextmanager
 async def serving(folder: Path, config: str = "model: tiny\n", key: str | None = None) -> AsyncIterator[tuple]:
-    (checked,) = check_bytes("config.yaml", f"version: 1\n{config}".encode())
-    assert checked.plan is not None, checked.findings
-    served, metrics, workers = Served(checked), Metrics(), Waiting()
-    settings = served.settings
-    queue = Queue(
-        workers,  # type: ignore[arg-type]
-        metrics,
-        max_waiting=settings["max_queue"],
-        max_batch_size=settings["max_batch_size"],
-    )
-    api = Api(served, workers, queue, metrics, Pictures(folder, settings["max_pixels"]))  # type: ignore[arg-type]
-    front = Front(app_of(api), metrics, api_key=key, max_body=round(settings["max_body"] * 2**20))
+    front, workers, queue = application(folder, config, key)
     work = asyncio.create_task(queue.work())
     transport = httpx.ASGITransport(front, raise_app_exceptions=True)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -207,6 +167,9 @@ def test_a_full_queue_is_429(tmp_path: Path) -> None:
             answer = await client.post(PATH, json={"prompt": "a"})
             assert answer.status_code == 429
             assert int(answer.headers["retry-after"]) > 0
+            theirs = openai.AsyncOpenAI(base_url="http://test/v1", api_key="none", http_client=client, max_retries=0)
+            with pytest.raises(openai.RateLimitError):
+                await theirs.images.generate(prompt="a")
             assert answer.json()["error"]["type"] == "rate_limit_error"
             workers.may_finish.set()
             assert [(await post).status_code for post in posts] == [200] * 3
