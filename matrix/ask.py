@@ -12,10 +12,10 @@ from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog import catalog
 from omni_config.findings import Finding
 from omni_config.kinds import Reading, Requires
-from omni_config.quantities import one_of
+from omni_config.quantities import Quantities, one_of
 from omni_config.resolver import Resolution, resolve_settings
 from omni_config.rules import Rule
-from omni_config.search import nearest
+from omni_config.search import nearest, reads_of
 from omni_config.settings import FIELDS, Settings, tree_of, validate
 
 Verdict = Literal["yes", "warned", "only", "adjusted", "no"]
@@ -67,18 +67,16 @@ class Cell:
 
 def ask(features: Iterable[str], card: ModelCard, engine: EngineCard) -> Cell:
     """What the resolver says of these features together, in the best way to set them."""
-    names = sorted(features, key=list(catalog().features).index)
-    rules = (*_rules(engine), _all_on(tuple(names)))
-    plain = _plain(card.id, engine.id)
+    names = tuple(sorted(features, key=list(catalog().features).index))
     best: Cell | None = None
     for wanted in _ways(names, card.id, engine.id):
-        cell = _cell(wanted, resolve_settings(plain | wanted, card, engine, rules))
+        cell = _cell(wanted, _resolve(wanted, names, card, engine))
         if best is None or (cell.rank, len(cell.codes)) < (best.rank, len(best.codes)):
             best = cell
         if cell.verdict == "yes":
             break
     assert best is not None  # there is at least one way
-    return best if best.rank < _RANK["only"] else _helped(names, best, card, engine, rules)
+    return best if best.rank < _RANK["only"] else _helped(names, best, card, engine)
 
 
 def ask_sizes(name: str, cell: Cell, card: ModelCard, engine: EngineCard) -> Cell:
@@ -87,10 +85,9 @@ def ask_sizes(name: str, cell: Cell, card: ModelCard, engine: EngineCard) -> Cel
     if not feature.sizes or cell.verdict not in ("yes", "warned"):
         return cell
     (field,) = feature.fields
-    plain, rules = _plain(card.id, engine.id), (*_rules(engine), _all_on((name,)))
     refused: dict[int, tuple[str, ...]] = {}
     for size in range(2, LARGEST + 1):
-        findings = resolve_settings(plain | {field: size}, card, engine, rules).findings
+        findings = _resolve({field: size}, (name,), card, engine).findings
         if codes := _codes(finding for finding in findings if finding.severity == "error"):
             refused[size] = codes
     if not refused.keys() & set(feature.sizes):
@@ -116,21 +113,36 @@ def _cell(wanted: Settings, resolution: Resolution) -> Cell:
     return Cell("yes", _codes(changed), words, asked)
 
 
-def _helped(names: list[str], cell: Cell, card: ModelCard, engine: EngineCard, rules: tuple[Rule, ...]) -> Cell:
+def _resolve(wanted: Settings, names: tuple[str, ...], card: ModelCard, engine: EngineCard) -> Resolution:
+    """What becomes of the plain config with other settings, by the rules that can find anything there.
+
+    A rule that reads none of these settings says of the plain config what it says of this one: nothing.
+    """
+    plain = _plain(card.id, engine.id)
+    rules = [rule for rule, reads in _rules_and_reads(card.id, engine.id) if not reads.isdisjoint(wanted)]
+    result = resolve_settings(plain | wanted, card, engine, (*rules, _all_on(names)))
+    if any(finding.changes for finding in result.findings):  # by then, other settings are others too
+        return resolve_settings(plain | wanted, card, engine, (*_rules(engine), _all_on(names)))
+    return result
+
+
+def _helped(names: tuple[str, ...], cell: Cell, card: ModelCard, engine: EngineCard) -> Cell:
     """The cell that other settings make of one that is refused or adjusted, where any do."""
-    plain, asked = _plain(card.id, engine.id), dict(cell.settings)
+    asked = dict(cell.settings)
     for help_ in (help_ for name in names for help_ in catalog().features[name].helped_by):
         helped = asked | help_
-        within = _cell(helped, resolve_settings(plain | helped, card, engine, rules))
+        within = _cell(helped, _resolve(helped, names, card, engine))
         if within.rank < _RANK["only"]:
             return Cell(
                 "only", cell.codes, " and ".join(spoken(*item) for item in help_.items()), within.settings, within
             )
-    found = nearest(plain | asked, card, engine, rules=rules)
+    switches = [name for name, value in asked.items() if value is True]  # of what is asked for, so they stay
+    rules = (*_rules(engine), _all_on(names))
+    found = nearest(_plain(card.id, engine.id) | asked, card, engine, rules=rules, fixed=switches)
     if not found:
         return cell
     works = asked | found[0]
-    within = _cell(works, resolve_settings(plain | works, card, engine, rules))
+    within = _cell(works, _resolve(works, names, card, engine))
     return Cell("only", cell.codes, _alternatives(found), within.settings, within)
 
 
@@ -176,11 +188,25 @@ def _rules(engine: EngineCard) -> tuple[Rule, ...]:
 
 
 @cache
+def _rules_and_reads(model: str, engine_id: str) -> list[tuple[Rule, frozenset[str]]]:
+    """Rules of an engine, each with the settings that decide what it says of the model's plain config."""
+    card, engine = catalog().model(model), catalog().engine(engine_id)
+    assert card is not None
+    assert engine is not None
+    result = []
+    plain = resolve_settings(_plain(model, engine_id), card, engine, ()).settings
+    for rule in _rules(engine):
+        q = Quantities(plain, card, engine, catalog().features)
+        result.append((rule, frozenset(FIELDS if rule.check(q) else reads_of(rule, q))))
+    return result
+
+
+@cache
 def _plain(model: str, engine: str) -> Settings:
     return validate({"version": 1, "model": model, "engine": engine})
 
 
-def _ways(names: list[str], model: str, engine: str) -> Iterator[Settings]:
+def _ways(names: Iterable[str], model: str, engine: str) -> Iterator[Settings]:
     """Settings that switch the features on: those of each, beside whatever each is asked with."""
     on = [_on(name, model, engine) for name in names]
     for beside in product(*(catalog().features[name].beside or ({},) for name in names)):

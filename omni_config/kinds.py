@@ -66,6 +66,11 @@ class Exclusive(Rule):
             for kept in on
         ]
 
+    @property
+    def mends_all(self) -> bool:
+        """Only switching off all but one will do."""
+        return True
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Overrides(Rule):
@@ -222,6 +227,11 @@ class Supported(Rule):
         for feature in self._broken(q):
             off |= feature.switch_off
         return [off]
+
+    @property
+    def mends_all(self) -> bool:
+        """What an engine lacks, it lacks whatever else is set."""
+        return self.verdict != "conditional"
 
     def _broken(self, q: Quantities) -> list[Feature]:
         on = [feature for feature in q.features.values() if q[feature.name]]

@@ -83,6 +83,11 @@ class Rule(ABC):
     def mend(self, q: Quantities) -> list[Settings]:
         """Changes of settings, smallest first, each of which would satisfy this rule."""
 
+    @property
+    def mends_all(self) -> bool:
+        """Whether ``mend`` leaves nothing out: no other change satisfies the rule, so that a search need not try."""
+        return False
+
     def expressions(self) -> list[str]:
         """Every expression in the rule."""
         repairs = getattr(self, "repairs", ())

@@ -132,8 +132,8 @@ class _Search:
         adjusted = {name: rule for rule in self.adjusting for finding in rule.check(q) for name, _ in finding.changes}
         count, used = 0, set[str]()
         for code in broken:
-            names = _reads(self.refusing[code], q)
-            names = names.union(*(_reads(adjusted[name], q) for name in names & adjusted.keys())) - barred
+            names = reads_of(self.refusing[code], q)
+            names = names.union(*(reads_of(adjusted[name], q) for name in names & adjusted.keys())) - barred
             if not names & used:
                 count, used = count + 1, used | names
         return count
@@ -203,7 +203,7 @@ def _divisors(total: int) -> list[int]:
     return [size for size in range(1, total + 1) if total % size == 0]
 
 
-def _reads(rule: Rule, q: Quantities) -> set[str]:
+def reads_of(rule: Rule, q: Quantities) -> set[str]:
     """The settings that decide, directly or through derived quantities, whether a rule holds here."""
     reads = _Reads(q)
     rule.check(reads)
@@ -224,8 +224,10 @@ class _Reads(Quantities):
 
 
 def _candidates(rule: Rule, q: Quantities) -> Iterator[Settings]:
-    """Ways to satisfy a rule: its own mends, and other values of every setting that it reads."""
+    """Ways to satisfy a rule: its own mends, and other values of every setting that it reads, if they may help."""
     yield from rule.mend(q)
+    if rule.mends_all:
+        return
     reads = _Reads(q)
     rule.check(reads)
     for name in reads.names:
