@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from math import prod
 from typing import Any, ClassVar, Literal
 
-from omni_config.cards import Feature
+from omni_config.cards import EngineCard, Feature, ModelCard
 from omni_config.expressions import Expression, parse
 from omni_config.findings import Finding, Severity
 from omni_config.hardware import changed
@@ -234,12 +234,12 @@ class Supported(Rule):
         return self.verdict != "conditional"
 
     def _broken(self, q: Quantities) -> list[Feature]:
-        on = [feature for feature in q.features.values() if q[feature.name]]
         if self.verdict != "conditional":
-            return [feature for feature in on if q.engine_card.verdict(feature.name, q.card) == self.verdict]
+            names = _having(self.verdict, tuple(q.features), q.engine_card, q.card)
+            return [q.features[name] for name in names if q[name]]
         claim = q.engine_card.claim(q.card)
         only = claim.only if claim else {}
-        return [feature for feature in on if feature.name in only and not parse(only[feature.name])(q)]
+        return [q.features[name] for name in only if name in q.features and q[name] and not parse(only[name])(q)]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -286,6 +286,12 @@ KINDS: dict[str, type[Rule]] = {
     "advise": Advise,
     "reading": Reading,
 }
+
+
+@cache
+def _having(verdict: str, features: tuple[str, ...], engine: EngineCard, card: ModelCard) -> list[str]:
+    """The features to which the engine's card gives this answer for a model."""
+    return [feature for feature in features if engine.verdict(feature, card) == verdict]
 
 
 def _evaluated(repairs: tuple[Settings, ...], q: Quantities) -> list[Settings]:
