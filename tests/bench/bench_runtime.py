@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,12 @@ def launched(plan: Plan) -> dict[str, Any]:
         return launch(replace(plan, output=folder), timeout=1200).to_dict()
 
 
-def ours(plan: Plan) -> float:
-    """Seconds a step of ``omni launch``."""
-    return float(launched(plan)["step_seconds"])
-
-
-def ratio(first: Callable[[], float], second: Callable[[], float]) -> tuple[str, float, float]:
-    """Second over first, in pairs taken in turn after one of each to warm up."""
-    return spread([(first(), second()) for _ in range(REPEATS + 1)][1:])
+def compare(what: str, first: Callable[[], list[float]], second: Callable[[], list[float]]) -> Iterator[Row]:
+    """Second over first, by the clock and in CPU seconds, in pairs taken in turn after one of each to warm up."""
+    pairs = [(first(), second()) for _ in range(REPEATS + 1)][1:]
+    for clock, unit in enumerate(("a step", "CPU seconds a step")):
+        text, a, b = spread([(one[clock], other[clock]) for one, other in pairs])
+        yield f"{what}: {unit}", f"{text}, {b:.3f} s / {a:.3f} s"
 
 
 def spread(pairs: list[tuple[float, float]]) -> tuple[str, float, float]:
@@ -90,22 +89,19 @@ def timed(plan: Plan) -> list[float]:
 
 def overhead() -> Iterator[Row]:
     """A step of omni launch over a step of the same pipeline called directly; CPU seconds are of rank 0."""
-    plan = sized(tiny(), 256, 12)
     for name, mesh in {
         "plain diffusers": Mesh(),
         "cache-dit, Ulysses 2": Mesh(ulysses=2),
         "cache-dit, Ring 2": Mesh(ring=2),
         "cache-dit, TP 2": Mesh(tensor=2),
     }.items():
-        pairs = [(direct(one), timed(one)) for one in [replace(plan, mesh=mesh)] * (REPEATS + 1)][1:]
-        for clock, what in enumerate(("a step", "a step, CPU seconds")):
-            text, direct_seconds, our_seconds = spread([(a[clock], b[clock]) for a, b in pairs])
-            seconds = f"{our_seconds:.3f} s / {direct_seconds:.3f} s"
-            yield f"omni launch / {name} called directly: {what} (tiny, 256 px)", f"{text}, {seconds}"
+        plan = replace(sized(tiny(), 256, 12), mesh=mesh)
+        what = f"omni launch / {name} called directly (tiny, 256 px)"
+        yield from compare(what, partial(direct, plan), partial(timed, plan))
 
 
 def scaling() -> Iterator[Row]:
-    """Speed-up of two ranks over one, each with one thread."""
+    """One rank over two. In CPU seconds of a rank, it is what two cores of their own would give."""
     for name, plan, mesh in (
         ("CFG-parallel 2 (tiny, 256 px)", sized(tiny(), 256, 8), Mesh(cfg=2)),
         ("CFG-parallel 2 (tiny-qwen, 256 px)", sized(tiny_qwen(), 256, 8), Mesh(cfg=2)),
@@ -113,8 +109,7 @@ def scaling() -> Iterator[Row]:
         ("Ring 2 (tiny, 512 px: 4096 tokens)", sized(unguided(tiny()), 512, 4), Mesh(ring=2)),
     ):
         two = replace(plan, mesh=mesh)
-        text, b, a = ratio(lambda two=two: ours(two), lambda plan=plan: ours(plan))
-        yield f"one rank / {name}", f"{text}, {a:.3f} s / {b:.3f} s a step"
+        yield from compare(f"one rank / {name}", partial(timed, two), partial(timed, plan))
 
 
 def growth() -> Iterator[Row]:

@@ -111,3 +111,21 @@ def test_the_table_names_every_axis() -> None:
     assert result.exit_code == 0
     assert "cfg 1 x ring 1 x ulysses 1 x tensor 1 = 1 rank" in result.stdout
     assert "Fn_compute_blocks=1" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (["--nnodes", "2"], "the plan has 4 ranks on 1 node; for 2, set hardware.gpus_per_node"),
+        (["--node-rank", "1"], "the plan has 4 ranks on 1 node; for several, set hardware.gpus_per_node"),
+        (["--gpus-per-node", "2"], "the plan is for 2 nodes: give --node-rank and --rdzv-endpoint on each of them"),
+        (["--gpus-per-node", "2", "--nnodes", "4"], "the plan has 4 ranks on 2 nodes; for 4, set"),
+        (["--gpus-per-node", "2", "--node-rank", "2", "--rdzv-endpoint", "a:1"], "the plan is for 2 nodes, 0 to 1"),
+        (["--gpus-per-node", "2", "--node-rank", "1", "--rdzv-endpoint", "a"], "expected HOST:PORT, such as"),
+    ],
+)
+def test_flags_that_do_not_fit_the_nodes_of_the_plan(line: list[str], says: str) -> None:
+    line = ["launch", "--dry-run", "--model", "tiny", "--prompt", "x", "--usp", "2", "--ring", "2", *line]
+    result = runner.invoke(app(["launch", "plan"]), line)
+    assert result.exit_code == 2
+    assert says in " ".join(result.output.replace("│", "").split())
