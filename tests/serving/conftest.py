@@ -20,10 +20,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "sampling: {num_inference_steps: 4}\n"
         "server: {max_batch_size: 4, max_queue: 8, json_logs: true, max_pixels: 65536}\n"
     )
-    result = Server(config.parent, str(config)).wait_until_ready()
-    yield result
-    result.process.kill()
-    result.process.wait()
+    with Server(config.parent, str(config)) as result:
+        yield result
 
 
 @pytest.fixture

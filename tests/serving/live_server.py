@@ -18,7 +18,7 @@ import openai
 import psutil
 from PIL import Image
 
-START = 120  # seconds
+START = 240  # seconds
 
 
 class Server:
@@ -42,6 +42,17 @@ class Server:
             assert time.monotonic() < end, text
             time.sleep(0.05)
         return "http" + text.split(" at http")[1].split(" ")[0]
+
+    def __enter__(self) -> Server:
+        try:
+            return self.wait_until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()  # the ranks end by themselves then
+        self.process.wait()
 
     def wait_until_ready(self) -> Server:
         end = time.monotonic() + START

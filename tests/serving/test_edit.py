@@ -33,10 +33,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (folder / "config.yaml").write_text(CONFIG.format(model=models.build("qwen_image_edit", folder)))
     (folder / "key").write_text("right\n")
     program = str(Path(__file__).with_name("small_edits.py"))
-    result = Server(folder, "config.yaml", program=(program,)).wait_until_ready()
-    yield result
-    result.process.kill()
-    result.process.wait()
+    with Server(folder, "config.yaml", program=(program,)) as result:
+        yield result
 
 
 def png(color: str) -> BytesIO:

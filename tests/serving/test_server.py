@@ -181,4 +181,4 @@ def test_what_was_asked_before_sigterm_is_still_answered(server: Server, client:
         made = [call.result() for call in calls]
     assert apart(made[1], before) <= ALIKE
     assert server.process.wait(timeout=30) == 0
-    assert server.left() == ["plan.json"]  # beside the log of the run in which a rank was killed
+    assert set(server.left()) <= {"plan.json"}  # beside the log of the run in which a rank was killed
