@@ -31,7 +31,9 @@ def card_of_folder(folder: Path, known: Catalog) -> ModelCard:
         raise ValueError(f"its pipeline, {pipeline}, is on no model card")
     transformer = _read(folder / "transformer" / "config.json")
     dims = _transformer(transformer) | _vae(folder / "vae" / "config.json")
-    dims |= _text_encoder(folder / "text_encoder" / "config.json")
+    dims |= {"two_transformers": 1} if (folder / "transformer_2").is_dir() else {}
+    encoders = (folder / name / "config.json" for name in ("text_encoder_2", "text_encoder"))
+    dims |= next((_text_encoder(path) for path in encoders if path.is_file()), {})
     if alike.guidance and alike.guidance.distilled_argument and not transformer.get("guidance_embeds"):
         defaults = {name: value for name, value in alike.defaults.items() if name != "guidance_scale"}
         alike = replace(alike, guidance=replace(alike.guidance, distilled_argument=None), defaults=defaults)
@@ -106,14 +108,21 @@ def _vae(path: Path) -> dict[str, int]:
 
 
 def _text_encoder(path: Path) -> dict[str, int]:
-    """Dimensions of a language model, or of the language part of one that also sees."""
-    if not path.is_file():
-        return {}
+    """Dimensions of a language model, or of the language part of one that also sees; a T5 has names of its own."""
     config = _read(path)
     text = config.get("text_config")
     config = text if isinstance(text, dict) else config
-    names = {"heads": "num_attention_heads", "kv_heads": "num_key_value_heads", "ffn_dim": "intermediate_size"}
-    return {f"text_encoder_{ours}": config[name] for ours, name in names.items() if _is_size(config.get(name))}
+    names = {
+        "heads": ("num_attention_heads", "num_heads"),
+        "kv_heads": ("num_key_value_heads", "num_heads"),
+        "ffn_dim": ("intermediate_size", "d_ff"),
+    }
+    return {
+        f"text_encoder_{ours}": config[name]
+        for ours, theirs in names.items()
+        for name in reversed(theirs)
+        if _is_size(config.get(name))
+    }
 
 
 def _is_size(value: Any) -> bool:

@@ -46,6 +46,7 @@ DIMS = {
     "ffn_dim": "feed-forward width",
     "output_dim": "output width",
     "num_layers": "blocks",
+    "two_transformers": "1 where two transformers take turns",
     "ffn_matrices": "matrices of a feed-forward: 2, or 3 where it is gated",
     "double_stream_layers": "blocks with weights of their own for the text",
     "refiner_layers": "blocks that the picture passes before it meets the text, which passes as many",

@@ -162,12 +162,14 @@ def _run(file: Path, case: dict[str, Any], plan: Plan, rank: int, timeout: float
 
 def _weight(pipe: Any, part: str) -> Any:
     """This rank's share of the decoder's first weight, or of a projection of values amid a transformer or encoder."""
+    from runtime.features.text_encoder_parallel import encoder_of
+
     if part == "vae":
         weight = pipe.vae.decoder.conv_in.weight
     else:
-        value = {"transformer": "to_v", "text_encoder": "v_proj"}[part]
-        projections = [module for name, module in getattr(pipe, part).named_modules() if name.endswith(value)]
-        weight = projections[(len(projections) - 1) // 2].weight
+        model = pipe.transformer if part == "transformer" else encoder_of(pipe)
+        values = [module for name, module in model.named_modules() if name.endswith(("to_v", "v_proj", "Attention.v"))]
+        weight = values[(len(values) - 1) // 2].weight
     return getattr(weight.data, "_local_tensor", weight.data)
 
 

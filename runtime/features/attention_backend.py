@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
 from runtime.errors import CannotRunError
+from runtime.features import transformers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,24 +34,24 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
 
     name = plan.attention_backend
     try:
-        pipe.transformer.set_attention_backend(name)
+        _set(pipe, name)
         registered = _AttentionBackendRegistry._backends
         kernel = registered[AttentionBackendName(name)]
         tokens = torch.zeros(1, 16, 2, 64, dtype=getattr(torch, plan.model.dtype), device=device())
         kernel(query=tokens, key=tokens, value=tokens)
     except Exception as error:  # what the kernels' packages raise has no common class
-        pipe.transformer.set_attention_backend("native")  # diffusers remembers the last one for all models
+        _set(pipe, "native")  # diffusers remembers the last one for all models
         cause = str(error).strip().partition("\n")[0].rstrip(".")
         where = f"{device().type} in {plan.model.dtype}"
         raise CannotRunError(f"attention_backend {name} cannot run on {where}: {cause}; native always can") from error
     calls: list[int] = []
     registered[AttentionBackendName(name)] = _counted(kernel, calls)
-    pipe.transformer._omni_attention = name, kernel, calls
+    pipe._omni_attention = name, kernel, calls
 
 
 def measure(pipe: Any) -> dict[str, Any]:
     """The backend, and how often it was called."""
-    name, _, calls = pipe.transformer._omni_attention
+    name, _, calls = pipe._omni_attention
     return {"backend": name, "calls": len(calls)}
 
 
@@ -58,9 +59,14 @@ def undo(pipe: Any) -> None:
     """Compute attention with torch's own again."""
     from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
-    name, kernel, _ = pipe.transformer._omni_attention
+    name, kernel, _ = pipe._omni_attention
     _AttentionBackendRegistry._backends[AttentionBackendName(name)] = kernel
-    pipe.transformer.set_attention_backend("native")
+    _set(pipe, "native")
+
+
+def _set(pipe: Any, name: str) -> None:
+    for transformer in transformers(pipe):
+        transformer.set_attention_backend(name)
 
 
 def _counted(kernel: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
 from runtime.errors import CannotRunError
+from runtime.features import transformers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,26 +26,28 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
         CannotRunError: this machine lacks the compiler, or the transformer does not name its repeated blocks.
     """
     _need_a_compiler()
-    transformer = pipe.transformer
     graphs: list[int] = []
     runs: list[int] = []
-    try:
-        transformer.compile_repeated_blocks(backend=_counting(graphs, runs), dynamic=False)
-    except ValueError as error:
-        raise CannotRunError(f"{type(transformer).__name__} names no repeated blocks; set compile to false") from error
-    transformer._omni_compiled = graphs, runs
+    for transformer in transformers(pipe):
+        try:
+            transformer.compile_repeated_blocks(backend=_counting(graphs, runs), dynamic=False)
+        except ValueError as error:
+            name = type(transformer).__name__
+            raise CannotRunError(f"{name} names no repeated blocks; set compile to false") from error
+    pipe._omni_compiled = graphs, runs
 
 
 def measure(pipe: Any) -> dict[str, Any]:
     """The graphs that were compiled, and how often compiled code ran."""
-    graphs, runs = pipe.transformer._omni_compiled
+    graphs, runs = pipe._omni_compiled
     return {"graphs": len(graphs), "graph_runs": len(runs)}
 
 
 def undo(pipe: Any) -> None:
     """Run the blocks as Python again."""
-    for module in pipe.transformer.modules():
-        module._compiled_call_impl = None
+    for transformer in transformers(pipe):
+        for module in transformer.modules():
+            module._compiled_call_impl = None
 
 
 def _need_a_compiler() -> None:

@@ -34,7 +34,9 @@ TINY = {
     "ring-2 ulysses-3": Mesh(ring=2, ulysses=3),
     "cfg-2 ring-3": Mesh(cfg=2, ring=3),
 }
-FOUR_HEADS = {
+FOUR_HEADS = {  # a prompt of more tokens than the negative one, whose attention is masked
+    "masked ring-2": Mesh(ring=2),
+    "masked ring-3 ulysses-2": Mesh(ring=3, ulysses=2),
     "ulysses-2 tensor-2": Mesh(ulysses=2, tensor=2),
     "ulysses-4": Mesh(ulysses=4),
 }
