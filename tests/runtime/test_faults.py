@@ -165,7 +165,8 @@ def test_a_launcher_that_is_ended(
     ours, terminal = pty.openpty()
 
     def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # who runs the tests in the background has it ignored
+        for ignored in (signal.SIGINT, signal.SIGHUP):  # by who runs the tests in the background, or with nohup
+            signal.signal(ignored, signal.SIG_DFL)
         os.setsid()
         fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)  # closing it sends SIGHUP
 
@@ -179,7 +180,10 @@ def test_a_launcher_that_is_ended(
         os.close(ours)
     else:
         launcher.send_signal(how)
-    assert launcher.wait(15) == status
+    try:
+        assert launcher.wait(15) == status
+    finally:
+        launcher.kill()
     if how != "closed terminal":
         os.close(ours)
         assert launcher.stderr.read().decode().strip() == says

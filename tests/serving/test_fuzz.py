@@ -42,5 +42,5 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def test_no_request_makes_the_server_fail(url: str) -> None:
-    done = subprocess.run([sys.executable, PROGRAM, url, "5"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, PROGRAM, url, "2"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
