@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.timeout(900)  # a hundred pictures
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples" / "tiny_model"))
 

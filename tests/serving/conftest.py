@@ -27,3 +27,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def client(server: Server) -> openai.OpenAI:
     return server.client()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The test that ends the server, which all share, comes last."""
+    items.sort(key=lambda item: item.name == "test_what_was_asked_before_sigterm_is_still_answered")
