@@ -250,7 +250,9 @@ def test_results_of_split_layers_are_awaited_only_when_used() -> None:
         parallelize_module(model, mesh, {"0": RowwiseParallel()})
         part = torch.zeros(1, 2)
         with torch.no_grad():
-            assert isinstance(model(part), AsyncCollectiveTensor)
+            result = model(part)
+            assert isinstance(result, AsyncCollectiveTensor)
+            result.trigger_wait()
             compat.one_reduction_at_a_time(model)
             assert not isinstance(model(part), AsyncCollectiveTensor)
     finally:
