@@ -74,4 +74,5 @@ def joined(parts: Sequence[Text], file: File) -> Text:
 
 
 def _reads_as(raw: str, at: int, character: str) -> bool:
-    return raw[at] == character or (raw[at] == "\n" and character == " ") or (raw[at : at + 2] == "\\n" == character)
+    here = raw[at : at + 1]  # empty at the end of the file, where a value that is left out stands
+    return here == character or (here == "\n" and character == " ") or (raw[at : at + 2] == "\\n" == character)

@@ -171,3 +171,9 @@ def test_an_adapter_that_is_not_there_is_found_where_it_is_named(config) -> None
     assert findings(config(text)) == []
     Path("there.bin").write_bytes(b"")
     assert findings(config(text.replace("there.safetensors", "there.bin")))[0][:3] == ("OMNI610", 4, 11)
+
+
+def test_a_value_that_is_left_out_at_the_end_of_an_engines_file_is_no_traceback() -> None:
+    from omni_config.checker import check_bytes
+
+    assert check_bytes("stages.yaml", b" omni:")
