@@ -119,7 +119,7 @@ def _resolve(wanted: Settings, names: tuple[str, ...], card: ModelCard, engine: 
     A rule that reads none of these settings says of the plain config what it says of this one: nothing.
     """
     plain = _plain(card.id, engine.id)
-    rules = [rule for rule, reads in _rules_and_reads(card.id, engine.id) if not reads.isdisjoint(wanted)]
+    rules = [rule for rule, reads in _rules_and_reads(card, engine) if not reads.isdisjoint(wanted)]
     result = resolve_settings(plain | wanted, card, engine, (*rules, _all_on(names)))
     if any(finding.changes for finding in result.findings):  # by then, other settings are others too
         return resolve_settings(plain | wanted, card, engine, (*_rules(engine), _all_on(names)))
@@ -188,13 +188,10 @@ def _rules(engine: EngineCard) -> tuple[Rule, ...]:
 
 
 @cache
-def _rules_and_reads(model: str, engine_id: str) -> list[tuple[Rule, frozenset[str]]]:
+def _rules_and_reads(card: ModelCard, engine: EngineCard) -> list[tuple[Rule, frozenset[str]]]:
     """Rules of an engine, each with the settings that decide what it says of the model's plain config."""
-    card, engine = catalog().model(model), catalog().engine(engine_id)
-    assert card is not None
-    assert engine is not None
     result = []
-    plain = resolve_settings(_plain(model, engine_id), card, engine, ()).settings
+    plain = resolve_settings(_plain(card.id, engine.id), card, engine, ()).settings
     for rule in _rules(engine):
         q = Quantities(plain, card, engine, catalog().features)
         result.append((rule, frozenset(FIELDS if rule.check(q) else reads_of(rule, q))))

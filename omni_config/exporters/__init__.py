@@ -33,10 +33,6 @@ class Said:
         """The value of a setting, which is then written; None where the config does not say it."""
         return self.settings.pop(name, None)
 
-    def take_all(self, section: str) -> Settings:
-        """Everything of a section."""
-        return {name: self.take(name) for name in list(self.settings) if FIELDS[name][0] == section}
-
     def flags(self, names: Mapping[str, str]) -> list[list[str]]:
         """Settings by their flags: a switch alone, anything else with its value."""
         result = []

@@ -15,7 +15,6 @@ from omni_config.checker import Checked
 from omni_config.findings import Finding
 from omni_config.plan import Plan, Sampling
 from omni_config.resolver import resolve_settings
-from omni_config.rules import Rule
 from omni_config.settings import FIELDS, Settings, validate
 from runtime.serving.errors import RequestError
 
@@ -55,7 +54,6 @@ class Served:
     """The config that is served: what requests are judged against."""
 
     checked: Checked
-    policies: tuple[Rule, ...] = ()
 
     @property
     def plan(self) -> Plan:
@@ -112,7 +110,7 @@ class Served:
             first = error.errors(include_url=False, include_input=False)[0]
             raise RequestError(400, f"{first['loc'][-1]}: {first['msg'].lower()}", code="OMNI905") from None
         resolution = resolve_settings(
-            settings, self.checked.resolution.card, self.checked.resolution.engine, (*catalog().rules, *self.policies)
+            settings, self.checked.resolution.card, self.checked.resolution.engine, catalog().rules
         )
         known = {finding.code for finding in (*self.checked.findings, *self.checked.ignored)}
         new = [finding for finding in resolution.findings if finding.code not in known]

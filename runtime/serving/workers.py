@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,7 +181,6 @@ class _Run:
         self._plan = plan
         self._heard = heard
         self._left = b""  # of a line that is not complete yet
-        self._stack = ExitStack()
 
     def __enter__(self) -> _Run:
         """Make the folder and the pipes. Both ends of a pipe are held here, so that none is ever at its end."""
