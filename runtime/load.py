@@ -72,7 +72,10 @@ def _damage(source: str) -> str | None:
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(source, local_files_only=True))
+        try:
+            folder = Path(snapshot_download(source, local_files_only=True))
+        except FileNotFoundError:
+            return None  # nothing of it is here, and the first error says why
     for path in sorted(folder.rglob("*")):
         try:
             if path.is_symlink() and not path.exists():

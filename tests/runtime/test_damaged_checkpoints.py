@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -41,13 +42,12 @@ def unlink_target(path: Path) -> None:
     path.symlink_to("blobs/gone")  # as in a cache of the hub of which a part was deleted
 
 
-def hide(path: Path) -> None:
+def make_unreadable(path: Path) -> None:
+    """By its mode; for root, who reads every file, by what no read of its start succeeds for."""
     path.chmod(0)
-    try:
-        path.read_bytes()
-    except PermissionError:
-        return
-    pytest.skip("root reads every file")
+    if os.access(path, os.R_OK):
+        path.unlink()
+        path.symlink_to("/proc/self/mem")
 
 
 @pytest.mark.parametrize("part", [TRANSFORMER, "text_encoder/model.safetensors", "tokenizer/tokenizer.json"])
@@ -56,7 +56,7 @@ def hide(path: Path) -> None:
     [
         (truncate, "is truncated, damaged or unreadable: "),
         (garble, "is truncated, damaged or unreadable: "),
-        (hide, "is truncated, damaged or unreadable: permission denied"),
+        (make_unreadable, f"is truncated, damaged or unreadable: {'permission denied' if os.geteuid() else ''}"),
         (unlink_target, "links to a file that is not there"),
     ],
 )
@@ -66,6 +66,19 @@ def test_a_file_that_cannot_be_read(checkpoint: Path, part: str, damage, why: st
         load.pipeline(of(checkpoint))
     assert str(caught.value).startswith(f"{checkpoint / part} {why}")
     assert "\n" not in str(caught.value)
+
+
+def test_of_a_checkpoint_that_is_not_here_the_first_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import diffusers
+
+    def fail(*_, **__) -> None:
+        raise OSError("the hub is down")
+
+    monkeypatch.setattr(load, "_class_name", lambda _: "ZImagePipeline")
+    monkeypatch.setattr(diffusers.ZImagePipeline, "from_pretrained", fail)
+    plan = tiny()
+    with pytest.raises(OSError, match="the hub is down"):
+        load.pipeline(replace(plan, model=replace(plan.model, source="nobody/nothing-here")))
 
 
 def test_a_file_that_is_missing(checkpoint: Path) -> None:
