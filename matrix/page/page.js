@@ -252,7 +252,7 @@ async function copy() {
 
 unpack().then((unpacked) => {
   data = unpacked;
-  options($("filter-engine"), Object.keys(data.engines).map((name) => [name, `${name}: ${data.engines[name].title}`]));
+  options($("filter-engine"), Object.keys(data.engines).map((name) => [name, `${name}: ${data.engines[name].title}`]), "native");
   $("legend").append(...Object.entries(data.verdicts).map(
     ([name, words]) => make("li", { className: name, textContent: `${name}: ${words}` })));
   $("filters").addEventListener("change", showMatrix);

@@ -116,6 +116,7 @@ def test_what_it_says_would_work_works(page: Any) -> None:
 
 
 def test_the_matrix_can_be_read_with_the_keyboard_and_filtered(page: Any) -> None:
+    assert page.input_value("#filter-engine") == "native"
     page.select_option("#filter-engine", "vllm-omni")
     page.focus("#pairs tbody td[tabindex='0']")
     assert "Cache-DiT: no" in page.text_content("#detail")

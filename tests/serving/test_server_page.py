@@ -36,6 +36,12 @@ def test_it_shows_the_plan_that_is_served(page: Any) -> None:
     assert "up to 4" in text
 
 
+def test_it_asks_for_nothing_that_this_server_does_not_need(page: Any) -> None:
+    assert page.is_visible("#prompt")
+    assert not page.is_visible("#image")  # the model makes pictures, and edits none
+    assert not page.is_visible("#key")
+
+
 def test_a_prompt_becomes_the_picture_of_the_api_with_progress_on_the_way(page: Any, server: Server) -> None:
     page.evaluate(
         """() => {
