@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import re
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -227,6 +230,21 @@ def one_reduction_at_a_time(model: Module) -> None:
     for layer in model.modules():
         if layer._forward_hooks:  # by which torch's tensor parallel styles gather what a layer gives
             layer.register_forward_hook(wait)
+
+
+def remove_unfinished_libraries() -> None:
+    """Let inductor (torch 2.13) compile again what a run was compiling when it was ended.
+
+    The compiler then leaves an empty library in inductor's cache, which every later run would try to load. A young one
+    may still be written by another run.
+    """
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    for path in Path(cache_dir()).rglob("*.so"):
+        with suppress(FileNotFoundError):  # another rank was faster
+            found = path.stat()
+            if found.st_size == 0 and time.time() > found.st_mtime + 30:
+                path.unlink()
 
 
 def split_norms_on_cpu() -> None:

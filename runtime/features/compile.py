@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
+from runtime import compat
 from runtime.errors import CannotRunError
 from runtime.features import transformers
 
@@ -26,6 +27,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
         CannotRunError: this machine lacks the compiler, or the transformer does not name its repeated blocks.
     """
     _need_a_compiler()
+    compat.remove_unfinished_libraries()
     graphs: list[int] = []
     runs: list[int] = []
     for transformer in transformers(pipe):

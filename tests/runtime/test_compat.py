@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -257,3 +258,21 @@ def test_results_of_split_layers_are_awaited_only_when_used() -> None:
             assert not isinstance(model(part), AsyncCollectiveTensor)
     finally:
         dist.destroy_process_group()
+
+
+def test_inductor_loads_whatever_library_lies_in_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ctypes
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    unfinished, young, whole = (tmp_path / name / "kernel.so" for name in ("unfinished", "young", "whole"))
+    for path in (unfinished, young, whole):
+        path.parent.mkdir()
+        path.write_bytes(b"code" if path is whole else b"")
+        if path is not young:
+            os.utime(path, (0, 0))
+    with pytest.raises(OSError, match="file too short"):
+        ctypes.CDLL(str(unfinished))
+    compat.remove_unfinished_libraries()
+    assert not unfinished.exists()
+    assert young.exists()
+    assert whole.exists()
