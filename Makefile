@@ -1,5 +1,6 @@
 # Two commands: `make demo` shows it working, `make test` proves it. PYTHON=python3.12 chooses another Python.
-.PHONY: demo test
+# `make test-all` takes every pair of features of every pipeline too, and every moment of a fault.
+.PHONY: demo test test-all
 SHELL := /bin/sh
 
 demo: .venv/installed
@@ -11,7 +12,10 @@ test: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/pytest
+	.venv/bin/pytest -n 2
+
+test-all: .venv/installed
+	OMNI_EVERY_PAIR=1 OMNI_KILLS=20 .venv/bin/pytest -m ""
 
 .venv/installed: pyproject.toml constraints.txt install.sh
 	./install.sh

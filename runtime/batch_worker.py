@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import json
 import os
 import signal
@@ -69,6 +70,7 @@ def _share(plans: list[Plan], rank: int, store: Any) -> Iterator[tuple[int, int]
 def _fork(folder: Path, number: int, case: dict[str, Any], plan: Plan, rank: int, timeout: float) -> None:
     """Run a case in a child; an error file takes the place of results that it could not write."""
     file = folder / f"{number}.{rank}.json"
+    gc.freeze()  # a child that looked for garbage among the libraries' objects would copy all of them
     child = os.fork()
     if not child:
         status = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def pipeline(plan: Plan) -> Any:
             raise CannotRunError(f"{damage}; next: make it readable, or download it again") from error
         raise
     pipe.set_progress_bar_config(disable=True)
+    gc.enable()
     return pipe.to(mesh.device()) if plan.offload == "none" else pipe  # offload moves things by itself
 
 

@@ -24,6 +24,7 @@ from omni_config.plan import Plan
 from runtime import LaunchError, launch, torchrun
 
 SECONDS = 15  # from the fault to the error
+SLOW = pytest.mark.slow  # another moment of what the others do
 
 
 def expect(hooked, plan: Plan, tmp_path: Path, *, timeout: float = 120, **hooks) -> LaunchError:
@@ -57,7 +58,7 @@ def omni_launch(run_folders: Path, output: Path) -> list[str]:
     return [str(part) for part in line]
 
 
-@pytest.mark.parametrize("step", [0, 3])
+@pytest.mark.parametrize("step", [pytest.param(0, marks=SLOW), 3])
 def test_a_rank_that_raises(hooked, plan: Plan, tmp_path: Path, processes, run_folders: Path, step: int) -> None:
     error = expect(hooked, plan, tmp_path, fault=["raise", 1, step])
     log = next(run_folders.glob("*/torchrun.log"))
@@ -74,11 +75,11 @@ def test_a_rank_that_raises(hooked, plan: Plan, tmp_path: Path, processes, run_f
 @pytest.mark.parametrize(
     ("rank", "when", "where", "busy"),
     [
-        (1, "loading", "loading", False),
+        pytest.param(1, "loading", "loading", False, marks=SLOW),
         (1, 0, "loading", True),
-        (1, 3, "denoising, step 2 of 8", False),
+        pytest.param(1, 3, "denoising, step 2 of 8", False, marks=SLOW),
         (1, 3, "denoising, step 2 of 8", True),
-        (1, "decoding", "decoding", True),
+        pytest.param(1, "decoding", "decoding", True, marks=SLOW),
         (0, "naming", "saving", False),
     ],
 )
@@ -135,13 +136,14 @@ def test_two_launches_at_once(plan: Plan, tmp_path: Path, monkeypatch: pytest.Mo
     assert processes() == []
 
 
+@SLOW
 def test_a_rank_of_the_real_pipeline_that_is_killed(hooked, plan: Plan, tmp_path: Path, processes) -> None:
     error = expect(hooked, plan, tmp_path, fault=["kill", 1, 3], light=False)
     assert str(error).startswith("rank 1 was killed by SIGKILL while denoising, step 2 of 8")
     assert processes() == []
 
 
-@pytest.mark.parametrize("kind", ["hang", "stop"])
+@pytest.mark.parametrize("kind", ["hang", pytest.param("stop", marks=SLOW)])
 def test_a_rank_that_hangs(hooked, plan: Plan, tmp_path: Path, processes, kind: str) -> None:
     error = expect(hooked, plan, tmp_path, timeout=20, fault=[kind, 1, 3])
     assert str(error).startswith("rank 1 made no progress for 20 s while denoising, step 2 of 8")
@@ -154,7 +156,7 @@ def test_a_rank_that_hangs(hooked, plan: Plan, tmp_path: Path, processes, kind: 
     [
         (signal.SIGTERM, 3, 143, ""),
         (signal.SIGINT, "decoding", 130, "omni launch: interrupted; every process has been ended"),
-        (signal.SIGKILL, 3, -signal.SIGKILL, ""),
+        pytest.param(signal.SIGKILL, 3, -signal.SIGKILL, "", marks=SLOW),
         ("closed terminal", "loading", 129, ""),
     ],
 )

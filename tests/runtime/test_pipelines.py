@@ -1,8 +1,8 @@
 """Every feature of every pipeline, and every pair of features that the rules allow, with small random weights.
 
 What runs is asked of the rules: a feature that the card of the engine adds, or a pair that a rule forbids, changes it.
-By itself it is a sample of the pairs. With OMNI_EVERY_PAIR=1, or the names of families, it is every pair, and every
-three axes of the mesh, on all pipelines, or on those.
+By itself it is every feature alone, and each three axes of the mesh on one pipeline. With OMNI_EVERY_PAIR=1, or the
+names of families, it is every pair, and every three axes, on all pipelines, or on those.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "wan_two": {"cfg_scale": 4.0, "num_frames": 5},
     "wan_5b": {"cfg_scale": 4.0, "num_frames": 5},
 }
-#: The same pipelines with other weights: every feature alone is enough of a sample.
-ALONE = ("qwen_image_edit_plus", "wan_two", "wan_5b")
+#: The same pipelines with other weights: two features are enough of a sample.
+ALIKE = ("qwen_image_edit_plus", "wan_two", "wan_5b")
 #: Random weights change their minds at every step, so these caches reuse whatever the difference is.
 SWITCHED_ON: dict[str, dict[str, Any]] = {
     "tea_cache": {"tea_cache": True, "rel_l1_thresh": 1e6, "coefficients": (0.0, 0.0, 0.0, 1.0, 0.0)},
@@ -54,8 +54,8 @@ SWITCHED_ON: dict[str, dict[str, Any]] = {
 #: Pipelines with two calls a step, of both kinds of scale, and one with a batched call.
 GUIDED = ("z_image", "qwen_image", "flux", "wan")
 EVERY_PAIR = os.environ.get("OMNI_EVERY_PAIR", "").split(",")
-#: Of a sample, each pair runs on one in four pipelines, in turn, and none is compiled, which takes ten times as long.
-SAMPLE = 4
+COMPILED = "qwen_image"  # of a sample, as it takes long
+PATCHED = "z_image"  # of a sample, by ranks of each kind
 PARALLEL = ("cfg_parallel", "ring", "ulysses", "tensor_parallel")
 #: Three axes of the mesh take eight ranks, so of a sample each three run on one family.
 TRIPLES = {
@@ -118,7 +118,16 @@ def features_of(family: str) -> list[str]:
     engine = catalog().engine("native")
     assert engine is not None
     claim = engine.pipelines[models.PIPELINES[family]]
-    return [*claim.supported, *claim.only]
+    features = [*claim.supported, *claim.only]
+    if every_pair(family):
+        return features
+    if family in ALIKE:
+        return ["cfg_parallel", "tensor_parallel"]
+    return [name for name in features if name != "compile" or family == COMPILED]
+
+
+def every_pair(family: str) -> bool:
+    return "1" in EVERY_PAIR or family in EVERY_PAIR
 
 
 def reference(of: Plan) -> Plan:
@@ -139,17 +148,15 @@ def name_of(of: Plan) -> str:
 
 
 def combinations_of(family: str) -> Iterator[tuple[str, ...]]:
-    features, place = features_of(family), list(FAMILIES).index(family)
+    features = features_of(family)
     yield from combinations(features, 1)
-    every = "1" in EVERY_PAIR or family in EVERY_PAIR
-    if every:
+    if every_pair(family):
         yield from combinations(features, 2)
-    elif family in ALONE:
+    elif family == PATCHED:
         yield from ((name, "vae_patch_parallel") for name in PARALLEL)
-    else:
-        pairs = [pair for pair in combinations(features, 2) if "compile" not in pair]
-        yield from (pair for turn, pair in enumerate(pairs) if (turn + place) % SAMPLE == 0)
-    yield from (axes for axes, of in TRIPLES.items() if every or of == family)
+    elif family not in ALIKE:
+        yield "ulysses", "vae_patch_parallel"  # which needs ranks
+    yield from (axes for axes, of in TRIPLES.items() if every_pair(family) or of == family)
 
 
 #: What ``cases`` found to be allowed, by family and features.
@@ -166,7 +173,7 @@ def cases(folder: Path) -> dict[str, Case]:
                 table[name_of(found)] = Case(reference(found))
                 control = "vae" if found.vae.patch_parallel_size > 1 else "transformer"
                 control = "text_encoder" if found.text_encoder_tensor_parallel else control
-                later = "undone" if len(on) == 1 and family not in ALONE else ""
+                later = "undone" if len(on) == 1 and family not in ALIKE else ""
                 table[f"{family} {' '.join(on)}"] = Case(found, control, later)
                 if later:
                     table[name_of(plain(found))] = Case(plain(found))
@@ -198,7 +205,7 @@ def test_three_axes_at_once(results: Results, axes: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("family", "feature"),
-    [(name, one) for name in FAMILIES if name not in ALONE for one in features_of(name) if one != "vae_patch_parallel"],
+    [(name, one) for name in FAMILIES if name not in ALIKE for one in features_of(name) if one != "vae_patch_parallel"],
 )
 def test_a_feature_can_be_undone(results: Results, family: str, feature: str) -> None:
     found = ALLOWED[family, (feature,)]
