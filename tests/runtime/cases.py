@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from omni_config.plan import Cache, Mesh, Model, Plan, Sampling, Vae
 from omni_config.settings import DEFAULTS, PARAMETERS
@@ -23,6 +24,7 @@ DAMAGE = {
     "text_encoder": {"text_encoder": "number"},
     "vae": {"vae": "matrix"},
 }
+FEW_RANKS = 4  # of a case that quick tests may have; starting a rank takes seconds
 LATER = "OMNI_TEST_LATER"  # what the cases do later, in the order of the cases
 
 #: The parameters of DBCache as a config without any has them.
@@ -109,6 +111,12 @@ class Result:
     def measured(self, feature: str, rank: int = 0) -> dict[str, Any]:
         """What a feature measured."""
         return self.ranks[rank]["features"][feature]
+
+
+def by_ranks(meshes: dict[str, Mesh]) -> list[Any]:
+    """The names of meshes, as parameters of a test that is slow where there are many ranks."""
+    slow = [[pytest.mark.slow] if mesh.world_size > FEW_RANKS else [] for mesh in meshes.values()]
+    return [pytest.param(name, marks=marks) for name, marks in zip(meshes, slow, strict=True)]
 
 
 def damage(case: Case) -> dict[str, str]:

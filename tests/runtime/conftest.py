@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from cases import Result, run, tiny
+from cases import FEW_RANKS, Result, run, tiny
 
 from omni_config.plan import Mesh, Plan
 from runtime import Report, launch
@@ -29,10 +29,19 @@ def plan(tmp_path: Path) -> Plan:
 
 @pytest.fixture(scope="session")
 def _all_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Result]:
-    """The cases of all modules that run now, under one torchrun, as starting it costs as much as ten of them."""
+    """The cases of all modules that run now, under one torchrun, as starting it costs as much as ten of them.
+
+    Cases of many ranks are for slow tests only.
+    """
     folder = tmp_path_factory.mktemp("cases")
     modules = {item.module for item in request.session.items if hasattr(item.module, "cases")}
-    table = {f"{module.__name__}.{name}": case for module in modules for name, case in module.cases(folder).items()}
+    most = FEW_RANKS if request.config.option.markexpr == "not slow" else 8
+    table = {
+        f"{module.__name__}.{name}": case
+        for module in modules
+        for name, case in module.cases(folder).items()
+        if case.plan.mesh.world_size <= most
+    }
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     results = run(table)

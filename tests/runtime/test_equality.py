@@ -8,7 +8,7 @@ from pathlib import Path
 
 import models
 import pytest
-from cases import Case, Result, tiny
+from cases import Case, Result, by_ranks, tiny
 
 import runtime
 from omni_config.plan import Mesh, Model
@@ -29,6 +29,8 @@ TINY = {
     "cfg-2 ring-2": Mesh(cfg=2, ring=2),
     "cfg-2 tensor-2": Mesh(cfg=2, tensor=2),
     # Multiples of 32 tokens, which these ranks cannot share evenly; with guidance, the shorter prompt is masked.
+    "ulysses-3": Mesh(ulysses=3),
+    "ring-3": Mesh(ring=3),
     "ulysses-3 tensor-2": Mesh(ulysses=3, tensor=2),
     "ring-5": Mesh(ring=5),
     "ring-2 ulysses-3": Mesh(ring=2, ulysses=3),
@@ -56,7 +58,7 @@ def cases(folder: Path) -> dict[str, Case]:
     return table
 
 
-@pytest.mark.parametrize("name", [*TINY, *FOUR_HEADS])
+@pytest.mark.parametrize("name", by_ranks(TINY | FOUR_HEADS))
 def test_equal_to_one_rank(results: Results, name: str) -> None:
     alone = results("tiny" if name in TINY else "four heads")
     assert results(name).distance(alone) <= BOUND

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cases import DBCACHE, Case, Result, tiny_qwen
+from cases import DBCACHE, Case, Result, by_ranks, tiny_qwen
 
 from omni_config.catalog import catalog
 from omni_config.plan import Cache, Mesh
@@ -44,7 +44,7 @@ def cases(folder: Path) -> dict[str, Case]:
     )
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", by_ranks(MESHES))
 def test_equal_to_one_rank(results: Results, name: str) -> None:
     assert results(name).distance(results("alone")) <= BOUND
     assert results(name).distance(results("alone"), "broken") > 10 * BOUND

@@ -69,6 +69,7 @@ def test_the_first_ranks_share_and_the_others_decode_nothing(results: Results) -
     assert [four.measured("vae_patch_parallel", rank)["tiles_decoded"] for rank in range(4)] == [5, 4, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "tiles"), [("one tile", [1] * 8), ("four tiles", [1] * 4 + [0] * 4)])
 def test_with_fewer_tiles_than_ranks_the_last_ones_idle(results: Results, name: str, tiles: list[int]) -> None:
     """Or, where there is one tile only, every rank decodes it for itself."""
