@@ -18,7 +18,8 @@ else
     # PyTorch keeps its CPU wheels in an index of its own. Where that cannot be reached, pip's own settings decide.
     if ! command -v nvidia-smi >/dev/null && ! command -v rocm-smi >/dev/null &&
         "$python" -c "import urllib.request as r; r.urlopen('$cpu_index/torch/', timeout=3)" 2>/dev/null; then
-        .venv/bin/pip install --quiet -c .venv/constraints.txt --index-url "$cpu_index" torch
+        .venv/bin/pip install --quiet --no-compile -c .venv/constraints.txt --index-url "$cpu_index" torch
     fi
 fi
-.venv/bin/pip install --quiet -c .venv/constraints.txt -e '.[runtime,serve,plot,dev]'
+# Python compiles what is imported, when it is; all of it would take longer than the download.
+.venv/bin/pip install --quiet --no-compile -c .venv/constraints.txt -e '.[runtime,serve,plot,dev]'

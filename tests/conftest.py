@@ -1,5 +1,6 @@
 """Settings of all tests, and how several processes share them (``pytest -n 3``)."""
 
+import gc
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 # The first example reads the catalog, and CI machines are slow: a time limit an example would prove nothing.
 settings.register_profile("omni", deadline=None)
 settings.load_profile("omni")
+gc.set_threshold(100_000, 50, 50)  # the libraries' objects live to the end
 
 
 class _Scheduler(LoadScopeScheduling):

@@ -1,7 +1,7 @@
 """The offline commands of the guide run as they stand: only the model is another, small enough for this machine.
 
 They can be typed after ``omni launch``. Commands of other pages, with flags that only their own program has, are files
-that ``omni launch`` takes; a few of them always run, and all where OMNI_EVERY_COMMAND is set.
+that ``omni launch`` takes; they run where OMNI_EVERY_COMMAND is set.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from runtime import batch
 pytestmark = pytest.mark.timeout(900)
 TABLE = Path(__file__).parents[1] / "omni_config" / "documented_commands.yaml"
 GUIDE = "user guide, feature compatibility"
-#: Of other pages, those that have this always run.
-ALWAYS = ("vae_patch_parallel_size", "rel_l1_thresh")
 #: What stands in for a model; "large" ones make large pictures of few tokens.
 SMALL = {
     "Qwen/Qwen-Image": "large_qwen_image",
@@ -51,7 +49,7 @@ def documented() -> dict[str, dict[str, Any]]:
         and "passed_by" not in entry
     ]
     if not os.environ.get("OMNI_EVERY_COMMAND"):
-        entries = [one for one in entries if GUIDE in one["source"] or set(ALWAYS) & set(one["understood"])]
+        entries = [one for one in entries if GUIDE in one["source"]]
     return {f"{number} {' '.join([*entry['understood']][2:])}": entry for number, entry in enumerate(entries)}
 
 
