@@ -1,7 +1,7 @@
 """Fuzz the checker with libFuzzer: nothing that anyone feeds it ends in a traceback, a hang or a gigabyte.
 
     pip install atheris
-    python tests/fuzz/fuzz_check.py -runs=1000000
+    python tests/fuzz/fuzz_check.py -runs=1000000     # -jobs=2 -runs=500000 takes two cores
 
 An input whose first byte is even is the file itself. An odd one chooses settings, their values and the order of the
 lines, so that half of the inputs reach the rules. What breaks is written to ``crash-*``; once mended, it becomes a line
@@ -88,7 +88,7 @@ def one_input(data: bytes) -> None:
             assert "\n" not in finding.message
         judged = one.resolution is not None  # a file of another tool may hold nothing to judge
         assert (one.plan is not None) == (judged and one.exit_code == 0)
-    if data and data[0] % 16 < 2:
+    if data and data[0] < 2:  # seldom, as they search for the nearest configurations that work
         for write in (formats.to_json, formats.to_sarif, formats.to_junit):
             write(checked)
 
