@@ -141,11 +141,11 @@ def bound(plan: Plan) -> Bound:
 
 
 def _controls(plan: Plan) -> dict[Part, Damage]:
-    """A number is enough where latents must agree; pictures may differ by more than it changes."""
-    damage: Damage = "number" if bound(plan).difference < math.inf else "matrix"
-    controls: dict[Part, Damage] = {"transformer": damage}
+    """A number is enough where latents must agree; pictures may differ by more than it changes, and so may latents
+    where a prompt's tokens hardly heed it."""
+    controls: dict[Part, Damage] = {"transformer": "number" if bound(plan).difference < math.inf else "matrix"}
     if plan.text_encoder_tensor_parallel:
-        controls["text_encoder"] = damage
+        controls["text_encoder"] = "matrix"
     return controls | {"vae": "matrix"} if plan.vae.patch_parallel_size > 1 else controls
 
 
