@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 
 
@@ -12,7 +11,6 @@ def main() -> None:
     ``omni check FILE...`` without options, which editors and hooks run at every save, goes straight to the check: the
     rest of the command line takes longer to set up than the check itself.
     """
-    gc.set_threshold(100_000, 50, 50)  # what a check makes lives to its end; looking for garbage took a third of it
     command, *names = sys.argv[1:] or [""]
     try:
         if command == "check" and names and not any(name.startswith("-") for name in names):
