@@ -15,7 +15,7 @@ test: .venv/installed
 	.venv/bin/pytest -n 2
 
 test-all: .venv/installed
-	OMNI_EVERY_PAIR=1 OMNI_EVERY_COMMAND=1 OMNI_KILLS=20 .venv/bin/pytest -m ""
+	OMNI_EVERY_PAIR=1 OMNI_EVERY_COMMAND=1 OMNI_KILLS=20 .venv/bin/pytest -m "" -o timeout_func_only=true
 
 .venv/installed: pyproject.toml constraints.txt install.sh
 	./install.sh

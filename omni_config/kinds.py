@@ -298,5 +298,5 @@ def _evaluated(repairs: tuple[Settings, ...], q: Quantities) -> list[Settings]:
     def value(stated: Any) -> Any:
         return parse(stated[1:])(q) if isinstance(stated, str) and stated.startswith("=") else stated
 
-    stated = [{name: value(said) for name, said in repair.items()} for repair in repairs]
-    return [{name: value for name, value in changes.items() if value != q[name]} for changes in stated]
+    settings = ({name: value(stated) for name, stated in repair.items()} for repair in repairs)
+    return [{name: new for name, new in changes.items() if new != q[name]} for changes in settings]

@@ -43,7 +43,7 @@ def pipeline(plan: Plan) -> Any:
             raise CannotRunError(f"{damage}; next: make it readable, or download it again") from error
         raise
     pipe.set_progress_bar_config(disable=True)
-    gc.enable()
+    gc.enable()  # a rank does without it until here
     return pipe.to(mesh.device()) if plan.offload == "none" else pipe  # offload moves things by itself
 
 

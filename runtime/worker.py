@@ -56,7 +56,7 @@ def main(prepare: Prepare | None = None, on_step: OnStep | None = None) -> None:
 
 def end_with(work: Callable[[Writer], dict[str, Any]], rank: int, folder: Path | None) -> NoReturn:
     """Do the work of a rank, tell the launcher through the folder what came of it, and end the process."""
-    gc.disable()  # importing and loading makes a million objects and no garbage; load.pipeline enables it
+    gc.disable()  # importing and loading makes a million objects and no garbage; load.pipeline enables it again
     if folder is not None:
         end_with_launcher(folder)
         _show_stacks_on_signal(folder, rank)

@@ -73,7 +73,6 @@ def test_a_cell_that_was_proven_is_listed_where_the_published_table_had_not_veri
     evidence.read.cache_clear()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_cell_is_proven_by_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")

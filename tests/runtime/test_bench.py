@@ -25,7 +25,6 @@ def test_a_ratio_is_of_neighbours() -> None:
     assert a.medians["step_seconds"] == 2.0
 
 
-@pytest.mark.slow
 def test_two_configs_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
 

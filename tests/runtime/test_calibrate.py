@@ -34,7 +34,6 @@ def test_a_polynomial_is_found_again() -> None:
     assert found.lowest == pytest.approx(np.polyval(true, 0.05))
 
 
-@pytest.mark.slow
 def test_two_runs_of_the_command_are_equal_and_beat_the_identity(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "prompts.txt").write_text("a red star\n\na blue circle on a black background\n")

@@ -96,7 +96,6 @@ def test_json_has_no_numbers_that_json_has_not(proofs: dict[str, Proof]) -> None
     assert math.isinf(proofs["never cached"].bound.difference)
 
 
-@pytest.mark.slow
 def test_the_command_proves_the_quickstart_and_fails_above_the_bound() -> None:
     line = [sys.executable, "-m", "omni_config", "prove", "examples/quickstart.yaml"]
     done = subprocess.run([*line, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=300)

@@ -73,9 +73,10 @@ def test_classifier_reads_drawn_pictures(classifier: torch.nn.Module) -> None:
     assert score(classifier, pictures, scenes)["all"] >= 0.98
 
 
-def test_prompts_are_drawn_right(classifier: torch.nn.Module, pipeline) -> None:
+@pytest.mark.parametrize("steps", [8, pytest.param(20, marks=pytest.mark.slow)])
+def test_prompts_are_drawn_right(classifier: torch.nn.Module, pipeline, steps: int) -> None:
     scenes = prompts()
-    pictures = generate(pipeline, [scene.caption for scene in scenes], guidance=2.0, steps=8)
+    pictures = generate(pipeline, [scene.caption for scene in scenes], guidance=2.0, steps=steps)
     assert score(classifier, pictures, scenes)["all"] >= 0.95
 
 
