@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import yaml
 from yaml.constructor import SafeConstructor
+from yaml.resolver import Resolver
 
 from omni_config.findings import Finding, Span, spoken
 
@@ -23,6 +25,7 @@ MAX_DEPTH = 32
 MAX_NODES = 100_000
 
 _construct: Any = SafeConstructor()
+_resolver: Any = Resolver()
 _SCALARS = {
     "tag:yaml.org,2002:int": _construct.construct_yaml_int,
     "tag:yaml.org,2002:float": _construct.construct_yaml_float,
@@ -30,8 +33,9 @@ _SCALARS = {
     "tag:yaml.org,2002:null": lambda node: None,
 }
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")  # not 010 (8), 0x10, 1:30 (90) or 1_000
-_STR = "tag:yaml.org,2002:str"
-_MERGE = "tag:yaml.org,2002:merge"
+_INT = "tag:yaml.org,2002:int"
+_TEXTS = {f"tag:yaml.org,2002:{name}" for name in ("str", "merge", "value", "timestamp")}
+_WORDS = (str, int, float, type(None))  # what a key may be
 
 
 @dataclass(slots=True)
@@ -49,23 +53,64 @@ class Source:
         return self._lines[number - 1] if number <= len(self._lines) else ""
 
 
+class Extent(NamedTuple):
+    """Where the parser found something. Most places are never shown, so lines and columns are counted on demand."""
+
+    source: Source
+    first: yaml.Mark
+    last: yaml.Mark
+
+    @property
+    def span(self) -> Span:
+        """The same for people; of what takes several lines, the first character."""
+        _, first, last = self
+        width = last.column - first.column if last.line == first.line else 1
+        return Span(self.source, first.line + 1, first.column + 1, first.column + 1 + max(width, 1))
+
+
 @dataclass(slots=True)
 class Node:
     """A value and where it stands. ``children`` of a mapping are by key, of a sequence by index.
 
-    ``start`` and ``end`` are offsets in the text; a collection in block style ends where its last value does.
+    The offsets in the text are those of a value that was read from YAML.
     """
 
     value: Any
-    span: Span
-    key_span: Span | None = None
+    place: Extent | Span
     children: dict[Any, Node] = field(default_factory=dict)
+    key: Node | None = None
     plain: str | None = None  # the text of an unquoted scalar, as written
-    start: int = 0
-    end: int = 0
-    key_start: int = 0
     flow: bool = False
     alias: bool = False
+
+    @property
+    def span(self) -> Span:
+        """The value; of a collection in block style, its first character."""
+        return self.place.span if isinstance(self.place, Extent) else self.place
+
+    @property
+    def key_span(self) -> Span | None:
+        """The key that the value belongs to."""
+        return self.key.span if self.key else None
+
+    @property
+    def start(self) -> int:
+        """Offset of the value."""
+        return int(self.place.first.index) if isinstance(self.place, Extent) else 0
+
+    @property
+    def key_start(self) -> int:
+        """Offset of the key."""
+        return self.key.start if self.key else 0
+
+    @property
+    def end(self) -> int:
+        """Offset behind the value; a collection in block style ends where its last value does."""
+        if self.children and not self.flow and not self.alias:
+            return max(child.end for child in self.children.values())
+        # The parser ends a block scalar where the next token starts.
+        last = self.place.last.index if isinstance(self.place, Extent) else 0
+        return self.start + len(self.place.source.text[self.start : last].rstrip())
 
     def find(self, path: tuple[str | int, ...]) -> Node | None:
         """The node at ``path``, or None where the file does not say it."""
@@ -135,34 +180,30 @@ def _documents(source: Source) -> Iterator[Node]:
         while loader.check_event():
             event = loader.get_event()
             kind = type(event)
-            node: Node | None = None
+            extent = Extent(source, event.start_mark, event.end_mark)
             if kind is yaml.ScalarEvent:
-                node = _scalar(loader, event, source)
+                node = _scalar(event, extent)
             elif kind is yaml.AliasEvent:
-                span = _span(source, event)
                 if event.anchor not in anchors:
-                    raise Unreadable(_unreadable("OMNI901", f"alias *{event.anchor} has no anchor", span))
-                node = replace(anchors[event.anchor], span=span, alias=True)
-                node.start, node.end = event.start_mark.index, event.end_mark.index
+                    raise Unreadable(_unreadable("OMNI901", f"alias *{event.anchor} has no anchor", extent.span))
+                node = replace(anchors[event.anchor], place=extent, alias=True)
                 count += _size(node, MAX_NODES - count)
             elif kind in (yaml.MappingStartEvent, yaml.SequenceStartEvent):
                 mapping = kind is yaml.MappingStartEvent
                 default = "tag:yaml.org,2002:" + ("map" if mapping else "seq")
                 if event.tag not in (None, "!", default):
-                    raise Unreadable(_foreign_tag(event, source))
-                node = Node({} if mapping else [], _span(source, event), flow=bool(event.flow_style))
-                node.start = node.end = event.start_mark.index
+                    raise Unreadable(_foreign_tag(event.tag, extent))
+                node = Node({} if mapping else [], extent)
+                node.flow = bool(event.flow_style)
                 if len(stack) >= MAX_DEPTH:
                     raise Unreadable(_unreadable("OMNI902", f"nested more than {MAX_DEPTH} deep", node.span))
-                stack.append(_Open(node, mapping, event.anchor))
+                stack.append(_Open(node, mapping, event.anchor, event.start_mark))
                 continue
             elif kind in (yaml.MappingEndEvent, yaml.SequenceEndEvent):
                 opened = stack.pop()
                 node = opened.node
                 if node.flow:
-                    node.end = event.end_mark.index
-                else:
-                    node.end = max((child.end for child in node.children.values()), default=node.start)
+                    node.place = Extent(source, opened.first, event.end_mark)
                 event = opened
             elif kind is yaml.DocumentStartEvent:
                 anchors.clear()
@@ -172,7 +213,7 @@ def _documents(source: Source) -> Iterator[Node]:
             count += 1
             if count > MAX_NODES:
                 raise Unreadable(_unreadable("OMNI902", f"expands to more than {MAX_NODES:,} values", node.span))
-            if event.anchor and kind is not yaml.AliasEvent:
+            if event.anchor and not node.alias:
                 anchors[event.anchor] = node
             if stack:
                 stack[-1].add(node)
@@ -189,6 +230,7 @@ class _Open:
     node: Node
     mapping: bool
     anchor: str | None
+    first: yaml.Mark
     key: Node | None = None
     merged: list[Node] = field(default_factory=list)
 
@@ -204,7 +246,7 @@ class _Open:
             if key.plain == "<<":
                 self._merge(node)
                 return
-            if not isinstance(key.value, str | int | float | bool | None):
+            if not isinstance(key.value, _WORDS):
                 raise Unreadable(_unreadable("OMNI901", "a key must be a single word", key.span))
             earlier = target.children.get(key.value)
             if earlier is not None and not any(earlier is merged for merged in self.merged):
@@ -214,7 +256,7 @@ class _Open:
                         "OMNI903", message, key.span, "keep one of the two", (earlier.key_span or earlier.span,)
                     )
                 )
-            node.key_span, node.key_start = key.span, key.start
+            node.key = key
             target.children[key.value] = node
             target.value[key.value] = node.value
 
@@ -230,31 +272,41 @@ class _Open:
                     self.merged.append(child)
 
 
-def _scalar(loader: Any, event: yaml.ScalarEvent, source: Source) -> Node:
-    tag = event.tag
-    if tag is None or tag == "!":
-        tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit)
-    span = _span(source, event)
-    plain = event.value if event.style is None or event.style == "" else None
-    start_mark: Any = event.start_mark
-    end_mark: Any = event.end_mark
-    start, end = start_mark.index, end_mark.index
-    if event.style in ("|", ">"):  # a block scalar ends where the next token starts
-        end = start + len(source.text[start:end].rstrip())
-    if tag in (_STR, _MERGE, "tag:yaml.org,2002:value", "tag:yaml.org,2002:timestamp"):
-        return Node(event.value, span, plain=plain, start=start, end=end)
-    if tag not in _SCALARS:
-        raise Unreadable(_foreign_tag(event, source))
-    if plain is not None and tag.endswith(":int") and not _DECIMAL.fullmatch(plain):
-        message = f"{_short(plain)} is another number in YAML 1.1 than in YAML 1.2"
-        raise Unreadable(_unreadable("OMNI901", message, span, "write the number with plain digits"))
+def _scalar(event: yaml.ScalarEvent, extent: Extent) -> Node:
+    node = Node(event.value, extent)
+    if not event.style:
+        node.plain = event.value
     try:
-        value = _SCALARS[tag](yaml.ScalarNode(tag, event.value))
+        if event.tag not in (None, "!"):
+            node.value = _constructed(event.tag, event.value)
+        elif event.implicit[0]:
+            node.value = (_implied if len(event.value) <= 20 else _implied.__wrapped__)(event.value)
+    except KeyError:
+        raise Unreadable(_foreign_tag(event.tag, extent)) from None
+    except _AnotherNumber as error:
+        raise Unreadable(_unreadable("OMNI901", str(error), node.span, "write the number with plain digits")) from None
     except ValueError:
-        raise Unreadable(
-            _unreadable("OMNI901", f"{_short(event.value)} is not a number that YAML can read", span)
-        ) from None
-    return Node(value, span, plain=plain, start=start, end=end)
+        message = f"{_short(event.value)} is not a number that YAML can read"
+        raise Unreadable(_unreadable("OMNI901", message, node.span)) from None
+    return node
+
+
+class _AnotherNumber(Exception):
+    """A plain number that YAML 1.1 and 1.2 read differently."""
+
+
+@lru_cache(maxsize=10_000)  # configs of a folder say the same words
+def _implied(text: str) -> Any:
+    """The value of a scalar that is written without quotes and without a tag."""
+    tag = _resolver.resolve(yaml.ScalarNode, text, (True, False))
+    if tag == _INT and not _DECIMAL.fullmatch(text):
+        raise _AnotherNumber(f"{_short(text)} is another number in YAML 1.1 than in YAML 1.2")
+    return _constructed(tag, text)
+
+
+def _constructed(tag: str, text: str) -> Any:
+    """The value of a scalar with a tag; a KeyError where the tag is foreign."""
+    return text if tag in _TEXTS else _SCALARS[tag](yaml.ScalarNode(tag, text))
 
 
 def _short(text: str) -> str:
@@ -271,12 +323,6 @@ def _size(node: Node, limit: int) -> int:
     return total
 
 
-def _span(source: Source, event: Any) -> Span:
-    start, end = event.start_mark, event.end_mark
-    width = end.column - start.column if end.line == start.line else 1
-    return Span(source, start.line + 1, start.column + 1, start.column + 1 + max(width, 1))
-
-
 def _at(source: Source, mark: Any) -> Span:
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     return Span(source, line, column, column + 1)
@@ -286,8 +332,8 @@ def _line(node: Node) -> int:
     return (node.key_span or node.span).line
 
 
-def _foreign_tag(event: Any, source: Source) -> Finding:
-    return _unreadable("OMNI901", f"tag {event.tag} is not plain YAML", _span(source, event), "remove the tag")
+def _foreign_tag(tag: str | None, extent: Extent) -> Finding:
+    return _unreadable("OMNI901", f"tag {tag} is not plain YAML", extent.span, "remove the tag")
 
 
 def _unreadable(code: str, message: str, span: Span, fix: str = "", related: tuple[Span, ...] = ()) -> Finding:

@@ -117,15 +117,12 @@ class Draft:
         return self._moved(nodes[0], text)
 
     def _moved(self, node: Node, text: Text) -> Node:
-        span = text[node.start : max(node.end, node.start + 1)].span
-        size = node.key_span.end - node.key_span.column if node.key_span else 1
-        key = text[node.key_start : node.key_start + size].span if node.key_span else None
-        return replace(
-            node,
-            span=span,
-            key_span=key,
-            children={name: self._moved(child, text) for name, child in node.children.items()},
-        )
+        place = text[node.start : max(node.end, node.start + 1)].span
+        key = node.key
+        if key is not None:
+            key = replace(key, place=text[key.start : key.start + key.span.end - key.span.column].span)
+        children = {name: self._moved(child, text) for name, child in node.children.items()}
+        return replace(node, place=place, key=key, children=children)
 
     def _put(self, path: tuple[str, ...], node: Node) -> None:
         place = self.root
