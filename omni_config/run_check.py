@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from omni_config.checker import Checked, check, check_bytes
@@ -53,7 +54,8 @@ def _checked(
         else:
             documents = check(name, policies, assume)
         if named or any(is_config(document) for document in documents):
-            yield from documents
+            # What was made of a clean document is needed no more, and a folder may have thousands.
+            yield from (one if one.findings else replace(one, resolution=None, node=None) for one in documents)
         else:
             skipped.append(name)
 
