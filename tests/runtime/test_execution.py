@@ -19,7 +19,7 @@ BOUND = 1e-5
 COMPILED_BOUND = 1e-4  # fused kernels round in another order
 BFLOAT16_BOUND = 0.15  # of latents between -4 and 4; bfloat16 has 8 bits, so each number near 4 is 0.016 off
 
-COMPILED = "ulysses-2"  # the other pairs, which take long, are in test_pipelines.py
+COMPILED = "ulysses-2"  # the other pairs, and pipelines, take long: test_pipelines.py has them
 ATTENTION = {
     "_native_math": ("_native_math", Mesh()),
     "flex": ("flex", Mesh()),

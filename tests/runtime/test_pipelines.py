@@ -1,8 +1,9 @@
 """Every feature of every pipeline, and every pair of features that the rules allow, with small random weights.
 
 What runs is asked of the rules: a feature that the card of the engine adds, or a pair that a rule forbids, changes it.
-By itself it is every feature alone, and, where slow tests run too, each three axes of the mesh on one pipeline. With
-OMNI_EVERY_PAIR=1, or the names of families, it is every pair, and every three axes, on all pipelines, or on those.
+By itself it is a sample: every feature alone on a pipeline with two calls a step and on one with a batched call, every
+kind of rank on all, and, where slow tests run too, each three axes of the mesh on one. With OMNI_EVERY_PAIR=1, or the
+names of families, it is every feature, every pair, and every three axes, on all pipelines, or on those.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "wan_two": {"cfg_scale": 4.0, "num_frames": 5},
     "wan_5b": {"cfg_scale": 4.0, "num_frames": 5},
 }
-#: The same pipelines with other weights: two features are enough of a sample.
+#: Of a sample, the families that have every feature, and undo it.
+WHOLE = ("z_image", "qwen_image")
+#: The same pipelines with other weights: two kinds of rank are enough of a sample.
 ALIKE = ("qwen_image_edit_plus", "wan_two", "wan_5b")
 #: Random weights change their minds at every step, so these caches reuse whatever the difference is.
 SWITCHED_ON: dict[str, dict[str, Any]] = {
@@ -54,7 +57,6 @@ SWITCHED_ON: dict[str, dict[str, Any]] = {
 #: Pipelines with two calls a step, of both kinds of scale, and one with a batched call.
 GUIDED = ("z_image", "qwen_image", "flux", "wan")
 EVERY_PAIR = os.environ.get("OMNI_EVERY_PAIR", "").split(",")
-COMPILED = "qwen_image"  # of a sample, as it takes long
 PATCHED = "z_image"  # of a sample, by ranks of each kind
 PARALLEL = ("cfg_parallel", "ring", "ulysses", "tensor_parallel")
 #: Three axes of the mesh take eight ranks, so of a sample each three run on one family.
@@ -123,7 +125,14 @@ def features_of(family: str) -> list[str]:
         return features
     if family in ALIKE:
         return ["cfg_parallel", "tensor_parallel"]
-    return [name for name in features if name != "compile" or family == COMPILED]
+    if family not in WHOLE:
+        return [name for name in features if name in PARALLEL]
+    return [name for name in features if name != "compile"]  # takes long; test_execution.py compiles one
+
+
+def undoes(family: str) -> bool:
+    """Whether each feature alone is undone as well."""
+    return family in WHOLE or (every_pair(family) and family not in ALIKE)
 
 
 def every_pair(family: str) -> bool:
@@ -173,7 +182,7 @@ def cases(folder: Path) -> dict[str, Case]:
                 table[name_of(found)] = Case(reference(found))
                 control = "vae" if found.vae.patch_parallel_size > 1 else "transformer"
                 control = "text_encoder" if found.text_encoder_tensor_parallel else control
-                later = "undone" if len(on) == 1 and family not in ALIKE else ""
+                later = "undone" if len(on) == 1 and undoes(family) else ""
                 table[f"{family} {' '.join(on)}"] = Case(found, control, later)
                 if later:
                     table[name_of(plain(found))] = Case(plain(found))
@@ -206,7 +215,7 @@ def test_three_axes_at_once(results: Results, axes: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("family", "feature"),
-    [(name, one) for name in FAMILIES if name not in ALIKE for one in features_of(name) if one != "vae_patch_parallel"],
+    [(name, one) for name in FAMILIES if undoes(name) for one in features_of(name) if one != "vae_patch_parallel"],
 )
 def test_a_feature_can_be_undone(results: Results, family: str, feature: str) -> None:
     found = ALLOWED[family, (feature,)]
