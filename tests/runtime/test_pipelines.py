@@ -45,8 +45,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "wan_two": {"cfg_scale": 4.0, "num_frames": 5},
     "wan_5b": {"cfg_scale": 4.0, "num_frames": 5},
 }
-#: Of a sample, the families that have every feature, and undo it.
+#: Of a sample, the families that have every feature, and the one that undoes each.
 WHOLE = ("z_image", "qwen_image")
+UNDONE = "z_image"
 #: The same pipelines with other weights: two kinds of rank are enough of a sample.
 ALIKE = ("qwen_image_edit_plus", "wan_two", "wan_5b")
 #: Random weights change their minds at every step, so these caches reuse whatever the difference is.
@@ -132,7 +133,7 @@ def features_of(family: str) -> list[str]:
 
 def undoes(family: str) -> bool:
     """Whether each feature alone is undone as well."""
-    return family in WHOLE or (every_pair(family) and family not in ALIKE)
+    return family == UNDONE or (every_pair(family) and family not in ALIKE)
 
 
 def every_pair(family: str) -> bool:

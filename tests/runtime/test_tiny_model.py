@@ -99,6 +99,7 @@ def test_untrained_transformer_does_not(classifier: torch.nn.Module, pipeline) -
     assert score(classifier, pictures, scenes)["all"] <= 0.10
 
 
+@pytest.mark.parametrize("name", ["tiny", pytest.param("tiny-qwen", marks=pytest.mark.slow)], indirect=True)
 def test_negative_prompt_matters(classifier: torch.nn.Module, pipeline) -> None:
     """Of 48 circles whose colour is left open, 'red' as a negative leaves at most a quarter of the red ones."""
     captions = ["a circle"] * 48
