@@ -35,6 +35,7 @@ class Checked:
     index: int = 0  # of the document in its file
     ignored: tuple[Finding, ...] = ()
     foreign: bool = False  # a file of another engine, in whose text our keys do not stand
+    left_out: tuple[str, ...] = ()  # its flags on which nothing depends that is judged here
 
     @property
     def plan(self) -> Plan | None:

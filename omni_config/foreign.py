@@ -88,7 +88,10 @@ def _check(source: Source, draft: Draft, policies: tuple[Rule, ...], assume: Map
     checked = check_node(source, draft.root, policies, stand_in=UNNAMED)
     remaining, ignored = apply_ignores(source, [*notes, *checked.findings], _lines(draft))
     findings = sorted((item if item.name else documented(item) for item in remaining), key=_place)
-    return replace(checked, findings=tuple(findings), ignored=tuple(ignored), index=index, foreign=True)
+    left_out = tuple(draft.left_out)
+    return replace(
+        checked, findings=tuple(findings), ignored=tuple(ignored), index=index, foreign=True, left_out=left_out
+    )
 
 
 def _choose_version(draft: Draft) -> None:

@@ -35,6 +35,9 @@ def import_(
     _show([finding for item in documents for finding in item.findings if finding.code.startswith("OMNI60")])
     if not judged:
         _fail(f"{file} has no diffusion stage")
+    for document in judged:
+        if document.left_out:
+            typer.echo(f"omni: left out, as no setting stands for them: {', '.join(document.left_out)}", err=True)
     typer.echo(_HEAD + "---\n".join(as_yaml(item) for item in judged), nl=False)
 
 

@@ -27,6 +27,7 @@ class Draft:
         self.place = place
         self.notes: list[Finding] = []
         self.passed: list[tuple[str, Span]] = []
+        self.left_out: list[str] = []  # flags on which nothing depends that is judged here
         self.later: list[Callable[[], None]] = []  # what can be read only once the rest is known
         self.root = Node({}, place)
         self._put(("version",), Node(1, place))

@@ -55,6 +55,7 @@ class Flags:
         negated = name.startswith("no-") and name[3:] in self.settings
         target = self.settings.get(name[3:] if negated else name)
         if name in self.quiet:
+            draft.left_out.append(flag.value)
             count = self.quiet[name]
             return len(values) if count == REST else min(count, len(values))
         switch = isinstance(target, tuple) or (

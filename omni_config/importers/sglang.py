@@ -126,7 +126,9 @@ def read_config(node: Node, file: File) -> Draft | None:
             draft.set(target, child.value, child.span)
         elif name in FLAGS.special:
             FLAGS.special[name](draft, Word(file.scalar(child)), span)
-        elif name not in FLAGS.quiet:
+        elif name in FLAGS.quiet:
+            draft.left_out.append(str(key))
+        else:
             draft.pass_by(str(key), span)
     _finish(draft)
     return draft
