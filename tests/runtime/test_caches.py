@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from cases import DBCACHE, Case, Result, tiny
 
+from omni_config.catalog import catalog
 from omni_config.plan import Cache, Mesh, Plan
+from omni_config.settings import DEFAULTS
 
 pytestmark = pytest.mark.timeout(1800)
 Results = Callable[[str], Result]
@@ -17,9 +19,12 @@ BOUND = 1e-4
 STEPS = 20
 FEWER = 12  # where ranks are compared, and not quality
 
-LINEAR = [0.0, 0.0, 0.0, 1.0, 0.0]  # the distance itself; highest power first
 CACHES = {
-    "tea_cache": Cache("tea_cache", {"rel_l1_thresh": 0.3, "coefficients": LINEAR}),
+    # The first two as by default.
+    "tea_cache": Cache(
+        "tea_cache",
+        {"rel_l1_thresh": DEFAULTS["rel_l1_thresh"], "coefficients": catalog().model("tiny").teacache_coefficients},
+    ),
     "cache_dit": Cache("cache_dit", DBCACHE),
     "taylorseer": Cache("cache_dit", DBCACHE | {"enable_taylorseer": True, "taylorseer_order": 2}),
     "scm": Cache(
