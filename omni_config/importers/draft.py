@@ -14,7 +14,19 @@ from omni_config.settings import DEFAULTS, FIELDS, SWITCHES
 from omni_config.source import Node, Source, Unreadable, parse
 
 #: Settings that are text, also where they look like numbers.
-TEXTS = {"model", "engine", "prompt", "negative_prompt", "image", "output", "dtype", "quantization", "ulysses_mode"}
+TEXTS = {
+    "model",
+    "engine",
+    "prompt",
+    "negative_prompt",
+    "image",
+    "output",
+    "host",
+    "api_key",
+    "dtype",
+    "quantization",
+    "ulysses_mode",
+}
 _DTYPES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "float32", "fp32": "float32"}
 _QUANTIZATIONS = ("fp8", "int8")
 

@@ -136,7 +136,7 @@ def guidance(draft: Draft, word: Word, span: Span) -> None:
 
 _QUIET = {
     **dict.fromkeys(("omni", "trust-remote-code", "enforce-eager", "log-stats", "disable-log-stats"), 0),
-    **dict.fromkeys(("host", "port", "api-key", "served-model-name", "output", "output-dir", "fps", "stage-id"), 1),
+    **dict.fromkeys(("served-model-name", "output", "output-dir", "fps", "stage-id"), 1),
     **dict.fromkeys(("uvicorn-log-level", "stage-init-timeout", "init-timeout", "download-dir"), 1),
     "allowed-local-media-path": REST,
 }
@@ -146,6 +146,7 @@ FLAGS = Flags(
         **{dashed(name)[2:]: name for name in _SAME if name != "guidance_scale"},
         **{alias[2:]: name for name, aliases in ALIASES.items() for alias in aliases},
         "model": "model",
+        **{dashed(name)[2:]: name for name in ("host", "port", "api_key")},
         "num-gpus": "gpus",
         "cache-dit-enable-taylorseer": "enable_taylorseer",
         "tp": "tensor_parallel_size",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ TABLE: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("documente
 NAMES = [f"{number}-{entry['source'].rpartition('/')[2]}" for number, entry in enumerate(TABLE)]
 ROUND = [entry for entry in TABLE if "no_round_trip" not in entry]
 MODEL = {"model": "Qwen/Qwen-Image"}
+SERVER = {"server", "host", "port"}
 
 
 def read(text: str, **assume: str) -> Checked:
@@ -37,7 +39,9 @@ def test_a_documented_command_is_understood(entry: dict[str, Any]) -> None:
     expected = entry["understood"]
     assert {name: value for name, value in said(checked).items() if name in expected} == expected
     left = said(checked).keys() - expected.keys() - {"version", "prompt", "negative_prompt"}
-    assert left <= ({"model"} if entry.get("model_unknown") else set())
+    assert left - SERVER <= ({"model"} if entry.get("model_unknown") else set())
+    for name in left & {"host", "port"}:
+        assert re.search(rf"(?i)\b{name}\b.*\b{said(checked)[name]}\b", entry["text"])
     assert sorted({f.code for f in checked.findings if f.severity != "advice"}) == entry["findings"]
     passed = [f.message.removeprefix("not judged: ") for f in checked.findings if f.code == "OMNI605"]
     assert passed == ([entry["passed_by"]] if "passed_by" in entry else [])
