@@ -135,7 +135,7 @@ def guidance(draft: Draft, word: Word, span: Span) -> None:
 
 
 _QUIET = {
-    **dict.fromkeys(("omni", "trust-remote-code", "enforce-eager", "log-stats", "disable-log-stats"), 0),
+    **dict.fromkeys(("trust-remote-code", "enforce-eager", "log-stats", "disable-log-stats"), 0),
     **dict.fromkeys(("served-model-name", "output", "output-dir", "fps", "stage-id"), 1),
     **dict.fromkeys(("uvicorn-log-level", "stage-init-timeout", "init-timeout", "download-dir"), 1),
     "allowed-local-media-path": REST,
@@ -188,6 +188,7 @@ def read(command: Command, file: File) -> Draft | None:
 
 def _draft(file: File, start: list[Word], arguments: list[Word], model: str | None = None) -> Draft:
     draft = Draft(file, ENGINE, start[0].text.span)
+    arguments = [word for word in arguments if word.value != "--omni"]  # which only says whose command it is
     positional = [word for word in FLAGS.read(draft, arguments) if word.value != "diffusion"]  # serve diffusion MODEL
     if positional and not positional[0].unknown and not draft.has("model"):
         draft.set("model", positional[0].value, positional[0].text.span)
