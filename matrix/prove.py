@@ -8,55 +8,131 @@ and must fail or differ.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from matrix.ask import Cell, ask
 from matrix.evidence import ROOT, Evidence, add, digest, key
 from omni_config.cards import ModelCard
 from omni_config.catalog import catalog
 from omni_config.folders import card_of_folder
-from omni_config.plan import Plan
+from omni_config.plan import EMBEDDED, Plan
+from omni_config.quantities import Quantities
 from omni_config.resolver import resolve_settings
 from omni_config.settings import Settings, validate
 from runtime import Proof, prove_all
 from runtime.apply import ORDER
-from runtime.prove import is_plain
 from runtime.report import versions
 
-BATCH = 12  # cells under one start of torchrun; what they showed is then on disk
-STEPS, CACHED_STEPS = 4, 20  # a cache needs steps to skip
-SIDE, TILED_SIDE = 64, 128  # pixels; tiles need a picture of several
+BATCH = 24  # cells under one start of torchrun; what they showed is then on disk
+STEPS, CACHED_STEPS = 3, 20  # a cache needs steps to skip
+SIDE = 64  # pixels
+TILED = 288, 32  # pixels, or a little more: more than one tile of every decoder, and few of the transformer's tokens
+#: What caches need where weights are random, for which nobody has chosen thresholds: so, they reuse half of the steps.
+RANDOM: dict[str, Settings] = {
+    "tea_cache": {"rel_l1_thresh": 0.1, "coefficients": (0.0, 0.0, 0.0, 1.0, 0.0)},
+    "cache_dit": {"residual_diff_threshold": 0.4},
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A small pipeline that is run, and the model of the catalog whose cells that proves.
+
+    ``files`` are by the setting that names them.
+    """
+
+    model: ModelCard
+    card: ModelCard
+    source: str
+    files: dict[str, Any]
+
+    @property
+    def trained(self) -> bool:
+        """Whether what it draws means something, so that a cache can keep it."""
+        return self.source in EMBEDDED
+
+
+def pipelines() -> list[str]:
+    """The pipeline classes of which each cell can be proven here: all of the built-in runtime."""
+    engine = catalog().engine("native")
+    assert engine is not None
+    return list(engine.pipelines)
 
 
 def prove(
     model: str, features: Collection[str] = (), on_progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Evidence]:
-    """Prove the cells of ``tiny``, or of a small pipeline in a folder; of those only that have all ``features``.
+    """Prove the cells of a pipeline class, an embedded model, or a small pipeline in a folder.
+
+    Of those only that have all ``features``. What a batch of cells showed is written down before the next one.
 
     Raises:
         LaunchError: torchrun failed as a whole.
-        ValueError: the model is neither.
+        ValueError: the model is none of these.
     """
-    card = catalog().model(model) or card_of_folder(Path(model), catalog())
-    cells = {names: cell for names, cell in _cells(card) if {*features} <= {*names}}
-    plans = {names: plan for names, cell in cells.items() if (plan := _plan(names, cell, card)) is not None}
-    for names in [names for names, plan in plans.items() if is_plain(plan)]:
-        del plans[names], cells[names]  # tiles alone: no run can prove them by a comparison with themselves
-    found = {key(names): _refused(cell, card) for names, cell in cells.items() if names not in plans}
-    todo, done = list(plans), 0
-    for first in range(0, len(todo), BATCH):
-        batch = {key(names): plans[names] for names in todo[first : first + BATCH]}
-        proofs = prove_all(batch)
-        for names in todo[first : first + BATCH]:
-            found[key(names)] = _judged(cells[names], proofs[key(names)], plans[names], card)
-        add(card.pipeline, found)
-        done += len(batch)
-        if on_progress:
-            on_progress(done, len(todo))
-    add(card.pipeline, found)
+    with TemporaryDirectory(prefix="omni-matrix-") as folder:
+        subject = _subject(model, Path(folder))
+        cells = {names: cell for names, cell in _cells(subject.model) if {*features} <= {*names}}
+        plans = {names: plan for names, cell in cells.items() if (plan := _plan(names, cell, subject)) is not None}
+        found = {key(names): _refused(cell, subject) for names, cell in cells.items() if names not in plans}
+        todo = list(plans)
+        for first in range(0, len(todo), BATCH):
+            batch = {key(names): plans[names] for names in todo[first : first + BATCH]}
+
+            def show(done: int, all_: int, first: int = first, size: int = len(batch)) -> None:
+                if on_progress:
+                    on_progress(first + done * size // all_, len(todo))
+
+            proofs = prove_all(batch, on_progress=show)
+            for names in todo[first : first + BATCH]:
+                found[key(names)] = _judged(cells[names], proofs[key(names)], plans[names], subject)
+            add(subject.model.pipeline, found)
+    add(subject.model.pipeline, found)
     return found
+
+
+def _subject(model: str, folder: Path) -> Subject:
+    """The small pipeline of a name, built into the folder where there is none, with what its runs need."""
+    card = catalog().model(model)
+    if card is None and model in pipelines():
+        card = next((known for name in EMBEDDED if (known := catalog().model(name)) and known.pipeline == model), None)
+    if card is not None:
+        if card.id not in EMBEDDED:
+            raise ValueError(f"{model} is too large to be run once a cell; next: name its class, {card.pipeline}")
+        return Subject(card, card, card.id, _files(card.pipeline, card.id, folder))
+    source = model
+    if model in pipelines():
+        from runtime import small
+
+        source = str(small.build(model, folder / model))
+    card = card_of_folder(Path(source), catalog())
+    alike = (catalog().model(name) for name in catalog().model_ids)
+    stated = "two_transformers"  # of which the rules speak
+    proven = next(
+        known
+        for known in alike
+        if known and (known.pipeline, known.dims.get(stated)) == (card.pipeline, card.dims.get(stated))
+    )
+    return Subject(proven, card, source, _files(card.pipeline, source, folder))
+
+
+def _files(pipeline: str, source: str, folder: Path) -> dict[str, Any]:
+    """An adapter of random weights, and an input picture."""
+    import diffusers
+    from PIL import Image
+
+    from runtime import small
+    from runtime.load import FOLDERS
+
+    transformer = getattr(diffusers, pipeline).from_pretrained(FOLDERS.get(source, source)).transformer
+    Image.effect_noise((SIDE, SIDE), 80).save(folder / "input.png")
+    adapter = {"path": str(small.adapter(transformer, folder)), "scale": 1.0}
+    return {"lora": (adapter,), "image": str(folder / "input.png")}
 
 
 def _cells(card: ModelCard) -> Iterator[tuple[tuple[str, ...], Cell]]:
@@ -67,35 +143,56 @@ def _cells(card: ModelCard) -> Iterator[tuple[tuple[str, ...], Cell]]:
             yield names, ask(names, card, engine)
 
 
-def _plan(names: tuple[str, ...], cell: Cell, card: ModelCard) -> Plan | None:
+def _plan(names: tuple[str, ...], cell: Cell, subject: Subject) -> Plan | None:
     """The Plan of a cell; None where the cell is refused and no Plan can say it."""
-    plan = _accepted(dict(cell.settings), card)
+    plan = _accepted(dict(cell.settings), subject)
     if cell.verdict != "no":
         return plan
     for name in names:
-        if _accepted(dict(cell.settings) | catalog().features[name].switch_off, card) == plan:
+        if _accepted(dict(cell.settings) | catalog().features[name].switch_off, subject) == plan:
             return None
     return plan
 
 
-def _accepted(settings: Settings, card: ModelCard) -> Plan:
+def _accepted(settings: Settings, subject: Subject) -> Plan:
     engine = catalog().engine("native")
     assert engine is not None
-    plain = validate({"version": 1, "model": card.id}) | _request(settings)
+    asked = validate({"version": 1, "model": subject.source}) | _request(settings, subject) | settings
+    asked |= {name: file for name, file in subject.files.items() if settings.get(name)}
     adjusting = [rule for rule in catalog().rules if rule.adjusts]
-    return resolve_settings(plain | settings, card, engine, adjusting).accepted_plan()
+    return resolve_settings(asked, subject.card, engine, adjusting).accepted_plan()
 
 
-def _request(settings: Settings) -> Settings:
-    """What is generated: a picture of several tiles, and steps enough to cache, where those are asked for."""
-    cached = settings.get("tea_cache") or settings.get("cache_dit")
-    tiled = settings.get("vae_use_tiling") or settings.get("vae_patch_parallel_size", 1) > 1
-    side = TILED_SIDE if tiled else SIDE
-    steps = CACHED_STEPS if cached else STEPS
-    return {"prompt": "a red circle", "num_inference_steps": steps, "width": side, "height": side}
+def _request(settings: Settings, subject: Subject) -> Settings:
+    """What is generated: a picture of several tiles, several pictures, and steps to cache, where that is asked for."""
+    caches = [name for name in RANDOM if settings.get(name)]
+    width = height = SIDE
+    if settings.get("vae_use_tiling") or settings.get("vae_patch_parallel_size", 1) > 1:
+        engine = catalog().engine("native")
+        assert engine is not None
+        multiple = Quantities({}, subject.card, engine, catalog().features)["pixel_multiple"]
+        width, height = (-(-side // multiple) * multiple for side in TILED)
+    request = {
+        "prompt": "a red circle",
+        "negative_prompt": "blue",
+        "num_inference_steps": CACHED_STEPS if caches else STEPS,
+        "width": width,
+        "height": height,
+        "dtype": "float32",
+    }
+    if subject.card.task.startswith("image_to_"):
+        request["image"] = "input.png"
+    if subject.card.task.endswith("_to_video"):
+        request["num_frames"] = 5
+    elif settings.get("vae_use_slicing"):
+        request["num_images_per_prompt"] = 2
+    if not subject.trained:
+        for name in caches:
+            request |= RANDOM[name]
+    return request
 
 
-def _judged(cell: Cell, proof: Proof, plan: Plan, card: ModelCard) -> Evidence:
+def _judged(cell: Cell, proof: Proof, plan: Plan, subject: Subject) -> Evidence:
     refused = cell.verdict == "no"
     if refused:
         why = f"refused by {', '.join(cell.codes)}; run all the same, it " + (proof.problem or "works")
@@ -107,8 +204,8 @@ def _judged(cell: Cell, proof: Proof, plan: Plan, card: ModelCard) -> Evidence:
         verdict=cell.verdict,
         proven=proof.passed != refused,
         why=why,
-        model=card.id,
-        settings=dict(cell.settings) | _request(dict(cell.settings)),
+        model=subject.model.id,
+        settings=_request(dict(cell.settings), subject) | dict(cell.settings),
         date=datetime.now(UTC).date().isoformat(),
         versions=proof.versions,
         code=_code(plan),
@@ -119,10 +216,10 @@ def _judged(cell: Cell, proof: Proof, plan: Plan, card: ModelCard) -> Evidence:
     )
 
 
-def _refused(cell: Cell, card: ModelCard) -> Evidence:
+def _refused(cell: Cell, subject: Subject) -> Evidence:
     why = f"refused by {', '.join(cell.codes)}, and no Plan can say it"
     date = datetime.now(UTC).date().isoformat()
-    return Evidence(cell.verdict, True, why, card.id, dict(cell.settings), date, versions(), {})
+    return Evidence(cell.verdict, True, why, subject.model.id, dict(cell.settings), date, versions(), {})
 
 
 def _code(plan: Plan) -> dict[str, str]:

@@ -59,7 +59,7 @@ def matrix(
         generate(check, True, pages(), OWNED)
     try:
         if action == Action.prove:
-            raise typer.Exit(_prove(model or ["tiny"], _names(together)))
+            raise typer.Exit(_prove(model, _names(together)))
         text = _diff(chosen) if action else _tables(engine, tuple(model), together, chosen)
     except ValueError as error:
         typer.echo(f"omni: {error}", err=True)
@@ -123,11 +123,11 @@ def _diff(chosen: Format) -> str:
 
 def _prove(models: list[str], features: list[str]) -> int:
     """Run the cells, with progress; 1 where a run refutes one."""
-    from matrix.prove import prove
+    from matrix.prove import pipelines, prove
     from omni_config.cli.running import bar, errors
 
     refuted = 0
-    for model in models:
+    for model in models or pipelines():
         with errors("matrix prove"), bar() as show:
             found = prove(model, features, lambda done, all_: show("cells", done, all_))
         for name, entry in found.items():

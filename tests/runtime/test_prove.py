@@ -52,14 +52,14 @@ def proofs() -> dict[str, Proof]:
     return result
 
 
-@pytest.mark.parametrize("name", ["parallel", "cached", "tiled"])
+@pytest.mark.parametrize("name", ["parallel", "cached", "tiled", "tiles alone"])
 def test_what_is_right_is_proven(proofs: dict[str, Proof], name: str) -> None:
     proof = proofs[name]
     assert proof.problem is None
     assert proof.passed
     assert proof.distance is not None
     assert proof.bound.holds(proof.distance)
-    assert set(proof.controls) == ({"transformer", "vae"} if name == "tiled" else {"transformer"})
+    assert set(proof.controls) == ({"transformer", "vae"} if name.startswith("tile") else {"transformer"})
     assert not any(proof.bound.holds(control) for control in proof.controls.values())
     assert proof.plan == PLANS[name].to_dict()
     assert 0 < proof.seconds < 600
@@ -69,6 +69,7 @@ def test_what_is_right_is_proven(proofs: dict[str, Proof], name: str) -> None:
 def test_bounds_are_those_of_the_kind(proofs: dict[str, Proof]) -> None:
     assert (proofs["parallel"].kind, proofs["parallel"].bound.difference) == ("lossless", 1e-4)
     assert (proofs["tiled"].kind, proofs["tiled"].bound.psnr) == ("lossless", 48.0)
+    assert (proofs["tiles alone"].kind, proofs["tiles alone"].bound.psnr) == ("tiles", 20.0)
     assert (proofs["cached"].kind, proofs["cached"].bound.psnr) == ("cache", 35.0)
     assert proofs["cached"].features["cache_dit"]["cached_steps"]
 
@@ -79,7 +80,6 @@ def test_bounds_are_those_of_the_kind(proofs: dict[str, Proof]) -> None:
         ("cached too much", "dB from that of the plain pipeline, and 35 are needed"),
         ("never cached", "no step was cached, so nothing was compared"),
         ("plain", "there is nothing to compare"),
-        ("tiles alone", "there is nothing to compare"),
         ("of another class", "holds a ZImagePipeline, and the model card of tiny says FluxPipeline"),
     ],
 )
