@@ -32,7 +32,7 @@ BATCH = 24  # cells under one start of torchrun; what they showed is then on dis
 STEPS, CACHED_STEPS = 3, 20  # a cache needs steps to skip
 SIDE = 64  # pixels
 TILED = 288, 32  # pixels, or a little more: more than one tile of every decoder, and few of the transformer's tokens
-#: What caches need where weights are random, for which nobody has chosen thresholds: so, they reuse half of the steps.
+#: What caches need where weights are random, for which nobody has chosen thresholds.
 RANDOM: dict[str, Settings] = {
     "tea_cache": {"rel_l1_thresh": 0.1, "coefficients": (0.0, 0.0, 0.0, 1.0, 0.0)},
     "cache_dit": {"residual_diff_threshold": 0.4},
@@ -98,41 +98,26 @@ def prove(
 
 def _subject(model: str, folder: Path) -> Subject:
     """The small pipeline of a name, built into the folder where there is none, with what its runs need."""
-    card = catalog().model(model)
-    if card is None and model in pipelines():
-        card = next((known for name in EMBEDDED if (known := catalog().model(name)) and known.pipeline == model), None)
-    if card is not None:
-        if card.id not in EMBEDDED:
-            raise ValueError(f"{model} is too large to be run once a cell; next: name its class, {card.pipeline}")
-        return Subject(card, card, card.id, _files(card.pipeline, card.id, folder))
-    source = model
-    if model in pipelines():
-        from runtime import small
-
-        source = str(small.build(model, folder / model))
-    card = card_of_folder(Path(source), catalog())
-    alike = (catalog().model(name) for name in catalog().model_ids)
-    stated = "two_transformers"  # of which the rules speak
-    proven = next(
-        known
-        for known in alike
-        if known and (known.pipeline, known.dims.get(stated)) == (card.pipeline, card.dims.get(stated))
-    )
-    return Subject(proven, card, source, _files(card.pipeline, source, folder))
-
-
-def _files(pipeline: str, source: str, folder: Path) -> dict[str, Any]:
-    """An adapter of random weights, and an input picture."""
-    import diffusers
     from PIL import Image
 
     from runtime import small
-    from runtime.load import FOLDERS
 
-    transformer = getattr(diffusers, pipeline).from_pretrained(FOLDERS.get(source, source)).transformer
+    cards = [card for name in catalog().model_ids if (card := catalog().model(name))]
+    source = model
+    if model in pipelines():
+        embedded = next((card.id for card in cards if card.id in EMBEDDED and card.pipeline == model), None)
+        source = embedded or str(small.build(model, folder / model))
+    known = card = catalog().model(source)
+    if card is None:
+        card, stated = card_of_folder(Path(source), catalog()), "two_transformers"  # of which the rules speak
+        alike = (card.pipeline, card.dims.get(stated))
+        known = next(one for one in cards if (one.pipeline, one.dims.get(stated)) == alike)
+    elif card.id not in EMBEDDED:
+        raise ValueError(f"{model} is too large to be run once a cell; next: name one of {', '.join(pipelines())}")
+    assert known is not None
     Image.effect_noise((SIDE, SIDE), 80).save(folder / "input.png")
-    adapter = {"path": str(small.adapter(transformer, folder)), "scale": 1.0}
-    return {"lora": (adapter,), "image": str(folder / "input.png")}
+    adapter = {"path": str(small.adapter(small.transformer_of(source), folder)), "scale": 1.0}
+    return Subject(known, card, source, {"lora": (adapter,), "image": str(folder / "input.png")})
 
 
 def _cells(card: ModelCard) -> Iterator[tuple[tuple[str, ...], Cell]]:

@@ -212,7 +212,7 @@ def processor_without_video() -> None:
     if find_spec("torchvision") is None:
         from transformers import Qwen2VLProcessor
 
-        Qwen2VLProcessor.get_attributes = staticmethod(lambda: ["image_processor", "tokenizer"])  # type: ignore
+        Qwen2VLProcessor.get_attributes = staticmethod(lambda: ["image_processor", "tokenizer"])
 
 
 def one_reduction_at_a_time(model: Module) -> None:

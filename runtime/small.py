@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from runtime import compat
+from runtime.load import FOLDERS
 
 SPECIAL = (
     "<|im_start|>",
@@ -43,6 +44,11 @@ def build(pipeline: str, folder: Path) -> Path:
             layer.weight.data *= 50
     pipe.save_pretrained(folder)
     return folder
+
+
+def transformer_of(source: str) -> Any:
+    """The transformer of a diffusers folder, or of an embedded model."""
+    return diffusers.AutoModel.from_pretrained(str(FOLDERS.get(source, source)), subfolder="transformer")
 
 
 def adapter(transformer: Any, folder: Path, seed: int = 0, rank: int = 4) -> Path:

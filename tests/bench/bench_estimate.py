@@ -2,9 +2,9 @@
 
     python tests/bench/bench_estimate.py
 
-The CPU is calibrated first, by itself: a thread's matrix product, attention and copy, the call of a small operation,
-and gloo's bytes a second and latency between two ranks. Nothing of the model is fitted. Where ranks outnumber cores,
-they share them, so that what they compute takes as many times as long; what they wait for does not.
+The CPU is calibrated first: a thread's matrix product, attention and copy, a block of 16 tokens (what calling it
+costs), and gloo's bytes a second and latency between two ranks. Nothing is fitted to the steps. Where ranks outnumber
+cores, they share them, so that what they compute takes as many times as long; what they wait for does not.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from omni_config.plan import Mesh  # noqa: E402
 from omni_config.quantities import Quantities  # noqa: E402
 from omni_config.resolver import resolve_settings  # noqa: E402
 from omni_config.settings import validate  # noqa: E402
+from runtime import load, worker  # noqa: E402
 
 REPEATS, STEPS = 2, 4
 CORES = os.cpu_count() or 1
@@ -68,11 +69,9 @@ def calibrated() -> tuple[Gpu, dict[str, float]]:
     )
     target = torch.empty_like(activations)
     copied = 2 * activations.nbytes / seconds(lambda: target.copy_(activations))
-    small = torch.randn(8)
-    call = seconds(lambda: small.add_(1.0))
     sent, latency = (float(number) for number in between_two_ranks().split())
     share = dict(efficiencies()) | {"matmul_cpu": 1.0, "attention_cpu": scores / flops, "memory": 1.0, "loopback": 1.0}
-    share |= {"block": call * 40, "collective": latency, "ring_overlap": 0.0}  # some 40 operations, and gloo blocks
+    share |= {"block": small_block(), "collective": latency, "ring_overlap": 0.0}  # as gloo blocks
     cpu = Gpu(
         "cpu", "this CPU", "cpu", 2 * flops / 1e12, 8, copied / 1e9, "loopback", sent / 1e9, 1, 64, "measured here"
     )
@@ -81,6 +80,18 @@ def calibrated() -> tuple[Gpu, dict[str, float]]:
     )
     print(f"gloo: {sent / 1e9:.2f} GB/s, {latency * 1e6:.0f} us a collective; {CORES} cores\n")
     return cpu, share
+
+
+def small_block() -> float:
+    """Seconds of one block of tiny-qwen on a picture of 32 px."""
+    plan = unguided(sized(tiny_qwen(), 32, 1))
+    pipe = load.pipeline(plan)
+    block, seen = pipe.transformer.transformer_blocks[0], []
+    block.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
+    pipe(**worker.arguments(plan))
+    args, kwargs = seen[0]
+    with torch.no_grad():
+        return seconds(lambda: block(*args, **kwargs))
 
 
 def between_two_ranks() -> str:
