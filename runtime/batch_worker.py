@@ -1,7 +1,7 @@
 """What torchrun starts on every rank to run many cases: ``batch_worker.py FOLDER --timeout SECONDS``.
 
-Every rank imports the libraries once, and forks for each case, because cache-dit and torch.distributed keep state in
-the process. The cases are in ``FOLDER/cases.json``; what the rank of a case computed goes to ``NUMBER.RANK.json`` and
+Every rank imports the libraries and loads the model once, and forks for each case, because cache-dit and
+torch.distributed keep state in the process. The cases are in ``FOLDER/cases.json``; what the rank of a case computed goes to ``NUMBER.RANK.json`` and
 ``.npz``. Cases of one rank are taken from a common queue, so that no rank is idle.
 """
 
@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from runtime.events import Writer  # noqa: E402
 sys.path.remove(_ROOT)  # both packages are found now; what else lies beside them must not shadow anything
 
 if TYPE_CHECKING:
-    from omni_config.plan import Plan
+    from omni_config.plan import Lora, Plan
 
 
 def main() -> None:
@@ -42,12 +43,13 @@ def main() -> None:
 
 
 def _run_all(folder: Path, rank: int, timeout: float, events: Writer) -> dict[str, Any]:
-    from runtime import compat
+    from runtime import compat, load
 
     cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
     plans = [omni_config.plan.Plan.from_json(json.dumps(case["plan"])) for case in cases]
     store = _store()
     compat.import_for_forks({plan.model.pipeline for plan in plans})
+    load.keep(plans)
     for number, own_rank in _share(plans, rank, store):
         _fork(folder, number, cases[number], plans[number], own_rank, timeout)
         if own_rank == 0:
@@ -145,7 +147,13 @@ def _run(file: Path, case: dict[str, Any], plan: Plan, rank: int, timeout: float
         keep(output)
         return []
 
-    result = worker.generate(plan, rank, timeout, Writer(None, rank), lambda pipe, _: pipes.append(pipe), on_step, save)
+    def prepare(pipe: Any, _: int) -> None:
+        pipes.append(pipe)
+        for adapter in plan.lora if case["merged"] else ():
+            _merge(pipe.transformer, adapter)
+
+    called = replace(plan, lora=[]) if case["merged"] else plan
+    result = worker.generate(called, rank, timeout, Writer(None, rank), prepare, on_step, save)
     if rank != 0:
         keep(None)
     for part, damage in case["controls"].items():
@@ -162,6 +170,28 @@ def _run(file: Path, case: dict[str, Any], plan: Plan, rank: int, timeout: float
     file.write_text(json.dumps(result), encoding="utf-8")
 
 
+def _merge(transformer: Any, adapter: Lora) -> None:
+    """Add an adapter to the weights of its layers: W + scale * alpha / rank * B A (Hu et al., 2021, section 4.1).
+
+    Raises:
+        CannotRunError: the file is no plain LoRA in the names of diffusers.
+    """
+    from safetensors.torch import load_file
+
+    from runtime.errors import CannotRunError
+
+    weights = load_file(adapter.path)
+    names = {name.removesuffix(".lora_A.weight") for name in weights if name.endswith(".lora_A.weight")}
+    parts = ("lora_A.weight", "lora_B.weight", "alpha")
+    if not names or {*weights} - {f"{name}.{part}" for name in names for part in parts}:
+        raise CannotRunError(f"{adapter.path} has other weights than lora_A and lora_B, so it cannot be proven alone")
+    for name in names:
+        down, up = (weights[f"{name}.{part}"] for part in parts[:2])
+        alpha = weights.get(f"{name}.alpha", len(down))
+        layer = transformer.get_submodule(name.removeprefix("transformer."))
+        layer.weight.data += adapter.scale * (alpha / len(down) * up @ down).to(layer.weight)
+
+
 def _weight(pipe: Any, part: str) -> Any:
     """This rank's share of the decoder's first weight, or of a projection of values amid a transformer or encoder."""
     from runtime.features.text_encoder_parallel import encoder_of
@@ -170,7 +200,7 @@ def _weight(pipe: Any, part: str) -> Any:
         weight = pipe.vae.decoder.conv_in.weight
     else:
         model = pipe.transformer if part == "transformer" else encoder_of(pipe)
-        values = [module for name, module in model.named_modules() if name.endswith(("to_v", "v_proj", "Attention.v"))]
+        values = [module for name, module in model.named_modules() if name.endswith((".to_v", ".v_proj", "Attention.v"))]
         weight = values[(len(values) - 1) // 2].weight
     return getattr(weight.data, "_local_tensor", weight.data)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omni_config.plan import EMBEDDED, Plan
+from omni_config.plan import EMBEDDED, Model, Plan
 from runtime.errors import CannotRunError
 
 #: Of the embedded models, by name.
 FOLDERS = {name: Path(__file__).parent / folder for name, folder in EMBEDDED.items()}
+_kept: dict[Model, Any] = {}
 
 
 def pipeline(plan: Plan) -> Any:
@@ -20,6 +23,30 @@ def pipeline(plan: Plan) -> Any:
     Raises:
         CannotRunError: no such folder, the hub cannot be reached, or the checkpoint is damaged or of another class.
     """
+    from runtime import mesh
+
+    pipe = _kept.get(plan.model) or _load(plan)
+    gc.enable()  # a rank does without it until here
+    return pipe.to(mesh.device()) if plan.offload == "none" else pipe  # offload moves things by itself
+
+
+def keep(plans: Sequence[Plan]) -> None:
+    """Load the models that several Plans have, for processes that fork: each finds them in its own memory.
+
+    Without a GPU only, as what is there does not survive a fork. A model that cannot be loaded is left to its Plans.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    torch.set_num_threads(1)  # others would be missing in the forks, which would wait for them
+    for plan in plans:
+        if plan.model not in _kept and sum(plan.model == other.model for other in plans) > 2:
+            with suppress(Exception):
+                _kept[plan.model] = _load(plan)
+
+
+def _load(plan: Plan) -> Any:
     source = str(FOLDERS.get(plan.model.source, plan.model.source))
     found, wanted = _class_name(source), plan.model.pipeline
     if found != wanted:
@@ -28,7 +55,7 @@ def pipeline(plan: Plan) -> Any:
     import diffusers
     import torch
 
-    from runtime import compat, mesh
+    from runtime import compat
 
     if not hasattr(diffusers, wanted):
         raise CannotRunError(f"diffusers {diffusers.__version__} has no {wanted}; install a version that has")
@@ -43,8 +70,7 @@ def pipeline(plan: Plan) -> Any:
             raise CannotRunError(f"{damage}; next: make it readable, or download it again") from error
         raise
     pipe.set_progress_bar_config(disable=True)
-    gc.enable()  # a rank does without it until here
-    return pipe.to(mesh.device()) if plan.offload == "none" else pipe  # offload moves things by itself
+    return pipe
 
 
 def _class_name(source: str) -> str:

@@ -37,11 +37,14 @@ def build(pipeline: str, folder: Path) -> Path:
     Raises:
         KeyError: the class is none of ``PIPELINES``.
     """
+    transformers.logging.set_verbosity_error()  # the configs here name no tokens for a beginning and an end
+    transformers.logging.disable_progress_bar()
+    diffusers.logging.disable_progress_bar()
     torch.manual_seed(0)
     pipe = PIPELINES[pipeline]()
     for name, layer in pipe.transformer.named_modules():
         if name.endswith("to_v"):  # or attention would hardly matter, and a picture not show whether it is right
-            layer.weight.data *= 50
+            layer.weight.data *= 100
     pipe.save_pretrained(folder)
     return folder
 
