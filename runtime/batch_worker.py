@@ -49,6 +49,8 @@ def _run_all(folder: Path, rank: int, timeout: float, events: Writer) -> dict[st
     plans = [omni_config.plan.Plan.from_json(json.dumps(case["plan"])) for case in cases]
     store = _store()
     compat.import_for_forks({plan.model.pipeline for plan in plans})
+    if any(plan.compile for plan in plans):
+        compat.compile_for_forks()
     load.keep(plans)
     for number, own_rank in _share(plans, rank, store):
         _fork(folder, number, cases[number], plans[number], own_rank, timeout)

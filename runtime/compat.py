@@ -56,6 +56,19 @@ def import_for_forks(pipelines: set[str]) -> None:
     _ensure_text_encoder_tp_planners_activated()
 
 
+def compile_for_forks() -> None:
+    """Compile a trifle now, which imports inductor (torch 2.13) and lets it read its C++ header, 7 s on one core.
+
+    It does so without its pool of processes, which forks would not have, and which ranks have no cores for.
+    """
+    import torch
+    import torch._inductor.config
+
+    torch._inductor.config.compile_threads = 1
+    with suppress(Exception):  # a machine without a compiler says so where it is needed
+        torch.compile(lambda tensor: tensor + 1)(torch.zeros(1))
+
+
 def split_single_layers(transformer: Module, hooks: dict[str, Any]) -> dict[str, Any]:
     """Restore what cache-dit (1.5.3) loses of a Z-Image with one refiner layer.
 
