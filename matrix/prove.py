@@ -28,7 +28,6 @@ from runtime import Proof, prove_all
 from runtime.apply import ORDER
 from runtime.report import versions
 
-BATCH = 60  # cells under one start of torchrun; what they showed is then on disk
 STEPS, CACHED_STEPS = 3, 20  # a cache needs steps to skip
 SIDE = 64  # pixels
 TILED = 288, 32  # pixels, or a little more: more than one tile of every decoder, and few of the transformer's tokens
@@ -69,7 +68,7 @@ def prove(
 ) -> dict[str, Evidence]:
     """Prove the cells of a pipeline class, an embedded model, or a small pipeline in a folder.
 
-    Of those only that have all ``features``. What a batch of cells showed is written down before the next one.
+    Of those only that have all ``features``. What they showed is written down when all have run.
 
     Raises:
         LaunchError: torchrun failed as a whole.
@@ -80,18 +79,9 @@ def prove(
         cells = {names: cell for names, cell in _cells(subject.model) if {*features} <= {*names}}
         plans = {names: plan for names, cell in cells.items() if (plan := _plan(names, cell, subject)) is not None}
         found = {key(names): _refused(cell, subject) for names, cell in cells.items() if names not in plans}
-        todo = list(plans)
-        for first in range(0, len(todo), BATCH):
-            batch = {key(names): plans[names] for names in todo[first : first + BATCH]}
-
-            def show(done: int, all_: int, first: int = first, size: int = len(batch)) -> None:
-                if on_progress:
-                    on_progress(first + done * size // all_, len(todo))
-
-            proofs = prove_all(batch, on_progress=show)
-            for names in todo[first : first + BATCH]:
-                found[key(names)] = _judged(cells[names], proofs[key(names)], plans[names], subject)
-            add(subject.model.pipeline, found)
+        proofs = prove_all({key(names): plan for names, plan in plans.items()}, on_progress=on_progress)
+        for names, plan in plans.items():
+            found[key(names)] = _judged(cells[names], proofs[key(names)], plan, subject)
     add(subject.model.pipeline, found)
     return found
 

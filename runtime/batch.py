@@ -68,7 +68,9 @@ def run(
         return {}
     world_size = max(case.plan.mesh.world_size for case in cases.values())
     with torchrun.run_folder() as folder:
-        table = [{"plan": case.plan.to_dict(), "controls": case.controls, "merged": case.merged} for case in cases.values()]
+        table = [
+            {"plan": case.plan.to_dict(), "controls": case.controls, "merged": case.merged} for case in cases.values()
+        ]
         (folder / "cases.json").write_text(json.dumps(table), encoding="utf-8")
         line = torchrun.command(world_size, worker, [str(folder), "--timeout", str(timeout)])
         ranks = [Rank(folder, rank) for rank in range(world_size)]

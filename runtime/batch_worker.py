@@ -1,8 +1,8 @@
 """What torchrun starts on every rank to run many cases: ``batch_worker.py FOLDER --timeout SECONDS``.
 
 Every rank imports the libraries and loads the model once, and forks for each case, because cache-dit and
-torch.distributed keep state in the process. The cases are in ``FOLDER/cases.json``; what the rank of a case computed goes to ``NUMBER.RANK.json`` and
-``.npz``. Cases of one rank are taken from a common queue, so that no rank is idle.
+torch.distributed keep state in the process. The cases are in ``FOLDER/cases.json``; what the rank of a case computed
+goes to ``NUMBER.RANK.json`` and ``.npz``. Cases of one rank are taken from a common queue, so that no rank is idle.
 """
 
 from __future__ import annotations
@@ -202,7 +202,9 @@ def _weight(pipe: Any, part: str) -> Any:
         weight = pipe.vae.decoder.conv_in.weight
     else:
         model = pipe.transformer if part == "transformer" else encoder_of(pipe)
-        values = [module for name, module in model.named_modules() if name.endswith((".to_v", ".v_proj", "Attention.v"))]
+        values = [
+            module for name, module in model.named_modules() if name.endswith((".to_v", ".v_proj", "Attention.v"))
+        ]
         weight = values[(len(values) - 1) // 2].weight
     return getattr(weight.data, "_local_tensor", weight.data)
 

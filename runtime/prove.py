@@ -2,10 +2,10 @@
 
 The twin of a Plan is the plain pipeline on one rank: no parallelism, no cache, no offload. It decodes in tiles where
 the Plan does, because tiles make another picture: the norms of a decoder see one tile. Only where tiles are all that
-the Plan switches on does the twin decode the whole picture. It loads the same adapters; only where they are all that the
-Plan switches on does the twin have them added to its weights. Last latents and pictures are compared, within the bound of
-what the Plan switches on and the twin does not. A comparison that cannot fail proves nothing, so each run is followed
-by controls: the same call with a weight of one rank damaged must break the bound.
+the Plan switches on does the twin decode the whole picture. It loads the same adapters; only where they are all that
+the Plan switches on does the twin have them added to its weights. Last latents and pictures are compared, within the
+bound of what the Plan switches on and the twin does not. A comparison that cannot fail proves nothing, so each run is
+followed by controls: the same call with a weight of one rank damaged must break the bound.
 """
 
 from __future__ import annotations

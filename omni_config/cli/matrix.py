@@ -129,7 +129,7 @@ def _prove(models: list[str], features: list[str]) -> int:
     refuted = 0
     for model in models or pipelines():
         with errors("matrix prove"), bar() as show:
-            found = prove(model, features, lambda done, all_: show("cells", done, all_))
+            found = prove(model, features, lambda done, all_: show("runs", done, all_))
         for name, entry in found.items():
             if not entry.proven:
                 refuted += 1

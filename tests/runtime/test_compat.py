@@ -155,6 +155,18 @@ def test_cache_dit_averages_over_the_world() -> None:
     assert "dist.all_reduce(mean_diff, op=dist.ReduceOp.AVG)" in inspect.getsource(CachedContextManager.similarity)
 
 
+def test_inductor_compiles_in_a_pool_of_processes_by_default() -> None:
+    from torch._inductor import config
+
+    assert config.get_config_copy()["compile_threads"] != 1 or os.cpu_count() == 1
+    default = config.compile_threads
+    try:
+        compat.compile_for_forks()
+        assert config.compile_threads == 1
+    finally:
+        config.compile_threads = default
+
+
 @pytest.mark.skipif(find_spec("torchvision") is not None, reason="a quirk of a machine without torchvision")
 def test_transformers_needs_torchvision_even_for_pictures() -> None:
     from transformers import Qwen2VLImageProcessorPil, Qwen2VLProcessor

@@ -10,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from cases import DBCACHE, tiny
+from safetensors.torch import save_file
 from test_vae import plan as tiled
 
-from omni_config.plan import Cache, Mesh, Plan
+from omni_config.plan import Cache, Lora, Mesh, Plan
 from runtime import Proof, prove_all
 from runtime.prove import twin
+from runtime.small import adapter, transformer_of
 
 pytestmark = pytest.mark.timeout(1800)
 ROOT = Path(__file__).parents[2]
@@ -37,29 +40,36 @@ PLANS = {
     "tiled": tiled(Mesh(ulysses=2), ranks=2),
     "plain": tiny(),
     "tiles alone": tiled(Mesh()),
+    "adapter alone": replace(tiny(), lora=[Lora("lora-0.safetensors", 0.7)]),
+    "adapter of another kind": replace(tiny(), lora=[Lora("lokr.safetensors", 0.7)]),
     "of another class": replace(tiny(), model=replace(tiny().model, pipeline="FluxPipeline")),
 }
 
 
 @pytest.fixture(scope="module")
-def proofs() -> dict[str, Proof]:
+def proofs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Proof]:
+    folder = tmp_path_factory.mktemp("adapters")
+    adapter(transformer_of("tiny"), folder)
+    save_file({"transformer.layers.0.attention.to_q.lokr_w1": torch.ones(2, 2)}, folder / "lokr.safetensors")
     seen: list[tuple[int, int]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.chdir(folder)
         result = prove_all(PLANS, on_progress=lambda done, all_: seen.append((done, all_)))
     runs = len(PLANS) + len({json.dumps(twin(plan).to_dict()) for plan in PLANS.values()})
     assert sorted(seen) == [(done, runs) for done in range(1, runs + 1)]
     return result
 
 
-@pytest.mark.parametrize("name", ["parallel", "cached", "tiled", "tiles alone"])
+@pytest.mark.parametrize("name", ["parallel", "cached", "tiled", "tiles alone", "adapter alone"])
 def test_what_is_right_is_proven(proofs: dict[str, Proof], name: str) -> None:
     proof = proofs[name]
     assert proof.problem is None
     assert proof.passed
     assert proof.distance is not None
     assert proof.bound.holds(proof.distance)
-    assert set(proof.controls) == ({"transformer", "vae"} if name.startswith("tile") else {"transformer"})
+    controls = {"tiled": {"transformer", "vae"}, "tiles alone": {"vae"}}
+    assert set(proof.controls) == controls.get(name, {"transformer"})
     assert not any(proof.bound.holds(control) for control in proof.controls.values())
     assert proof.plan == PLANS[name].to_dict()
     assert 0 < proof.seconds < 600
@@ -70,6 +80,7 @@ def test_bounds_are_those_of_the_kind(proofs: dict[str, Proof]) -> None:
     assert (proofs["parallel"].kind, proofs["parallel"].bound.difference) == ("lossless", 1e-4)
     assert (proofs["tiled"].kind, proofs["tiled"].bound.psnr) == ("lossless", 48.0)
     assert (proofs["tiles alone"].kind, proofs["tiles alone"].bound.psnr) == ("tiles", 20.0)
+    assert proofs["adapter alone"].bound == proofs["parallel"].bound
     assert (proofs["cached"].kind, proofs["cached"].bound.psnr) == ("cache", 35.0)
     assert proofs["cached"].features["cache_dit"]["cached_steps"]
 
@@ -80,6 +91,7 @@ def test_bounds_are_those_of_the_kind(proofs: dict[str, Proof]) -> None:
         ("cached too much", "dB from that of the plain pipeline, and 35 are needed"),
         ("never cached", "no step was cached, so nothing was compared"),
         ("plain", "there is nothing to compare"),
+        ("adapter of another kind", "other weights than lora_A and lora_B, so it cannot be proven alone"),
         ("of another class", "holds a ZImagePipeline, and the model card of tiny says FluxPipeline"),
     ],
 )
