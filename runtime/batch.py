@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WORKER = Path(__file__).with_name("batch_worker.py")
 Part = Literal["transformer", "text_encoder", "vae"]
-#: One number of one weight gets 1 added, or the sign of the whole weight is turned.
+#: One number of one weight gets 1 added, or the whole weight is multiplied by -10.
 Damage = Literal["number", "matrix"]
 
 

@@ -159,11 +159,11 @@ def _run(file: Path, case: dict[str, Any], plan: Plan, rank: int, timeout: float
     if rank != 0:
         keep(None)
     for part, damage in case["controls"].items():
-        last = (plan.vae.patch_parallel_size if part == "vae" else plan.mesh.world_size) - 1
+        last = _ranks(plan, part) - 1
         weight = _weight(pipes[0], part)
         whole = weight.clone()
         if rank == last:
-            weight.neg_() if damage == "matrix" else weight.view(-1)[:1].add_(1.0)
+            weight.mul_(-10.0) if damage == "matrix" else weight.view(-1)[:1].add_(1.0)
         output = pipes[0](**worker.arguments(plan, rank), callback_on_step_end=after_step)
         weight.copy_(whole)
         keep(output if rank == 0 else None, f"{part} ")
@@ -192,6 +192,15 @@ def _merge(transformer: Any, adapter: Lora) -> None:
         alpha = weights.get(f"{name}.alpha", len(down))
         layer = transformer.get_submodule(name.removeprefix("transformer."))
         layer.weight.data += adapter.scale * (alpha / len(down) * up @ down).to(layer.weight)
+
+
+def _ranks(plan: Plan, part: str) -> int:
+    """The ranks, from the first on, of which each holds what the picture depends on.
+
+    Text tokens that are only padding may be all that a sequence rank other than the first has.
+    """
+    shares = {"vae": plan.vae.patch_parallel_size, "text_encoder": plan.mesh.tensor}
+    return shares.get(part, plan.mesh.world_size)
 
 
 def _weight(pipe: Any, part: str) -> Any:
