@@ -63,34 +63,44 @@ def pipelines() -> list[str]:
 
 
 def prove(
-    model: str, features: Collection[str] = (), on_progress: Callable[[int, int], None] | None = None
-) -> dict[str, Evidence]:
-    """Prove the cells of a pipeline class, an embedded model, or a small pipeline in a folder.
+    models: Collection[str], features: Collection[str] = (), on_progress: Callable[[int, int], None] | None = None
+) -> dict[str, dict[str, Evidence]]:
+    """Prove the cells of pipeline classes, embedded models, or small pipelines in folders; by model and cell.
 
     Of those only that have all ``features``. What they showed is written down when all have run.
 
     Raises:
         LaunchError: torchrun failed as a whole.
-        ValueError: the model is none of these.
+        ValueError: a model is none of these.
     """
     with TemporaryDirectory(prefix="omni-matrix-") as folder:
-        subject = _subject(model, Path(folder))
-        cells = {names: cell for names, cell in _cells(subject.model) if {*features} <= {*names}}
-        plans = {names: plan for names, cell in cells.items() if (plan := _plan(names, cell, subject)) is not None}
-        found = {key(names): _refused(cell, subject) for names, cell in cells.items() if names not in plans}
-        proofs = prove_all({key(names): plan for names, plan in plans.items()}, on_progress=on_progress)
-        for names, plan in plans.items():
-            found[key(names)] = _judged(cells[names], proofs[key(names)], plan, subject)
-    add(subject.model.pipeline, found)
+        subjects = {model: _subject(model, Path(folder, str(number))) for number, model in enumerate(models)}
+        cells = {
+            f"{model} {key(names)}": (model, names, cell)
+            for model, subject in subjects.items()
+            for names, cell in _cells(subject.model)
+            if {*features} <= {*names}
+        }
+        planned = {place: _plan(names, cell, subjects[model]) for place, (model, names, cell) in cells.items()}
+        plans = {place: plan for place, plan in planned.items() if plan is not None}
+        proofs = prove_all(plans, on_progress=on_progress)
+    found: dict[str, dict[str, Evidence]] = {model: {} for model in subjects}
+    for place, (model, names, cell) in cells.items():
+        plan, subject = planned[place], subjects[model]
+        shown = _refused(cell, subject) if plan is None else _judged(cell, proofs[place], plan, subject)
+        found[model][key(names)] = shown
+    for model, subject in subjects.items():
+        add(subject.model.pipeline, found[model])
     return found
 
 
 def _subject(model: str, folder: Path) -> Subject:
-    """The small pipeline of a name, built into the folder where there is none, with what its runs need."""
+    """The small pipeline of a name, built where there is none, with what its runs need, in a folder of its own."""
     from PIL import Image
 
     from runtime import small
 
+    folder.mkdir()
     cards = [card for name in catalog().model_ids if (card := catalog().model(name))]
     source = model
     if model in pipelines():

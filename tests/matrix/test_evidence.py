@@ -91,15 +91,15 @@ def test_a_cell_is_proven_by_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(evidence, "FOLDER", tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     evidence.read.cache_clear()
-    found = prove("tiny", ["cfg_parallel", "layerwise_offload"])
+    found = prove(["tiny"], ["cfg_parallel", "layerwise_offload"])["tiny"]
     (entry,) = found.values()
     assert (entry.proven, entry.verdict) == (True, "yes")
     assert entry.difference <= 1e-4 < entry.controls["transformer"]["difference"]
     assert {"runtime/features/cfg_parallel.py", "runtime/features/offload.py"} == set(entry.code)
     assert evidence.read("ZImagePipeline") == found
     evidence.read.cache_clear()
-    for model in ("tiny", "FluxPipeline"):
-        refused = prove(model, ["tea_cache", "cache_dit"])["cache_dit+tea_cache"]
-        assert (refused.proven, refused.verdict) == (True, "no")
+    for model, cells in prove(["tiny", "FluxPipeline"], ["tea_cache", "cache_dit"]).items():
+        refused = cells["cache_dit+tea_cache"]
+        assert (refused.proven, refused.verdict) == (True, "no"), model
         assert "OMNI201" in refused.why
     evidence.read.cache_clear()
