@@ -69,7 +69,7 @@ def ask(features: Iterable[str], card: ModelCard, engine: EngineCard) -> Cell:
     """What the resolver says of these features together, in the best way to set them."""
     names = tuple(sorted(features, key=list(catalog().features).index))
     best: Cell | None = None
-    for wanted in _ways(names, card.id, engine.id):
+    for wanted in _ways(names):
         cell = _cell(wanted, _resolve(wanted, names, card, engine))
         if best is None or (cell.rank, len(cell.codes)) < (best.rank, len(best.codes)):
             best = cell
@@ -203,9 +203,9 @@ def _plain(model: str, engine: str) -> Settings:
     return validate({"version": 1, "model": model, "engine": engine})
 
 
-def _ways(names: Iterable[str], model: str, engine: str) -> Iterator[Settings]:
+def _ways(names: Iterable[str]) -> Iterator[Settings]:
     """Settings that switch the features on: those of each, beside whatever each is asked with."""
-    on = [_on(name, model, engine) for name in names]
+    on = [_on(name) for name in names]
     for beside in product(*(catalog().features[name].beside or ({},) for name in names)):
         ranks: Settings = {}
         for settings in (*beside, *on):
@@ -214,8 +214,8 @@ def _ways(names: Iterable[str], model: str, engine: str) -> Iterator[Settings]:
 
 
 @cache
-def _on(name: str, model: str, engine: str) -> Settings:
-    """``switch_on`` with the defaults of what is inside it (a LoRA adapter's scale)."""
+def _on(name: str) -> Settings:
+    """``switch_on`` with the defaults of what is inside it (a LoRA adapter's scale), which no model has a say in."""
     wanted = catalog().features[name].switch_on
-    settings = validate(tree_of(_plain(model, engine) | wanted))
+    settings = validate(tree_of(_plain(catalog().model_ids[0], catalog().engine_ids[0]) | wanted))
     return {field: settings[field] for field in FIELDS if field in wanted}
