@@ -50,7 +50,9 @@ PLANS = {
 def proofs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Proof]:
     folder = tmp_path_factory.mktemp("adapters")
     adapter(transformer_of("tiny"), folder)
-    save_file({"transformer.layers.0.attention.to_q.lokr_w1": torch.ones(2, 2)}, folder / "lokr.safetensors")
+    lokr = {"lokr_w1": torch.ones(2, 2), "lokr_w2": torch.ones(72, 72)}
+    layer = "transformer.layers.0.attention.to_q"
+    save_file({f"{layer}.{name}": weight for name, weight in lokr.items()}, folder / "lokr.safetensors")
     seen: list[tuple[int, int]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
