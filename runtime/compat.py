@@ -163,6 +163,19 @@ def restore_heads(transformer: Module, heads: dict[str, int]) -> None:
             transformer.get_submodule(name).heads = number  # type: ignore[assignment]
 
 
+def gather_sizes_outside_of_graphs() -> None:
+    """Keep the exchange of lengths of cache-dit (1.5.3) out of compiled graphs.
+
+    Inductor (torch 2.13) folds what depends on constants alone, as a length does, by running it once while it compiles.
+    A rank that finds the graph in the cache does not run it, and from then on the ranks wait for each other.
+    """
+    import torch
+    from cache_dit.distributed.core import _context_parallel, _distributed_primitives
+
+    outside = torch.compiler.disable(_distributed_primitives._gather_size)
+    _distributed_primitives._gather_size = _context_parallel._gather_size = outside
+
+
 def ring_attention_of_uneven_parts() -> None:
     """Let cache-dit's ring attention (1.5.3) take parts of different lengths; it allows that for Ulysses only.
 

@@ -46,6 +46,8 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
         compat.ring_attention_on_cpu()
     # Z-Image pads its tokens to a multiple of 32. Others have prompts of any length, beside the picture's tokens.
     uneven = not name.startswith("ZImage") or 32 % (plan.mesh.ulysses * plan.mesh.ring) > 0
+    if uneven:
+        compat.gather_sizes_outside_of_graphs()
     if uneven and mesh.device_type == "cpu":
         compat.gather_uneven_parts_on_cpu()
     if uneven and plan.mesh.ring > 1:
