@@ -36,7 +36,7 @@ TILED = 288, 32  # pixels, or a little more: more than one tile of every decoder
 CACHES: dict[bool, dict[str, Settings]] = {
     True: {"tea_cache": {}, "cache_dit": {"residual_diff_threshold": 0.12}},
     False: {
-        "tea_cache": {"rel_l1_thresh": 0.1, "coefficients": (0.0, 0.0, 0.0, 1.0, 0.0)},
+        "tea_cache": {"rel_l1_thresh": 0.06, "coefficients": (0.0, 0.0, 0.0, 1.0, 0.0)},
         "cache_dit": {"residual_diff_threshold": 0.3},
     },
 }

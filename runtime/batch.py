@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WORKER = Path(__file__).with_name("batch_worker.py")
 Part = Literal["transformer", "text_encoder", "vae"]
-#: One number of one weight gets 1 added, or the whole weight is multiplied by -10.
+#: One number of one weight gets 100 added, or the whole weight is multiplied by -1000.
 Damage = Literal["number", "matrix"]
 
 

@@ -163,7 +163,7 @@ def _run(file: Path, case: dict[str, Any], plan: Plan, rank: int, timeout: float
         weight = _weight(pipes[0], part)
         whole = weight.clone()
         if rank == last:
-            weight.mul_(-10.0) if damage == "matrix" else weight.view(-1)[:1].add_(1.0)
+            weight.mul_(-1000.0) if damage == "matrix" else weight.view(-1)[:1].add_(100.0)
         output = pipes[0](**worker.arguments(plan, rank), callback_on_step_end=after_step)
         weight.copy_(whole)
         keep(output if rank == 0 else None, f"{part} ")
