@@ -172,7 +172,7 @@ def gather_sizes_outside_of_graphs() -> None:
     import torch
     from cache_dit.distributed.core import _context_parallel, _distributed_primitives
 
-    outside = torch.compiler.disable(_distributed_primitives._gather_size)
+    outside = torch.compiler.disable(_distributed_primitives._gather_size)  # type: ignore[no-untyped-call]
     _distributed_primitives._gather_size = _context_parallel._gather_size = outside
 
 
