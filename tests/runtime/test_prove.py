@@ -70,8 +70,7 @@ def test_what_is_right_is_proven(proofs: dict[str, Proof], name: str) -> None:
     assert proof.passed
     assert proof.distance is not None
     assert proof.bound.holds(proof.distance)
-    controls = {"tiled": {"transformer", "vae"}, "tiles alone": {"vae"}}
-    assert set(proof.controls) == controls.get(name, {"transformer"})
+    assert set(proof.controls) == ({"transformer", "vae"} if name.startswith("tile") else {"transformer"})
     assert not any(proof.bound.holds(control) for control in proof.controls.values())
     assert proof.plan == PLANS[name].to_dict()
     assert 0 < proof.seconds < 600
