@@ -166,8 +166,9 @@ def restore_heads(transformer: Module, heads: dict[str, int]) -> None:
 def gather_sizes_outside_of_graphs() -> None:
     """Keep the exchange of lengths of cache-dit (1.5.3) out of compiled graphs.
 
-    Inductor (torch 2.13) runs what depends on constants alone, as a length does, while it compiles: the first call
-    exchanged it 7 times, and 4 times where the graph was in the cache. Ranks of both kinds wait for each other forever.
+    While torch (2.13) compiles, its fake tensors run what depends on constants alone, as a length does: the first call
+    exchanged it 7 times, and 4 times where inductor's cache had the graph. Ranks of both kinds wait for each other for
+    ever.
     """
     import torch
     from cache_dit.distributed.core import _context_parallel, _distributed_primitives
