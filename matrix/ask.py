@@ -119,7 +119,8 @@ def _resolve(wanted: Settings, names: tuple[str, ...], card: ModelCard, engine: 
     A rule that reads none of these settings says of the plain config what it says of this one: nothing.
     """
     plain = _plain(card.id, engine.id)
-    rules = [rule for rule, reads in _rules_and_reads(card, engine) if not reads.isdisjoint(wanted)]
+    readers = _readers(card, engine)
+    rules = [_rules(engine)[place] for place in sorted({place for name in wanted for place in readers[name]})]
     result = resolve_settings(plain | wanted, card, engine, (*rules, _all_on(names)))
     if any(finding.changes for finding in result.findings):  # by then, other settings are others too
         return resolve_settings(plain | wanted, card, engine, (*_rules(engine), _all_on(names)))
@@ -138,7 +139,8 @@ def _helped(names: tuple[str, ...], cell: Cell, card: ModelCard, engine: EngineC
             )
     switches = [name for name, value in asked.items() if value is True]  # of what is asked for, so they stay
     rules = (*_rules(engine), _all_on(names))
-    found = nearest(_plain(card.id, engine.id) | asked, card, engine, rules=rules, fixed=switches)
+    broken = [rule.code for rule in rules if rule.code in cell.codes and not rule.adjusts] or [_ASKED]
+    found = nearest(_plain(card.id, engine.id) | asked, card, engine, rules=rules, fixed=switches, broken=broken)
     if not found:
         return cell
     works = asked | found[0]
@@ -188,13 +190,14 @@ def _rules(engine: EngineCard) -> tuple[Rule, ...]:
 
 
 @cache
-def _rules_and_reads(card: ModelCard, engine: EngineCard) -> list[tuple[Rule, frozenset[str]]]:
-    """Rules of an engine, each with the settings that decide what it says of the model's plain config."""
-    result = []
+def _readers(card: ModelCard, engine: EngineCard) -> dict[str, list[int]]:
+    """By setting, the places among an engine's rules of those that it decides about, from the model's plain config."""
+    result: dict[str, list[int]] = {name: [] for name in FIELDS}
     plain = resolve_settings(_plain(card.id, engine.id), card, engine, ()).settings
-    for rule in _rules(engine):
+    for place, rule in enumerate(_rules(engine)):
         q = Quantities(plain, card, engine, catalog().features)
-        result.append((rule, frozenset(FIELDS if rule.check(q) else reads_of(rule, q))))
+        for name in FIELDS if rule.check(q) else reads_of(rule, q):
+            result[name].append(place)
     return result
 
 

@@ -106,6 +106,7 @@ def digest(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
 
 
+@cache
 def _installed(package: str) -> str:
     """The version of a package; empty on a machine without it, where nothing can be said."""
     try:

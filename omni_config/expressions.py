@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import CodeType
 from typing import Any
 
@@ -62,6 +63,7 @@ class Expression:
         return eval(self.code, _GLOBALS, quantities)
 
 
+@cache
 def parse(text: str) -> Expression:
     """Compile an expression.
 

@@ -98,9 +98,8 @@ def _tiled(q: Quantities) -> float:
 def changed(q: Quantities, **changes: Any) -> Quantities:
     """The quantities of the same config with other settings."""
     from omni_config.quantities import Quantities
-    from omni_config.settings import FIELDS
 
-    return Quantities({name: q[name] for name in FIELDS} | changes, q.card, q.engine_card, q.features)
+    return Quantities({**q.settings, **changes}, q.card, q.engine_card, q.features)
 
 
 def estimated_seconds(q: Quantities) -> float | None:

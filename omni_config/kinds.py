@@ -150,8 +150,10 @@ class Divides(Rule):
     dimensions: tuple[str, ...] = ()
 
     def decide(self, q: Quantities) -> list[Finding]:
-        sizes = self._sizes(q)
-        bad = {name: size for name, size in sizes.items() if size % q[self.field]}
+        divisor = q[self.field]
+        if divisor == 1:
+            return []
+        bad = {name: size for name, size in self._sizes(q).items() if size % divisor}
         if not bad:
             return []
         listed = ", ".join(f"{DIMS.get(name, name.replace('_', ' '))} {size}" for name, size in bad.items())

@@ -7,7 +7,7 @@ from math import gcd, prod
 from typing import Any
 
 from omni_config.cards import EngineCard, Feature, ModelCard
-from omni_config.expressions import Expression, parse
+from omni_config.expressions import parse
 from omni_config.hardware import QUANTITIES
 
 
@@ -21,6 +21,7 @@ class Quantities(dict[str, Any]):
         self, settings: Mapping[str, Any], card: ModelCard, engine: EngineCard, features: Mapping[str, Feature]
     ) -> None:
         super().__init__(settings)
+        self.settings = settings
         self.card = card
         self.engine_card = engine
         self.features = features
@@ -29,7 +30,7 @@ class Quantities(dict[str, Any]):
         if name in DERIVED:
             value = DERIVED[name](self)
         elif name in self.features:
-            value = bool(_active(self.features[name])(self))
+            value = bool(parse(self.features[name].active)(self))
         elif name in DIMS:
             value = self.card.dims.get(name)
         else:
@@ -63,14 +64,6 @@ DIMS = {
     "text_encoder_kv_heads": "key/value heads of the text encoder",
     "text_encoder_ffn_dim": "feed-forward width of the text encoder",
 }
-
-_expressions: dict[str, Expression] = {}
-
-
-def _active(feature: Feature) -> Expression:
-    if feature.active not in _expressions:
-        _expressions[feature.active] = parse(feature.active)
-    return _expressions[feature.active]
 
 
 def world_size(q: Quantities) -> int:

@@ -52,9 +52,8 @@ def resolve(document: Document, card: ModelCard, engine: EngineCard, policies: t
 def resolve_settings(settings: Settings, card: ModelCard, engine: EngineCard, rules: Iterable[Rule]) -> Resolution:
     """``resolve`` for flat settings and given rules; the searches call this."""
     features = catalog().features
-    for name, value in (card.defaults | {"dtype": card.dtype}).items():
-        if settings[name] is None:
-            settings = settings | {name: value}
+    defaults = card.defaults | {"dtype": card.dtype}
+    settings = settings | {name: value for name, value in defaults.items() if settings[name] is None}
     adjusting = [rule for rule in rules if rule.adjusts]
     findings: list[Finding] = []
     q = Quantities(settings, card, engine, features)

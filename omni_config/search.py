@@ -7,7 +7,7 @@ broken rule names, so that every valid config differs from an invalid one in at 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import product
 from math import log2, prod
@@ -39,13 +39,14 @@ def nearest(
     rules: Iterable[Rule] | None = None,
     fixed: Collection[str] = (),
     most: int = 3,
+    broken: Sequence[str] | None = None,
 ) -> list[Settings]:
     """The smallest changes that leave no error: fewest settings first, then the smallest steps; at most ``most``.
 
-    ``fixed`` settings are not changed. Empty where
-    nothing works, or nothing among the first ``MOST_STATES`` candidates.
+    ``fixed`` settings are not changed. ``broken`` are codes of rules that are known to be broken, where that was asked
+    before. Empty where nothing works, or nothing among the first ``MOST_STATES`` candidates.
     """
-    return _Search(settings, card, engine, rules, fixed).run(most)[0]
+    return _Search(settings, card, engine, rules, fixed).run(most, broken)[0]
 
 
 class _Search:
@@ -64,10 +65,10 @@ class _Search:
         self.adjusting = [rule for rule in known if rule.adjusts]
         self.refusing = {rule.code: rule for rule in known if rule.severity == "error" and not rule.adjusts}
 
-    def run(self, most: int) -> tuple[list[Settings], bool]:
+    def run(self, most: int, known: Sequence[str] | None = None) -> tuple[list[Settings], bool]:
         """What ``nearest`` returns, and whether every candidate was tried: only then does nothing mean impossible."""
         found: list[Settings] = []
-        heap: list[tuple[int, float, int, Settings, list[str] | None]] = [(0, 0.0, 0, {}, None)]
+        heap: list[tuple[int, float, int, Settings, Sequence[str] | None]] = [(0, 0.0, 0, {}, known)]
         seen, pushed = {""}, 0
         for _ in range(MOST_STATES):
             if not heap or (found and heap[0][0] > min(map(len, found)) + (len(found) < most)):
@@ -126,8 +127,10 @@ class _Search:
             ]
         return [changed for changed in tried if not self._broken(candidate | changed, [rule])]
 
-    def _fewest_left(self, candidate: Settings, broken: Iterable[str], barred: set[str]) -> int:
+    def _fewest_left(self, candidate: Settings, broken: list[str], barred: set[str]) -> int:
         """At least so many settings must still change: broken rules that read nothing in common need one each."""
+        if len(broken) == 1:
+            return 1
         q = self._quantities(candidate)
         adjusted = {name: rule for rule in self.adjusting for finding in rule.check(q) for name, _ in finding.changes}
         count, used = 0, set[str]()
@@ -214,7 +217,7 @@ class _Reads(Quantities):
     """Quantities that remember which settings were asked for, directly or through derived ones."""
 
     def __init__(self, q: Quantities) -> None:
-        super().__init__({name: dict.__getitem__(q, name) for name in FIELDS}, q.card, q.engine_card, q.features)
+        super().__init__(q.settings, q.card, q.engine_card, q.features)
         self.names: dict[str, None] = {}
 
     def __getitem__(self, name: str) -> Any:
