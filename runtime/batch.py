@@ -66,22 +66,19 @@ def run(
     """
     if not cases:
         return {}
-    world_size = max(case.plan.mesh.world_size for case in cases.values())
     with torchrun.run_folder() as folder:
         table = [
             {"plan": case.plan.to_dict(), "controls": case.controls, "merged": case.merged} for case in cases.values()
         ]
         (folder / "cases.json").write_text(json.dumps(table), encoding="utf-8")
-        line = torchrun.command(world_size, worker, [str(folder), "--timeout", str(timeout)])
-        ranks = [Rank(folder, rank) for rank in range(world_size)]
+        line = torchrun.command(1, worker, [str(folder), "--timeout", str(timeout)])
 
         def show(_: Rank, progress: Progress) -> None:
             if on_progress is not None and progress.steps:
                 on_progress(progress.step, progress.steps)
 
-        # A rank ends a case that takes too long, and goes on; it waits for the others as long as their cases may take.
-        limit = 60 + timeout * (len(cases) + 1)
-        torchrun.run(line, folder, ranks, timeout=limit, log=folder / torchrun.LOG, on_progress=show)
+        limit = 60 + 2 * timeout  # the worker ends a case that takes too long; before the first, it imports and loads
+        torchrun.run(line, folder, [Rank(folder, 0)], timeout=limit, log=folder / torchrun.LOG, on_progress=show)
         return {
             name: _outcome(folder, number, case.plan.mesh.world_size)
             for number, (name, case) in enumerate(cases.items())

@@ -1,8 +1,8 @@
-"""What torchrun starts on every rank to run many cases: ``batch_worker.py FOLDER --timeout SECONDS``.
+"""What torchrun starts once to run many cases: ``batch_worker.py FOLDER --timeout SECONDS``.
 
-Every rank imports the libraries and loads the model once, and forks for each case, because cache-dit and
+It imports the libraries and loads the models, and forks each rank of each case, because cache-dit and
 torch.distributed keep state in the process. The cases are in ``FOLDER/cases.json``; what the rank of a case computed
-goes to ``NUMBER.RANK.json`` and ``.npz``. Cases of one rank are taken from a common queue, so that no rank is idle.
+goes to ``NUMBER.RANK.json`` and ``.npz``. As many ranks run at once as the largest case has.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,78 +31,92 @@ if TYPE_CHECKING:
     from omni_config.plan import Lora, Plan
 
 
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A rank of a case, in a process of its own; ``place`` is its GPU, where there are any."""
+
+    number: int
+    rank: int
+    place: int
+    deadline: float
+
+
 def main() -> None:
-    """Run this rank's share of all cases and end the process."""
-    parser = argparse.ArgumentParser(description="One rank of many runs; torchrun starts it.")
+    """Run all cases and end the process."""
+    parser = argparse.ArgumentParser(description="Many runs; torchrun starts it.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--timeout", type=float, required=True, help="Seconds that a case may take.")
     arguments = parser.parse_args()
-    rank = int(os.environ["RANK"])
-    worker.end_with(lambda events: _run_all(arguments.folder, rank, arguments.timeout, events), rank, arguments.folder)
+    worker.end_with(lambda events: _run_all(arguments.folder, arguments.timeout, events), 0, arguments.folder)
 
 
-def _run_all(folder: Path, rank: int, timeout: float, events: Writer) -> dict[str, Any]:
+def _run_all(folder: Path, timeout: float, events: Writer) -> dict[str, Any]:
     from runtime import compat, load
 
     cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
     plans = [omni_config.plan.Plan.from_json(json.dumps(case["plan"])) for case in cases]
-    store = _store()
     compat.import_for_forks({plan.model.pipeline for plan in plans})
     if any(plan.compile for plan in plans):
         compat.compile_for_forks()
     load.keep(plans)
-    for number, own_rank in _share(plans, rank, store):
-        _fork(folder, number, cases[number], plans[number], own_rank, timeout)
-        if own_rank == 0:
-            events.progress("proving", store.add("done", 1), len(cases))
+    sizes = [plan.mesh.world_size for plan in plans]
+    waiting = sorted(range(len(plans)), key=lambda number: -sizes[number])
+    places = list(range(max(sizes)))
+    running: dict[int, Child] = {}
+    while waiting or running:
+        for number in list(waiting):
+            if sizes[number] <= len(places):
+                waiting.remove(number)
+                for rank in range(sizes[number]):
+                    child = Child(number, rank, places.pop(0), time.monotonic() + timeout)
+                    running[_fork(folder, child, cases[number], plans[number], timeout)] = child
+        time.sleep(0.01)
+        ended = [pid for pid, child in running.items() if _has_ended(folder, pid, child, timeout)]
+        places += [running.pop(pid).place for pid in ended]
+        if ended:
+            left = {*waiting, *(child.number for child in running.values())}
+            events.progress("proving", len(cases) - len(left), len(cases))
     return {}
 
 
-def _share(plans: list[Plan], rank: int, store: Any) -> Iterator[tuple[int, int]]:
-    """This rank's cases, each with the rank that it has there: the largest first, then what is left of the queue."""
-    sizes = [plan.mesh.world_size for plan in plans]
-    numbers = sorted(range(len(plans)), key=lambda number: -sizes[number])
-    alone = [number for number in numbers if sizes[number] == 1]
-    for number in numbers[: len(numbers) - len(alone)]:
-        if rank < sizes[number]:
-            yield number, rank
-    while (place := store.add("queue", 1)) <= len(alone):
-        yield alone[place - 1], 0
-
-
-def _fork(folder: Path, number: int, case: dict[str, Any], plan: Plan, rank: int, timeout: float) -> None:
-    """Run a case in a child; an error file takes the place of results that it could not write."""
-    file = folder / f"{number}.{rank}.json"
+def _fork(folder: Path, rank: Child, case: dict[str, Any], plan: Plan, timeout: float) -> int:
+    """Run a rank of a case in a child, whose number is returned; an error file takes the place of missing results."""
+    file = folder / f"{rank.number}.{rank.rank}.json"
     gc.freeze()  # a child that looked for garbage among the libraries' objects would copy all of them
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            worker.end_with_launcher(folder)
-            _meet(number, rank, plan.mesh.world_size)
-            _run(file, case, plan, rank, timeout)
-            status = 0
-        except BaseException as error:
-            import traceback
+    if child := os.fork():
+        return child
+    status = 1
+    try:
+        worker.end_with_launcher(folder)
+        os.environ["LOCAL_RANK"] = str(rank.place)
+        _meet(rank.number, rank.rank, plan.mesh.world_size)
+        _run(file, case, plan, rank.rank, timeout)
+        status = 0
+    except BaseException as error:
+        import traceback
 
-            from runtime.compat import is_echo
+        from runtime.compat import is_echo
 
-            told = {"error": worker.cause(error), "echo": is_echo(error), "traceback": traceback.format_exc()}
-            file.write_text(json.dumps(told), encoding="utf-8")
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    deadline = time.monotonic() + timeout
-    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-        time.sleep(0.01)
-    if os.WIFSIGNALED(ended[1]):
-        late = time.monotonic() > deadline
-        name = signal.Signals(os.WTERMSIG(ended[1])).name
+        told = {"error": worker.cause(error), "echo": is_echo(error), "traceback": traceback.format_exc()}
+        file.write_text(json.dumps(told), encoding="utf-8")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _has_ended(folder: Path, pid: int, rank: Child, timeout: float) -> bool:
+    """Whether a child is gone; one that is late is killed, and an error file says so."""
+    late = time.monotonic() > rank.deadline
+    if late:
+        os.kill(pid, signal.SIGKILL)
+    ended, status = os.waitpid(pid, 0 if late else os.WNOHANG)
+    if ended and os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
         why = f"not done after {timeout:g} s; if it is only slow, raise the timeout" if late else f"killed by {name}"
+        file = folder / f"{rank.number}.{rank.rank}.json"
         file.write_text(json.dumps({"error": why, "echo": False, "traceback": ""}), encoding="utf-8")
+    return bool(ended)
 
 
 def _store() -> Any:

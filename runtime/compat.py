@@ -95,6 +95,7 @@ def ring_attention_on_cpu() -> None:
     library = native._native_attention_forward_op
     if library.__module__ != native.__name__:
         return  # replaced before
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 
     def _native_attention_forward_op(
         ctx: Any,
@@ -128,20 +129,18 @@ def ring_attention_on_cpu() -> None:
                 attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, float("-inf"))
             attn_mask = attn_mask.expand(query.shape[0], 1, query.shape[1], key.shape[1])
         query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
-        )
-        if attn_mask is not None:  # where all keys here are masked, they have no weight
+        out, lse = flash(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)
+        if attn_mask is not None:  # where all keys here are masked, they have next to no weight: none would make NaN
             unseen = torch.isneginf(attn_mask).all(dim=-1).expand(lse.shape)
             out = out.masked_fill(unseen[..., None], 0.0)
-            lse = lse.masked_fill(unseen, float("-inf"))
-        return out.transpose(1, 2), lse.transpose(1, 2).unsqueeze(-1)
+            lse = lse.masked_fill(unseen, torch.finfo(lse.dtype).min / 2)
+        return out.transpose(1, 2), lse.transpose(1, 2)
 
     def merge(
         out_a: torch.Tensor, lse_a: torch.Tensor, out_b: torch.Tensor, lse_b: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attention to two sets of keys, from the attention to each."""
-        weight = torch.sigmoid(lse_b - lse_a).nan_to_num_(0.0)  # NaN where both sets are masked
+        weight = torch.sigmoid(lse_b - lse_a)
         return torch.lerp(out_a.to(weight.dtype), out_b.to(weight.dtype), weight), torch.logaddexp(lse_a, lse_b)
 
     native._native_attention_forward_op = _native_attention_forward_op  # cache-dit allows masks by the function's name

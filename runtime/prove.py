@@ -91,7 +91,7 @@ def prove(plan: Plan, *, timeout: float = 600.0, on_progress: Callable[[int, int
 def prove_all(
     plans: Mapping[str, Plan], *, timeout: float = 600.0, on_progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Proof]:
-    """Prove many Plans under one start of torchrun, with as many ranks as the largest needs; the proofs by name.
+    """Prove many Plans under one start of torchrun, as many ranks at once as the largest needs; the proofs by name.
 
     Twins are run once for all Plans that share them. ``timeout`` bounds the seconds of each run with its controls.
     ``on_progress`` gets the number of runs that are done, and of all.

@@ -2,9 +2,10 @@
 
     python tests/bench/bench_estimate.py
 
-The CPU is calibrated first: a thread's matrix product, attention and copy, a block of 16 tokens (what calling it
-costs), and gloo's bytes a second and latency between two ranks. Nothing is fitted to the steps. Where ranks outnumber
-cores, they share them, so that what they compute takes as many times as long; what they wait for does not.
+The CPU is calibrated first: a thread's matrix product, attention and norm, gloo's bytes a second between two ranks, and
+on each mesh a step of the smallest picture, which is what calling the blocks and their collectives costs: a CPU, unlike
+a GPU, computes nothing meanwhile. Nothing is fitted to the steps that are judged. Where ranks outnumber cores, they
+share them, so that what they compute takes as many times as long.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from omni_config.plan import Mesh  # noqa: E402
 from omni_config.quantities import Quantities  # noqa: E402
 from omni_config.resolver import resolve_settings  # noqa: E402
 from omni_config.settings import validate  # noqa: E402
-from runtime import load, worker  # noqa: E402
 
 REPEATS, STEPS = 2, 4
+SMALLEST = 32  # pixels: 16 tokens and those of the prompt
 CORES = os.cpu_count() or 1
 WIDTH, HEADS, HEAD = 112, 4, 28  # of tiny-qwen
 MESHES = {
@@ -67,35 +68,22 @@ def calibrated() -> tuple[Gpu, dict[str, float]]:
     scores = (
         4 * tokens**2 * WIDTH / seconds(lambda: torch.nn.functional.scaled_dot_product_attention(heads, heads, heads))
     )
-    target = torch.empty_like(activations)
-    copied = 2 * activations.nbytes / seconds(lambda: target.copy_(activations))
-    sent, latency = (float(number) for number in between_two_ranks().split())
+    normed = 2 * activations.nbytes / seconds(lambda: torch.nn.functional.layer_norm(activations, (WIDTH,)))
+    sent = float(between_two_ranks())
     share = dict(efficiencies()) | {"matmul_cpu": 1.0, "attention_cpu": scores / flops, "memory": 1.0, "loopback": 1.0}
-    share |= {"block": small_block(), "collective": latency, "ring_overlap": 0.0}  # as gloo blocks
+    share |= {"block": 0.0, "collective": 0.0, "ring_overlap": 0.0}  # calls are measured, and gloo blocks
     cpu = Gpu(
-        "cpu", "this CPU", "cpu", 2 * flops / 1e12, 8, copied / 1e9, "loopback", sent / 1e9, 1, 64, "measured here"
+        "cpu", "this CPU", "cpu", 2 * flops / 1e12, 8, normed / 1e9, "loopback", sent / 1e9, 1, 64, "measured here"
     )
     print(
-        f"one thread: {flops / 1e9:.0f} GFLOP/s, attention {scores / 1e9:.0f}, copies {copied / 1e9:.1f} GB/s; ", end=""
+        f"one thread: {flops / 1e9:.0f} GFLOP/s, attention {scores / 1e9:.0f}, norms {normed / 1e9:.1f} GB/s; ", end=""
     )
-    print(f"gloo: {sent / 1e9:.2f} GB/s, {latency * 1e6:.0f} us a collective; {CORES} cores\n")
+    print(f"gloo: {sent / 1e9:.2f} GB/s; {CORES} cores\n")
     return cpu, share
 
 
-def small_block() -> float:
-    """Seconds of one block of tiny-qwen on a picture of 32 px."""
-    plan = unguided(sized(tiny_qwen(), 32, 1))
-    pipe = load.pipeline(plan)
-    block, seen = pipe.transformer.transformer_blocks[0], []
-    block.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
-    pipe(**worker.arguments(plan))
-    args, kwargs = seen[0]
-    with torch.no_grad():
-        return seconds(lambda: block(*args, **kwargs))
-
-
 def between_two_ranks() -> str:
-    """Bytes a second that a rank sends, and seconds of the smallest collective."""
+    """Bytes a second that a rank sends."""
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
     line += ["--nproc-per-node=2", __file__, "link"]
@@ -118,12 +106,12 @@ def link() -> None:
 
     whole, latency = median(lambda: dist.all_gather(received, large)), median(lambda: dist.all_reduce(small))
     if dist.get_rank() == 0:
-        print(large.nbytes / (whole - latency), latency)
+        print(large.nbytes / (whole - latency))
     dist.destroy_process_group()
 
 
 def estimated(degree: str, ranks: int, pixels: int, cpu: Gpu, share: dict[str, float]) -> float:
-    """Seconds a step."""
+    """Seconds a step, without those of calling."""
     card, engine = catalog().model("tiny-qwen"), catalog().engine("native")
     assert card is not None
     assert engine is not None
@@ -132,28 +120,34 @@ def estimated(degree: str, ranks: int, pixels: int, cpu: Gpu, share: dict[str, f
     q = Quantities(settings, card, engine, catalog().features)
     terms = pass_of(q, work_of(q), cpu, share)
     crowd = max(1.0, ranks / CORES)  # also of what is sent: loopback is a copy, by a core
-    return sum(value * (crowd if name != "launches" else 1.0) for name, value in terms.items())
+    return sum(terms.values()) * crowd
 
 
 def main() -> None:
     """Print a row a mesh: measured and estimated seconds, and speed-ups over one rank."""
     cpu, share = calibrated()
-    print("| tiny-qwen | ranks | measured | speed-up | estimated | speed-up | error of the speed-up |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
+    print("| tiny-qwen | ranks | of calls | measured | speed-up | estimated | speed-up | error of the speed-up |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
     errors = []
     for pixels in (256, 512):
         plan = unguided(sized(tiny_qwen(), pixels, STEPS))
         plans = [("", 1, plan, "ulysses_degree")]
         for name, (degree, mesh) in MESHES.items():
             plans += [(name, ranks, replace(plan, mesh=mesh(ranks)), degree) for ranks in (2, 4)]
-        turns = [[timed(one)[0] for _, _, one, _ in plans] for _ in range(REPEATS + 1)][1:]
-        measured = [statistics.median(column) for column in zip(*turns, strict=True)]
-        guessed = [estimated(degree, ranks, pixels, cpu, share) for _, ranks, _, degree in plans]
-        for (name, ranks, _, _), one, guess in zip(plans, measured, guessed, strict=True):
+        smallest = [sized(one, SMALLEST, 8) for _, _, one, _ in plans]
+        turns = [[timed(one)[0] for one in (*smallest, *(one for _, _, one, _ in plans))] for _ in range(REPEATS)]
+        medians = [statistics.median(column) for column in zip(*turns, strict=True)]
+        calls, measured = medians[: len(plans)], medians[len(plans) :]
+        guessed = [
+            call + estimated(degree, ranks, pixels, cpu, share)
+            for call, (_, ranks, _, degree) in zip(calls, plans, strict=True)
+        ]
+        for (name, ranks, _, _), call, one, guess in zip(plans, calls, measured, guessed, strict=True):
             speed, expected = measured[0] / one, guessed[0] / guess
             errors += [abs(expected / speed - 1)] if ranks > 1 else []
-            row = f"| {name or 'one rank'}, {pixels} px | {ranks} | {one * 1000:.0f} ms | {speed:.2f} "
-            print(row + f"| {guess * 1000:.0f} ms | {expected:.2f} | {expected / speed - 1:+.0%} |", flush=True)
+            row = f"| {name or 'one rank'}, {pixels} px | {ranks} | {call * 1000:.0f} ms | {one * 1000:.0f} ms "
+            row += f"| {speed:.2f} | {guess * 1000:.0f} ms | {expected:.2f} | {expected / speed - 1:+.0%} |"
+            print(row, flush=True)
     print(f"\nmedian error of speed-ups {statistics.median(errors):.0%}, worst {max(errors):.0%}")
 
 
