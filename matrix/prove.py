@@ -142,7 +142,7 @@ def _accepted(settings: Settings, subject: Subject) -> Plan:
     engine = catalog().engine("native")
     assert engine is not None
     asked = validate({"version": 1, "model": subject.source}) | _request(settings, subject) | settings
-    asked |= {name: file for name, file in subject.files.items() if settings.get(name)}
+    asked |= {name: file for name, file in subject.files.items() if asked[name]}
     adjusting = [rule for rule in catalog().rules if rule.adjusts]
     return resolve_settings(asked, subject.card, engine, adjusting).accepted_plan()
 
@@ -151,7 +151,8 @@ def _request(settings: Settings, subject: Subject) -> Settings:
     """What is generated: a picture of several tiles, several pictures, and steps to cache, where that is asked for."""
     caches = [changes for name, changes in CACHES[subject.card.id in EMBEDDED].items() if settings.get(name)]
     width = height = SIDE
-    if settings.get("vae_use_tiling") or settings.get("vae_patch_parallel_size", 1) > 1:
+    # The same for what is compiled, so that what shares a graph finds it compiled.
+    if settings.get("vae_use_tiling") or settings.get("vae_patch_parallel_size", 1) > 1 or settings.get("compile"):
         engine = catalog().engine("native")
         assert engine is not None
         multiple = Quantities({}, subject.card, engine, catalog().features)["pixel_multiple"]

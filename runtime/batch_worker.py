@@ -2,7 +2,8 @@
 
 It imports the libraries and loads the models, and forks each rank of each case, because cache-dit and
 torch.distributed keep state in the process. The cases are in ``FOLDER/cases.json``; what the rank of a case computed
-goes to ``NUMBER.RANK.json`` and ``.npz``. As many ranks run at once as the largest case has.
+goes to ``NUMBER.RANK.json`` and ``.npz``. As many ranks run at once as the largest case has, and of the cases that
+compile a model, one: the next may find its graphs in the cache.
 """
 
 from __future__ import annotations
@@ -60,12 +61,14 @@ def _run_all(folder: Path, timeout: float, events: Writer) -> dict[str, Any]:
         compat.compile_for_forks()
     load.keep(plans)
     sizes = [plan.mesh.world_size for plan in plans]
-    waiting = sorted(range(len(plans)), key=lambda number: -sizes[number])
+    compiled = [plan.model if plan.compile else None for plan in plans]
+    waiting = sorted(range(len(plans)), key=lambda number: (compiled[number] is None, -sizes[number]))
     places = list(range(max(sizes)))
     running: dict[int, Child] = {}
     while waiting or running:
         for number in list(waiting):
-            if sizes[number] <= len(places):
+            compiling = {compiled[child.number] for child in running.values()} - {None}
+            if sizes[number] <= len(places) and compiled[number] not in compiling:
                 waiting.remove(number)
                 for rank in range(sizes[number]):
                     child = Child(number, rank, places.pop(0), time.monotonic() + timeout)

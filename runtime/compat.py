@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from torch.fx import GraphModule
     from torch.nn import Module
 
 #: gloo and TCPStore (torch 2.13) raise a plain RuntimeError with these texts when another rank is gone.
@@ -271,6 +274,22 @@ def remove_unfinished_libraries() -> None:
             found = path.stat()
             if found.st_size == 0 and time.time() > found.st_mtime + 30:
                 path.unlink()
+
+
+@contextmanager
+def one_compiles_for_all(graph: GraphModule) -> Iterator[None]:
+    """Let ranks that share cores compile a graph in turn: all but the first find it in inductor's cache (torch 2.13).
+
+    It is there when it is done, so that ranks which begin together would each compile it. With GPUs, ranks have cores
+    enough.
+    """
+    import torch
+    from filelock import FileLock
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    name = f"omni-{sha256(graph.code.encode()).hexdigest()[:16]}.lock"
+    with nullcontext() if torch.cuda.is_available() else FileLock(Path(cache_dir(), name)):
+        yield
 
 
 def split_norms_on_cpu() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -301,3 +302,28 @@ def test_inductor_loads_whatever_library_lies_in_its_cache(tmp_path: Path, monke
     assert not unfinished.exists()
     assert young.exists()
     assert whole.exists()
+
+
+def test_ranks_without_gpus_compile_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    import torch
+
+    graph = torch.fx.symbolic_trace(torch.nn.Identity())
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    inside: list[int] = []
+    most: list[int] = []
+
+    def compile_something(number: int) -> None:
+        with compat.one_compiles_for_all(graph):
+            inside.append(number)
+            time.sleep(0.1)
+            most.append(len(inside))
+            inside.remove(number)
+
+    threads = [threading.Thread(target=compile_something, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1]
