@@ -69,7 +69,7 @@ def attach(pipe: Any, cache: Cache) -> None:
 
 def measure(pipe: Any) -> dict[str, Any]:
     """The steps that were reused, counted from 0, in the branch that this rank computed first; of all branches."""
-    by_branch = pipe.transformer._omni_tea_cache.cached_steps
+    by_branch = {name: [*steps] for name, steps in pipe.transformer._omni_tea_cache.cached_steps.items()}
     return {"cached_steps": next(iter(by_branch.values()), []), "cached_steps_by_branch": by_branch}
 
 
@@ -192,7 +192,12 @@ class Cache:
 
 
 def _make_hook(cache: Cache, first: bool, last: bool) -> Any:
+    import torch
     from diffusers.hooks.hooks import ModelHook
+
+    # What decides is Python with numbers of its own, for each of which a compiled block would be compiled again.
+    outside = torch.compiler.disable
+    decide, keep = outside(cache.decide), outside(cache.keep)  # type: ignore[no-untyped-call]
 
     class TeaCacheHook(ModelHook):
         _is_stateful = True
@@ -204,13 +209,14 @@ def _make_hook(cache: Cache, first: bool, last: bool) -> Any:
         def reset_state(self, module: nn.Module) -> nn.Module:
             return module
 
+        @outside(recursive=False)  # type: ignore[no-untyped-call, untyped-decorator]
         def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
             name = "x" if "x" in bound else "hidden_states"
             hidden = bound[name]
             if first:
                 arguments = {key: value for key, value in bound.items() if key != "self"}
-                cache.decide(MODULATED_INPUT[type(module).__name__](module, **arguments))
+                decide(outside(MODULATED_INPUT[type(module).__name__])(module, **arguments))  # type: ignore[no-untyped-call]
                 cache.entered = hidden
             if cache.skipping:
                 if first:
@@ -220,7 +226,7 @@ def _make_hook(cache: Cache, first: bool, last: bool) -> Any:
             output = original(*args, **kwargs)
             if last:
                 out = output if name == "x" else output[1]
-                cache.keep(out - cache.entered)
+                keep(out - cache.entered)
             return output
 
     return TeaCacheHook()
