@@ -11,6 +11,7 @@ from runtime.features import transformers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import torch
     from torch.distributed.device_mesh import DeviceMesh
 
 
@@ -44,7 +45,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
         cause = str(error).strip().partition("\n")[0].rstrip(".")
         where = f"{device().type} in {plan.model.dtype}"
         raise CannotRunError(f"attention_backend {name} cannot run on {where}: {cause}; native always can") from error
-    calls: list[int] = []
+    calls = torch.zeros((), dtype=torch.int64)
     registered[AttentionBackendName(name)] = _counted(kernel, calls)
     pipe._omni_attention = name, kernel, calls
 
@@ -52,7 +53,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
 def measure(pipe: Any) -> dict[str, Any]:
     """The backend, and how often it was called."""
     name, _, calls = pipe._omni_attention
-    return {"backend": name, "calls": len(calls)}
+    return {"backend": name, "calls": int(calls)}
 
 
 def undo(pipe: Any) -> None:
@@ -69,12 +70,13 @@ def _set(pipe: Any, name: str) -> None:
         transformer.set_attention_backend(name)
 
 
-def _counted(kernel: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
+def _counted(kernel: Callable[..., Any], calls: torch.Tensor) -> Callable[..., Any]:
+    """The kernel, which counts in a tensor: for each number in Python, blocks would be compiled again."""
     import functools
 
     @functools.wraps(kernel)
     def counted(*args: Any, **kwargs: Any) -> Any:
-        calls.append(1)
+        calls.add_(1)
         return kernel(*args, **kwargs)
 
     return counted

@@ -14,6 +14,7 @@ from runtime.errors import CannotRunError
 from runtime.features import transformers
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from torch.distributed.device_mesh import DeviceMesh
 
@@ -73,8 +74,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
 
 def measure(pipe: Any) -> dict[str, Any]:
     """The most tokens of one picture that an attention of this rank was given."""
-    tokens = [size for transformer in transformers(pipe) for size in transformer._omni_tokens[0]]
-    return {"tokens_per_rank": max(tokens, default=0)}
+    return {"tokens_per_rank": max(int(transformer._omni_tokens[0]) for transformer in transformers(pipe))}
 
 
 def undo(pipe: Any) -> None:
@@ -92,15 +92,19 @@ def undo(pipe: Any) -> None:
                     holder._cp_config = holder._parallel_config = None
 
 
-def _count_tokens(transformer: nn.Module) -> tuple[set[int], list[Any]]:
-    """Collect how many tokens the attentions get; the set that fills up, and the handles of the hooks."""
+def _count_tokens(transformer: nn.Module) -> tuple[torch.Tensor, list[Any]]:
+    """The most tokens that the attentions get, as a tensor, and the handles of the hooks.
+
+    For a number in Python that changes, blocks would be compiled again.
+    """
+    import torch
     from diffusers.models.attention import AttentionModuleMixin
     from diffusers.models.attention_processor import Attention
 
-    tokens: set[int] = set()
+    most = torch.zeros((), dtype=torch.int64)
 
     def count(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        tokens.add((args[0] if args else kwargs["hidden_states"]).shape[1])
+        most.clamp_(min=(args[0] if args else kwargs["hidden_states"]).shape[1])
 
     attentions = [module for module in transformer.modules() if isinstance(module, (Attention, AttentionModuleMixin))]
-    return tokens, [module.register_forward_pre_hook(count, with_kwargs=True) for module in attentions]
+    return most, [module.register_forward_pre_hook(count, with_kwargs=True) for module in attentions]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cases import Case, Result, tiny
 
-from omni_config.plan import Mesh
+from omni_config.plan import Cache, Mesh
 from runtime import apply, load
 from runtime.errors import CannotRunError
 
@@ -41,6 +41,8 @@ def cases(folder: Path) -> dict[str, Case]:
     table["float16"] = Case(replace(plan, model=replace(plan.model, dtype="float16")))
     table["ulysses-2"] = Case(replace(plan, mesh=Mesh(ulysses=2)))
     table["compiled"] = Case(replace(table[COMPILED].plan, compile=True))
+    always = Cache("tea_cache", {"rel_l1_thresh": 100.0, "coefficients": [0.0, 0.0, 0.0, 1.0, 0.0]})
+    table["compiled and cached"] = Case(replace(plan, compile=True, cache=always))
     return table
 
 
@@ -75,6 +77,13 @@ def test_compiled_code_ran(results: Results) -> None:
     measured = own.measured("compile")
     assert measured["graphs"] >= 1
     assert measured["graph_runs"] >= own.ranks[0]["steps_computed"] * 6  # layers
+
+
+def test_a_step_cache_does_not_make_blocks_compile_again(results: Results) -> None:
+    own = results("compiled and cached")
+    assert own.ranks[0]["steps_computed"] == 2  # the first and the last of four
+    refiners, layers = 2, 6
+    assert own.measured("compile") == {"graphs": 3, "graph_runs": 4 * refiners + 2 * layers}
 
 
 def test_without_a_compiler_it_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
