@@ -28,7 +28,7 @@ from runtime import Proof, prove_all
 from runtime.apply import ORDER
 from runtime.report import versions
 
-STEPS, CACHED_STEPS = 3, 20  # a cache needs steps to skip
+STEPS, CACHED_STEPS = 2, 20  # one finds what another left behind; a cache needs steps to skip
 SIDE = 64  # pixels
 TILED = 288, 32  # pixels, or a little more: more than one tile of every decoder, and few of the transformer's tokens
 #: By whether weights are trained: thresholds for so few steps, each further from the next than the 50 that DBCache's
@@ -148,11 +148,15 @@ def _accepted(settings: Settings, subject: Subject) -> Plan:
 
 
 def _request(settings: Settings, subject: Subject) -> Settings:
-    """What is generated: a picture of several tiles, several pictures, and steps to cache, where that is asked for."""
+    """What is generated: a picture of several tiles, several pictures, and steps to cache, where that is asked for.
+
+    All that is compiled gets the same, so that it finds the graphs that another cell has compiled.
+    """
+    several, compiled = settings.get("vae_use_slicing"), settings.get("compile")
+    tiled = settings.get("vae_use_tiling") or settings.get("vae_patch_parallel_size", 1) > 1
     caches = [changes for name, changes in CACHES[subject.card.id in EMBEDDED].items() if settings.get(name)]
     width = height = SIDE
-    # The same for what is compiled, so that what shares a graph finds it compiled.
-    if settings.get("vae_use_tiling") or settings.get("vae_patch_parallel_size", 1) > 1 or settings.get("compile"):
+    if tiled or compiled:
         engine = catalog().engine("native")
         assert engine is not None
         multiple = Quantities({}, subject.card, engine, catalog().features)["pixel_multiple"]
@@ -169,7 +173,7 @@ def _request(settings: Settings, subject: Subject) -> Settings:
         request["image"] = "input.png"
     if subject.card.task.endswith("_to_video"):
         request["num_frames"] = 5
-    elif settings.get("vae_use_slicing"):
+    elif several or compiled:
         request["num_images_per_prompt"] = 2
     for changes in caches:
         request |= changes
