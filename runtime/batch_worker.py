@@ -68,11 +68,14 @@ def _run_all(folder: Path, timeout: float, events: Writer) -> dict[str, Any]:
     while waiting or running:
         for number in list(waiting):
             compiling = {compiled[child.number] for child in running.values()} - {None}
-            if sizes[number] <= len(places) and compiled[number] not in compiling:
-                waiting.remove(number)
-                for rank in range(sizes[number]):
-                    child = Child(number, rank, places.pop(0), time.monotonic() + timeout)
-                    running[_fork(folder, child, cases[number], plans[number], timeout)] = child
+            if compiled[number] in compiling:
+                continue
+            if sizes[number] > len(places):
+                break  # or the largest would wait for the end, when nothing can run beside them
+            waiting.remove(number)
+            for rank in range(sizes[number]):
+                child = Child(number, rank, places.pop(0), time.monotonic() + timeout)
+                running[_fork(folder, child, cases[number], plans[number], timeout)] = child
         time.sleep(0.01)
         ended = [pid for pid, child in running.items() if _has_ended(folder, pid, child, timeout)]
         places += [running.pop(pid).place for pid in ended]
