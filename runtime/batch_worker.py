@@ -62,7 +62,7 @@ def _run_all(folder: Path, timeout: float, events: Writer) -> dict[str, Any]:
     load.keep(plans)
     sizes = [plan.mesh.world_size for plan in plans]
     compiled = [plan.model if plan.compile else None for plan in plans]
-    waiting = sorted(range(len(plans)), key=lambda number: (compiled[number] is None, -sizes[number]))
+    waiting = sorted(range(len(plans)), key=lambda number: (-sizes[number], compiled[number] is None))
     places = list(range(max(sizes)))
     running: dict[int, Child] = {}
     while waiting or running:
