@@ -65,6 +65,7 @@ def _run_all(folder: Path, timeout: float, events: Writer) -> dict[str, Any]:
     waiting = sorted(range(len(plans)), key=lambda number: (-sizes[number], compiled[number] is None))
     places = list(range(max(sizes)))
     running: dict[int, Child] = {}
+    done = 0
     while waiting or running:
         for number in list(waiting):
             compiling = {compiled[child.number] for child in running.values()} - {None}
@@ -77,11 +78,12 @@ def _run_all(folder: Path, timeout: float, events: Writer) -> dict[str, Any]:
                 child = Child(number, rank, places.pop(0), time.monotonic() + timeout)
                 running[_fork(folder, child, cases[number], plans[number], timeout)] = child
         time.sleep(0.01)
-        ended = [pid for pid, child in running.items() if _has_ended(folder, pid, child, timeout)]
-        places += [running.pop(pid).place for pid in ended]
-        if ended:
-            left = {*waiting, *(child.number for child in running.values())}
-            events.progress("proving", len(cases) - len(left), len(cases))
+        for pid in [pid for pid, child in running.items() if _has_ended(folder, pid, child, timeout)]:
+            child = running.pop(pid)
+            places.append(child.place)
+            if all(other.number != child.number for other in running.values()):
+                done += 1
+                events.progress("proving", done, len(cases))
     return {}
 
 
