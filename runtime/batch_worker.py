@@ -87,18 +87,18 @@ def _run_all(folder: Path, timeout: float, events: Writer) -> dict[str, Any]:
     return {}
 
 
-def _fork(folder: Path, rank: Child, case: dict[str, Any], plan: Plan, timeout: float) -> int:
+def _fork(folder: Path, child: Child, case: dict[str, Any], plan: Plan, timeout: float) -> int:
     """Run a rank of a case in a child, whose number is returned; an error file takes the place of missing results."""
-    file = folder / f"{rank.number}.{rank.rank}.json"
+    file = folder / f"{child.number}.{child.rank}.json"
     gc.freeze()  # a child that looked for garbage among the libraries' objects would copy all of them
-    if child := os.fork():
-        return child
+    if pid := os.fork():
+        return pid
     status = 1
     try:
         worker.end_with_launcher(folder)
-        os.environ["LOCAL_RANK"] = str(rank.place)
-        _meet(rank.number, rank.rank, plan.mesh.world_size)
-        _run(file, case, plan, rank.rank, timeout)
+        os.environ["LOCAL_RANK"] = str(child.place)
+        _meet(child.number, child.rank, plan.mesh.world_size)
+        _run(file, case, plan, child.rank, timeout)
         status = 0
     except BaseException as error:
         import traceback
@@ -113,16 +113,16 @@ def _fork(folder: Path, rank: Child, case: dict[str, Any], plan: Plan, timeout: 
         os._exit(status)
 
 
-def _has_ended(folder: Path, pid: int, rank: Child, timeout: float) -> bool:
+def _has_ended(folder: Path, pid: int, child: Child, timeout: float) -> bool:
     """Whether a child is gone; one that is late is killed, and an error file says so."""
-    late = time.monotonic() > rank.deadline
+    late = time.monotonic() > child.deadline
     if late:
         os.kill(pid, signal.SIGKILL)
     ended, status = os.waitpid(pid, 0 if late else os.WNOHANG)
     if ended and os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         why = f"not done after {timeout:g} s; if it is only slow, raise the timeout" if late else f"killed by {name}"
-        file = folder / f"{rank.number}.{rank.rank}.json"
+        file = folder / f"{child.number}.{child.rank}.json"
         file.write_text(json.dumps({"error": why, "echo": False, "traceback": ""}), encoding="utf-8")
     return bool(ended)
 

@@ -62,12 +62,14 @@ def import_for_forks(pipelines: set[str]) -> None:
 def compile_for_forks() -> None:
     """Compile a trifle now, which imports inductor (torch 2.13) and lets it read its C++ header, 7 s on one core.
 
-    It does so without its pool of processes, which forks would not have, and which ranks have no cores for.
+    It does so without its pool of processes, which forks would not have, and which ranks have no cores for. In forks, a
+    block that torch gives up on fails, which elsewhere it runs as Python without a word.
     """
     import torch
     import torch._inductor.config
 
     torch._inductor.config.compile_threads = 1
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     with suppress(Exception):  # a machine without a compiler says so where it is needed
         torch.compile(lambda tensor: tensor + 1)(torch.zeros(1))
 
@@ -165,18 +167,55 @@ def restore_heads(transformer: Module, heads: dict[str, int]) -> None:
             transformer.get_submodule(name).heads = number  # type: ignore[assignment]
 
 
-def gather_sizes_outside_of_graphs() -> None:
-    """Keep the exchange of lengths of cache-dit (1.5.3) out of compiled graphs.
+def compile_around_ranks(config: Any) -> None:
+    """Let torch (2.13) compile around cache-dit's (1.5.3) attention over ranks and its hooks, which it would trace.
 
-    While torch (2.13) compiles, its fake tensors run what depends on constants alone, as a length does: the first call
-    exchanged it 7 times, and 4 times where inductor's cache had the graph. Ranks of both kinds wait for each other for
-    ever.
+    Attention is one operation of a graph: traced, a ring makes more than twenty graphs a block, and Ulysses with parts
+    of different lengths none. Hooks run outside of graphs: traced, each of their numbers makes more graphs, until torch
+    gives up. While it traces, it even exchanges lengths, and not as often on a rank that finds the graph in inductor's
+    cache: the ranks wait for each other for ever.
+
+    Args:
+        config: cache-dit's context parallel config, which the operation works with from now on.
     """
     import torch
-    from cache_dit.distributed.core import _context_parallel, _distributed_primitives
+    from cache_dit.attention.backends import native
+    from cache_dit.distributed.core import _context_parallel, _hooks
 
-    outside = torch.compiler.disable(_distributed_primitives._gather_size)  # type: ignore[no-untyped-call]
-    _distributed_primitives._gather_size = _context_parallel._gather_size = outside
+    native._omni_config = config
+    library, register = native._context_parallel_attention, _hooks.HookRegistry.register_hook
+    if library.__module__ == __name__:
+        return  # replaced before
+
+    schema = "(Tensor query, Tensor key, Tensor value, Tensor? mask, float? scale) -> Tensor"
+
+    @torch.library.custom_op("omni::attention_over_ranks", mutates_args=(), schema=schema)
+    def operation(query: Any, key: Any, value: Any, mask: Any, scale: float | None) -> Any:
+        forward, backward = native._native_attention_forward_op, native._native_attention_backward_op
+        options = {"forward_op": forward, "backward_op": backward, "_cp_config": native._omni_config}
+        return library(query, key, value, mask, scale=scale, **options).contiguous()
+
+    @operation.register_fake
+    def _(query: torch.Tensor, *_: Any) -> torch.Tensor:
+        return query.new_empty(query.shape)
+
+    def attention(*args: Any, **options: Any) -> Any:
+        query, key, value, mask, dropout, causal, scale = args[:7]
+        if torch.compiler.is_compiling() and not dropout and not causal:
+            return operation(query, key, value, mask, scale)
+        return library(*args, **options)
+
+    outside: Any = torch.compiler.disable
+
+    def register_outside(registry: Any, hook: Any, name: str) -> None:
+        register(registry, hook, name)
+        module = registry._module_ref
+        module.forward = outside(module.forward, recursive=False)
+
+    native._context_parallel_attention = attention
+    _hooks.HookRegistry.register_hook = register_outside
+    for hook in (_context_parallel._ContextParallelSplitHook, _context_parallel._ContextParallelGatherHook):
+        hook.pre_forward, hook.post_forward = outside(hook.pre_forward), outside(hook.post_forward)
 
 
 def ring_attention_of_uneven_parts() -> None:
@@ -206,7 +245,6 @@ def gather_uneven_parts_on_cpu() -> None:
     import torch.distributed as dist
     from cache_dit.distributed.core import _context_parallel
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def gather(tensor: torch.Tensor, dim: int, group: ProcessGroup) -> torch.Tensor:
         lengths = _context_parallel._gather_size(tensor.shape[dim], group)
         filled = tensor.new_zeros([max(lengths) if at == dim else size for at, size in enumerate(tensor.shape)])

@@ -23,6 +23,8 @@ def wanted(plan: Plan) -> bool:
 def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     """Compile the blocks, which happens at their first call; blocks of one class share what was compiled.
 
+    Compiled again for a second size, they take any; layers split over tensor ranks are compiled for each.
+
     Raises:
         CannotRunError: this machine lacks the compiler, or the transformer does not name its repeated blocks.
     """
@@ -30,9 +32,10 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     compat.remove_unfinished_libraries()
     graphs: list[int] = []
     runs: list[int] = []
+    dynamic = False if plan.mesh.tensor > 1 else None  # torch (2.13) fails at DTensors of a size that is not known
     for transformer in transformers(pipe):
         try:
-            transformer.compile_repeated_blocks(backend=_counting(graphs, runs), dynamic=False)
+            transformer.compile_repeated_blocks(backend=_counting(graphs, runs), dynamic=dynamic)
         except ValueError as error:
             name = type(transformer).__name__
             raise CannotRunError(f"{name} names no repeated blocks; set compile to false") from error

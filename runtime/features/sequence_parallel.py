@@ -47,8 +47,6 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
         compat.ring_attention_on_cpu()
     # Z-Image pads its tokens to a multiple of 32. Others have prompts of any length, beside the picture's tokens.
     uneven = not name.startswith("ZImage") or 32 % (plan.mesh.ulysses * plan.mesh.ring) > 0
-    if uneven:
-        compat.gather_sizes_outside_of_graphs()
     if uneven and mesh.device_type == "cpu":
         compat.gather_uneven_parts_on_cpu()
     if uneven and plan.mesh.ring > 1:
@@ -67,6 +65,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
         config.ulysses_anything = uneven  # set here, as the constructor takes it for Ulysses alone
         config.setup(rank, part.size(), device(), part)
         compat.let_diffusers_read(config)
+        compat.compile_around_ranks(config)
         _enable_context_parallelism(transformer, config=config, cp_plan=hooks)
         transformer.set_attention_backend("native")
         transformer._omni_tokens = _count_tokens(transformer)

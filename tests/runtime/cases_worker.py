@@ -44,9 +44,9 @@ def make_quick(pipe: Any) -> None:
         module.calculate_dimensions = lambda area, ratio: whole(64 * 64, ratio)
 
 
-def fork_loaded(folder: Path, rank: batch_worker.Child, case: dict[str, Any], plan: Plan, timeout: float) -> int:
+def fork_loaded(folder: Path, child: batch_worker.Child, case: dict[str, Any], plan: Plan, timeout: float) -> int:
     pipeline(plan)
-    return fork(folder, rank, case, plan, timeout)
+    return fork(folder, child, case, plan, timeout)
 
 
 def run_and_later(file: Path, case: dict[str, Any], plan: Plan, *others: Any) -> None:

@@ -148,17 +148,18 @@ def test_gloo_gathers_parts_of_one_length_only() -> None:
         _context_parallel._all_gather_anything = library
 
 
-def test_compiled_graphs_hold_no_exchange_of_lengths() -> None:
-    from cache_dit.distributed.core import _context_parallel, _distributed_primitives
+def test_attention_over_ranks_would_be_traced() -> None:
+    from cache_dit.attention.backends import native
+    from cache_dit.distributed.core import _context_parallel, _distributed_primitives, _hooks
 
-    library = _distributed_primitives._gather_size
-    assert not getattr(library, "_torchdynamo_disable", False)
-    try:
-        compat.gather_sizes_outside_of_graphs()
-        assert _distributed_primitives._gather_size._torchdynamo_disable
-        assert _context_parallel._gather_size is _distributed_primitives._gather_size
-    finally:
-        _distributed_primitives._gather_size = _context_parallel._gather_size = library
+    hooks = _context_parallel._ContextParallelSplitHook, _context_parallel._ContextParallelGatherHook
+    library = [
+        native._context_parallel_attention,
+        _hooks.HookRegistry.register_hook,
+        _distributed_primitives._gather_size,
+    ]
+    library += [getattr(hook, method) for hook in hooks for method in ("pre_forward", "post_forward")]
+    assert not any(getattr(function, "_torchdynamo_disable", False) for function in library)
 
 
 def test_cache_dit_averages_over_the_world() -> None:
@@ -170,15 +171,19 @@ def test_cache_dit_averages_over_the_world() -> None:
 
 
 def test_inductor_compiles_in_a_pool_of_processes_by_default() -> None:
+    from torch._dynamo import config as dynamo
     from torch._inductor import config
 
     assert config.get_config_copy()["compile_threads"] != 1 or os.cpu_count() == 1
     default = config.compile_threads
+    assert not dynamo.fail_on_recompile_limit_hit
     try:
         compat.compile_for_forks()
         assert config.compile_threads == 1
+        assert dynamo.fail_on_recompile_limit_hit
     finally:
         config.compile_threads = default
+        dynamo.fail_on_recompile_limit_hit = False
 
 
 @pytest.mark.skipif(find_spec("torchvision") is not None, reason="a quirk of a machine without torchvision")

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cases import Case, Result, tiny
+from cases import Case, Result, tiny, tiny_qwen
 
 from omni_config.plan import Cache, Mesh
-from runtime import apply, load
+from runtime import apply, load, worker
 from runtime.errors import CannotRunError
+from runtime.features import compile
 
 pytestmark = pytest.mark.timeout(1800)
 Results = Callable[[str], Result]
@@ -26,6 +27,7 @@ ATTENTION = {
     "_native_math tensor-2": ("_native_math", Mesh(tensor=2)),
     "_native_flash cfg-2": ("_native_flash", Mesh(cfg=2)),  # it takes no mask, so one prompt a rank
 }
+SEQUENCE = {"ulysses-2 of uneven parts": Mesh(ulysses=2), "ring-2 of uneven parts": Mesh(ring=2)}
 MESHES = {"ulysses-2": Mesh(ulysses=2), "tensor-2": Mesh(tensor=2)}
 
 
@@ -43,6 +45,8 @@ def cases(folder: Path) -> dict[str, Case]:
     table["compiled"] = Case(replace(table[COMPILED].plan, compile=True))
     always = Cache("tea_cache", {"rel_l1_thresh": 100.0, "coefficients": [0.0, 0.0, 0.0, 1.0, 0.0]})
     table["compiled and cached"] = Case(replace(plan, compile=True, cache=always))
+    table["tiny-qwen"] = Case(tiny_qwen())
+    table |= {f"compiled {name}": Case(tiny_qwen(compile=True, mesh=mesh)) for name, mesh in SEQUENCE.items()}
     return table
 
 
@@ -84,6 +88,29 @@ def test_a_step_cache_does_not_make_blocks_compile_again(results: Results) -> No
     assert own.ranks[0]["steps_computed"] == 2  # the first and the last of four
     refiners, layers = 2, 6
     assert own.measured("compile") == {"graphs": 3, "graph_runs": 4 * refiners + 2 * layers}
+
+
+@pytest.mark.parametrize("name", SEQUENCE)
+def test_blocks_are_compiled_around_attention_over_ranks(results: Results, name: str) -> None:
+    own, plain = results(f"compiled {name}"), results("tiny-qwen")
+    assert own.distance(plain) <= COMPILED_BOUND
+    assert own.distance(plain, "broken") > 10 * COMPILED_BOUND
+    branches, steps, layers = 2, 4, 7  # the first layer is compiled apart, within the hooks that split its tokens
+    compiled = {"graphs": 2 * branches, "graph_runs": branches * steps * layers}
+    assert [rank["features"]["compile"] for rank in own.ranks] == [compiled, compiled]
+
+
+def test_blocks_that_were_compiled_twice_take_any_size() -> None:
+    plan = tiny_qwen(compile=True)
+    pipe = load.pipeline(plan)
+    apply.apply(pipe, plan, None)
+    graphs = []
+    for prompt, pixels in (("a", 64), ("a cat", 64), ("a cat", 128), ("a dog on a red mat", 96), ("blue", 160)):
+        sampling = replace(plan.sampling, prompt=prompt, width=pixels, height=pixels, num_inference_steps=1)
+        own = replace(plan, sampling=sampling)
+        worker.call(pipe, own, **worker.arguments(own))
+        graphs.append(compile.measure(pipe)["graphs"])
+    assert graphs[-3:] == [graphs[2]] * 3  # both the prompt's length and the picture's size have changed once
 
 
 def test_without_a_compiler_it_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
