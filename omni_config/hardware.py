@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from omni_config.settings import FIELDS
+
 if TYPE_CHECKING:
     from omni_config.estimate import Estimate
     from omni_config.estimate.data import Decoder, Gpu
+    from omni_config.estimate.work import Work
     from omni_config.quantities import Quantities
 
 
@@ -59,6 +62,13 @@ def vae_tiles(q: Quantities) -> int | None:
     return known.tiles(q["width"], q["height"]) if known and q["width"] and q["height"] else None
 
 
+def work(q: Quantities) -> Work | None:
+    """What a pass through the DiT computes; None where the card or the size of the picture leaves it open."""
+    from omni_config.estimate.work import unknown, work_of
+
+    return None if unknown(q) else work_of(q)
+
+
 def estimated(q: Quantities) -> Estimate | None:
     """Estimated memory and seconds; None where the card does not state how large the transformer is."""
     from omni_config.estimate import estimate
@@ -99,7 +109,8 @@ def changed(q: Quantities, **changes: Any) -> Quantities:
     """The quantities of the same config with other settings."""
     from omni_config.quantities import Quantities
 
-    return Quantities({**q.settings, **changes}, q.card, q.engine_card, q.features)
+    settings = {name: q[name] for name in FIELDS}  # through q, which may note what is read
+    return Quantities(settings | changes, q.card, q.engine_card, q.features)
 
 
 def estimated_seconds(q: Quantities) -> float | None:
@@ -149,6 +160,7 @@ QUANTITIES = (
     nodes,
     decoder,
     vae_tiles,
+    work,
     known_gpu,
     known_gpus,
     gpu_memory,

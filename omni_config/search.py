@@ -171,9 +171,13 @@ def valid(
     engine: EngineCard,
     gpus: int,
     switches: dict[str, tuple[Any, ...]] | None = None,
+    rules: Iterable[Rule] | None = None,
 ) -> Iterator[Settings]:
-    """Every valid config on ``gpus`` GPUs: all degrees whose product is that, and all values of ``switches``."""
-    rules = deciding(engine)
+    """Every valid config on ``gpus`` GPUs: all degrees whose product is that, and all values of ``switches``.
+
+    ``rules`` are those that decide, where that is known.
+    """
+    rules = deciding(engine) if rules is None else rules
     names, values = zip(*(switches or {}).items(), strict=True) if switches else ((), ())
     for degrees in _factorisations(gpus, len(DEGREES)):
         shape = settings | {"gpus": gpus} | dict(zip(DEGREES, degrees, strict=True))
@@ -190,6 +194,19 @@ def deciding(engine: EngineCard) -> list[Rule]:
         for rule in catalog().rules
         if (rule.severity == "error" or rule.adjusts) and (not rule.engines or engine.id in rule.engines)
     ]
+
+
+def open_rules(settings: Settings, card: ModelCard, engine: EngineCard, names: Collection[str]) -> list[Rule]:
+    """The rules that decide whether a config is valid, whatever settings ``names`` are changed to.
+
+    A rule that holds and has read nothing which they, or an adjusting rule, may change will read the same and hold.
+    """
+    rules, features = deciding(engine), catalog().features
+    q = Quantities(settings, card, engine, features)
+    spoken_of = {pair for rule in rules if rule.adjusts for pair in rule.names()}
+    varying = {*names, *(name for name, kind in spoken_of if kind == "fields")}
+    varying.update(field for name, kind in spoken_of if kind == "features" for field in features[name].fields)
+    return [rule for rule in rules if rule.adjusts or rule.check(q) or reads_of(rule, q) & varying]
 
 
 def _factorisations(total: int, parts: int) -> Iterator[tuple[int, ...]]:

@@ -11,7 +11,7 @@ from typing import Any
 from omni_config.estimate.data import Bound, Gpu, efficiencies, gpus
 from omni_config.estimate.latency import latency_of
 from omni_config.estimate.memory import Memory, memory_of
-from omni_config.estimate.work import unknown, work_of
+from omni_config.estimate.work import unknown
 from omni_config.quantities import Quantities
 
 __all__ = ["Estimate", "Range", "estimate", "gpus", "memory"]
@@ -61,15 +61,14 @@ class Estimate:
 
 def memory(q: Quantities, bound: Bound = "value") -> Memory:
     """Memory of a config on one GPU, with the efficiencies at their best guess or at one end."""
-    work = None if unknown(q) else work_of(q)
-    return memory_of(q, work, q["decoder"], efficiencies(bound))
+    return memory_of(q, q["work"], q["decoder"], efficiencies(bound))
 
 
 def seconds(q: Quantities, gpu: Gpu, bound: Bound = "value") -> dict[str, float]:
     """Seconds by term; empty where the card does not state the dimensions."""
-    if unknown(q):
+    if q["work"] is None:
         return {}
-    return latency_of(q, work_of(q), gpu, q["decoder"], efficiencies(bound))
+    return latency_of(q, q["work"], gpu, q["decoder"], efficiencies(bound))
 
 
 def estimate(q: Quantities, gpu: Gpu | None = None) -> Estimate:

@@ -12,7 +12,9 @@ from omni_config.catalog import catalog
 from omni_config.estimate import memory, seconds
 from omni_config.estimate.data import Gpu
 from omni_config.quantities import Quantities
-from omni_config.search import DEGREES, deciding, errors, valid
+from omni_config.resolver import resolve_settings
+from omni_config.rules import Rule
+from omni_config.search import DEGREES, errors, open_rules, valid
 from omni_config.settings import Settings
 
 #: What is tried beside the degrees; of each group one, and the first means nothing of it.
@@ -23,6 +25,8 @@ WEIGHTS: tuple[Settings, ...] = (
     {"use_hsdp": True},
 )
 CACHES: tuple[Settings, ...] = ({}, {"cache_dit": True}, {"tea_cache": True})
+VAE = ("vae_use_tiling", "vae_patch_parallel_size")
+CHANGED = {"gpus", *DEGREES, *VAE, *(name for group in (*WEIGHTS, *CACHES) for name in group)}
 SMALL = 16  # up to here every number of GPUs is tried for a plan, beyond only the divisors of what there is
 
 
@@ -68,11 +72,16 @@ def candidates(
     settings: Settings, card: ModelCard, engine: EngineCard, gpu: Gpu, gpus: int, *, lossless: bool = False
 ) -> Iterator[Candidate]:
     """Every valid plan on at most ``gpus`` GPUs; ``lossless`` leaves out what changes the picture (step caches)."""
-    free = settings | {"memory": None, "gpu": None}  # what does not fit is to be seen, not to be refused
+    # What does not fit is to be seen, not to be refused.
+    free = resolve_settings(settings | {"memory": None, "gpu": None}, card, engine, ()).settings
+    rules = open_rules(free, card, engine, CHANGED)
+    work = Quantities(free, card, engine, catalog().features)["work"]  # the same whatever a plan changes
     for size in sizes(gpus):
-        for shape in valid(free, card, engine, size):
-            for changes in _switched(shape, card, engine, size, lossless):
-                yield _estimated(shape, changes, card, engine, gpu, size, gpus // size)
+        for shape in valid(free, card, engine, size, rules=rules):
+            for changes in _switched(shape, card, engine, rules, size, lossless):
+                q = Quantities(shape | changes, card, engine, catalog().features)
+                q["work"] = work
+                yield _estimated(q, changes, gpu, size, gpus // size)
 
 
 def sizes(gpus: int) -> list[int]:
@@ -81,14 +90,13 @@ def sizes(gpus: int) -> list[int]:
 
 
 def _switched(
-    shape: Settings, card: ModelCard, engine: EngineCard, size: int, lossless: bool
+    shape: Settings, card: ModelCard, engine: EngineCard, rules: list[Rule], size: int, lossless: bool
 ) -> Iterator[dict[str, Any]]:
     """Changes on top of a shape that are valid: groups that are refused alone are not combined."""
     vae: list[Settings] = [{}, {"vae_use_tiling": True}]
     if size > 1:
         vae.append({"vae_use_tiling": True, "vae_patch_parallel_size": size})
     groups: list[list[Settings]] = []
-    rules = deciding(engine)
     for group in (vae, WEIGHTS, CACHES[:1] if lossless else CACHES):
         groups.append([{}])
         for changes in group:
@@ -102,14 +110,7 @@ def _switched(
             yield {axis: shape[axis] for axis in DEGREES} | merged
 
 
-def _estimated(
-    shape: Settings, changes: Settings, card: ModelCard, engine: EngineCard, gpu: Gpu, size: int, replicas: int
-) -> Candidate:
-    filled = shape | changes
-    for name, value in (card.defaults | {"dtype": card.dtype}).items():
-        if filled[name] is None:
-            filled[name] = value
-    q = Quantities(filled, card, engine, catalog().features)
+def _estimated(q: Quantities, changes: Settings, gpu: Gpu, size: int, replicas: int) -> Candidate:
     taken = sum(seconds(q, gpu).values())
     return Candidate(changes, size, replicas, memory(q).peak, taken, int(q["num_images_per_prompt"]))
 

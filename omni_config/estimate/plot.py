@@ -44,7 +44,7 @@ def _figure(found: Suggestion, title: str) -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("--plot needs matplotlib; next: pip install 'omni-config[plot]'") from None
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5 + 0.14 * len(found.front)), layout="constrained")
     axes = figure.add_subplot(xlabel="seconds a picture", ylabel="GiB a GPU", title=title, xscale="log")
     front = found.front
     axes.step([one.seconds for one in front], [one.gib for one in front], where="post", color="tab:blue", alpha=0.5)
@@ -52,9 +52,13 @@ def _figure(found: Suggestion, title: str) -> Any:
     best = found.best[0].candidate
     axes.plot([best.seconds], [best.gib], "*", color="tab:red", markersize=15, label="suggested")
     axes.axhline(found.memory, color="gray", linestyle="--", label=f"{found.memory:g} GiB")
-    for one in front:
-        label = f"{one.title} ({one.gpus})"
-        axes.annotate(label, (one.seconds, one.gib), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    for number, one in enumerate(front, 1):
+        axes.annotate(str(number), (one.seconds, one.gib), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    names = [f"{number}  {one.title}; {one.gpus} GPU{'s' * (one.gpus > 1)}" for number, one in enumerate(front, 1)]
+    figure.supxlabel("\n".join(names), fontsize=8, x=0.02, ha="left")  # beside the points, they would overlap
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}" if axis is axes.xaxis else "")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     return figure

@@ -22,7 +22,6 @@ ENTRIES = [
 FAILURES = {
     "OMNI130": "does not support context parallelism",
     "OMNI503": "TeaCache does not know the modulated input",
-    "OMNI506": "RuntimeError when making fake tensor call",
 }
 
 
