@@ -41,7 +41,7 @@ PROMPTS = [
     )
 ]
 THRESHOLDS = {
-    "tea_cache": (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8),
+    "tea_cache": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.8),
     "cache_dit": (0.06, 0.12, 0.18, 0.24, 0.36, 0.5),
 }
 NAMES = {"tea_cache": "TeaCache rel_l1_thresh", "cache_dit": "Cache-DiT residual_diff_threshold"}

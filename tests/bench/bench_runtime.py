@@ -104,6 +104,7 @@ def scaling() -> Iterator[Row]:
     """One rank over two. In CPU seconds of a rank, it is what two cores of their own would give."""
     for name, plan, mesh in (
         ("CFG-parallel 2 (tiny, 256 px)", sized(tiny(), 256, 8), Mesh(cfg=2)),
+        ("CFG-parallel 2 (tiny, 512 px)", sized(tiny(), 512, 4), Mesh(cfg=2)),
         ("CFG-parallel 2 (tiny-qwen, 256 px)", sized(tiny_qwen(), 256, 8), Mesh(cfg=2)),
         ("Ulysses 2 (tiny, 512 px: 4096 tokens)", sized(unguided(tiny()), 512, 4), Mesh(ulysses=2)),
         ("Ring 2 (tiny, 512 px: 4096 tokens)", sized(unguided(tiny()), 512, 4), Mesh(ring=2)),
@@ -115,11 +116,12 @@ def scaling() -> Iterator[Row]:
 def growth() -> Iterator[Row]:
     """Seconds a step and peak memory a rank over resolution and ranks."""
     smallest = None
-    for pixels in (128, 256, 512, 1024):
+    for pixels in (128, 256, 512, 1024, 2048):
+        steps = 3 if pixels < 2048 else 1  # of six minutes on one rank
         cells = []
         for ranks in (1, 2, 4):
             plan = tiny_qwen(mesh=Mesh(ulysses=ranks), vae=Vae(pixels > 512, False, 1))
-            report = launched(sized(unguided(plan), pixels, 3))
+            report = launched(sized(unguided(plan), pixels, steps))
             seconds, memory = report["step_seconds"], max(report["peak_memory"])
             smallest = smallest or (seconds, memory)
             cells.append(
