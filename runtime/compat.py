@@ -146,7 +146,9 @@ def ring_attention_on_cpu() -> None:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attention to two sets of keys, from the attention to each."""
         weight = torch.sigmoid(lse_b - lse_a)
-        return torch.lerp(out_a.to(weight.dtype), out_b.to(weight.dtype), weight), torch.logaddexp(lse_a, lse_b)
+        if out_b.dtype != weight.dtype:
+            out_a, out_b = out_a.to(weight.dtype), out_b.to(weight.dtype)
+        return torch.lerp(out_a, out_b, weight), torch.logaddexp(lse_a, lse_b)
 
     native._native_attention_forward_op = _native_attention_forward_op  # cache-dit allows masks by the function's name
     _templated_ring.fused_merge_attn_states = merge

@@ -32,7 +32,7 @@ class Writer:
     """Appends the events of one rank; without a folder it says nothing."""
 
     def __init__(self, folder: Path | None, rank: int) -> None:
-        self._file = None if folder is None else path(folder, rank).open("a", encoding="utf-8")
+        self._file = None if folder is None else path(folder, rank).open("ab")
         self._reserve = None if folder is None else folder / f"rank{rank}.reserve"
         if self._reserve is not None:
             self._reserve.write_bytes(bytes(2**14))  # its room is for the last words, when the disk is full
@@ -56,7 +56,7 @@ class Writer:
         if self._file is not None:
             if self._file.tell() > _LONGEST:
                 self._file.truncate(0)
-            self._file.write(json.dumps({"time": time.time(), **event}) + "\n")
+            self._file.write(json.dumps({"time": time.time(), **event}).encode() + b"\n")
             self._file.flush()
 
 

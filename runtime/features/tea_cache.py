@@ -61,7 +61,7 @@ def attach(pipe: Any, cache: Cache) -> None:
     if not blocks or type(blocks[0]).__name__ not in MODULATED_INPUT:
         raise CannotRunError(f"TeaCache does not know the modulated input of {type(transformer).__name__}")
     for index, block in enumerate(blocks):
-        hook = _make_hook(cache, first=index == 0, last=index == len(blocks) - 1)
+        hook = _make_hook(cache, type(block), first=index == 0, last=index == len(blocks) - 1)
         HookRegistry.check_if_exists_or_initialize(block).register_hook(hook, HOOK)
     transformer._omni_tea_cache = cache
     pipe.scheduler.set_timesteps = cache.reset_before(pipe.scheduler.set_timesteps)
@@ -191,13 +191,16 @@ class Cache:
         return reset
 
 
-def _make_hook(cache: Cache, first: bool, last: bool) -> Any:
+def _make_hook(cache: Cache, block: type[nn.Module], first: bool, last: bool) -> Any:
     import torch
     from diffusers.hooks.hooks import ModelHook
 
     # What decides is Python with numbers of its own, for each of which a compiled block would be compiled again.
-    outside = torch.compiler.disable
-    decide, keep = outside(cache.decide), outside(cache.keep)  # type: ignore[no-untyped-call]
+    outside: Any = torch.compiler.disable
+    decide, keep = outside(cache.decide), outside(cache.keep)
+    modulated_input = outside(MODULATED_INPUT[block.__name__]) if first else None
+    signature = inspect.signature(block.forward)
+    name = "x" if "x" in signature.parameters else "hidden_states"
 
     class TeaCacheHook(ModelHook):
         _is_stateful = True
@@ -209,14 +212,13 @@ def _make_hook(cache: Cache, first: bool, last: bool) -> Any:
         def reset_state(self, module: nn.Module) -> nn.Module:
             return module
 
-        @outside(recursive=False)  # type: ignore[no-untyped-call, untyped-decorator]
+        @outside(recursive=False)
         def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
-            name = "x" if "x" in bound else "hidden_states"
+            bound = signature.bind(module, *args, **kwargs).arguments
             hidden = bound[name]
             if first:
                 arguments = {key: value for key, value in bound.items() if key != "self"}
-                decide(outside(MODULATED_INPUT[type(module).__name__])(module, **arguments))  # type: ignore[no-untyped-call]
+                decide(modulated_input(module, **arguments))
                 cache.entered = hidden
             if cache.skipping:
                 if first:
