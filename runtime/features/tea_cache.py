@@ -214,6 +214,9 @@ def _make_hook(cache: Cache, block: type[nn.Module], first: bool, last: bool) ->
 
         @outside(recursive=False)
         def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            original: Any = self.fn_ref.original_forward
+            if not (first or last or cache.skipping):
+                return original(*args, **kwargs)
             bound = signature.bind(module, *args, **kwargs).arguments
             hidden = bound[name]
             if first:
@@ -224,7 +227,6 @@ def _make_hook(cache: Cache, block: type[nn.Module], first: bool, last: bool) ->
                 if first:
                     hidden = hidden + cache.states.get_state().residual
                 return hidden if name == "x" else (bound["encoder_hidden_states"], hidden)
-            original: Any = self.fn_ref.original_forward
             output = original(*args, **kwargs)
             if last:
                 out = output if name == "x" else output[1]
