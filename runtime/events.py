@@ -33,6 +33,7 @@ class Writer:
 
     def __init__(self, folder: Path | None, rank: int) -> None:
         self._file = None if folder is None else path(folder, rank).open("ab")
+        self._size = 0
         self._reserve = None if folder is None else folder / f"rank{rank}.reserve"
         if self._reserve is not None:
             self._reserve.write_bytes(bytes(2**14))  # its room is for the last words, when the disk is full
@@ -54,9 +55,10 @@ class Writer:
 
     def _write(self, **event: Any) -> None:
         if self._file is not None:
-            if self._file.tell() > _LONGEST:
+            if self._size > _LONGEST:
                 self._file.truncate(0)
-            self._file.write(json.dumps({"time": time.time(), **event}).encode() + b"\n")
+                self._size = 0
+            self._size += self._file.write(json.dumps({"time": time.time(), **event}).encode() + b"\n")
             self._file.flush()
 
 
