@@ -198,7 +198,7 @@ def _make_hook(cache: Cache, block: type[nn.Module], first: bool, last: bool) ->
     # What decides is Python with numbers of its own, for each of which a compiled block would be compiled again.
     outside: Any = torch.compiler.disable
     decide, keep = outside(cache.decide), outside(cache.keep)
-    modulated_input = outside(MODULATED_INPUT[block.__name__]) if first else None
+    modulated_input: Any = outside(MODULATED_INPUT[block.__name__]) if first else None
     signature = inspect.signature(block.forward)
     name = "x" if "x" in signature.parameters else "hidden_states"
 
@@ -212,7 +212,7 @@ def _make_hook(cache: Cache, block: type[nn.Module], first: bool, last: bool) ->
         def reset_state(self, module: nn.Module) -> nn.Module:
             return module
 
-        @outside(recursive=False)
+        @outside(recursive=False)  # type: ignore[untyped-decorator]
         def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             original: Any = self.fn_ref.original_forward
             if not (first or last or cache.skipping):
