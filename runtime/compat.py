@@ -202,8 +202,8 @@ def compile_around_ranks(config: Any) -> None:
         return query.new_empty(query.shape)
 
     def attention(*args: Any, **options: Any) -> Any:
-        query, key, value, mask, dropout, causal, scale = args[:7]
-        if torch.compiler.is_compiling() and not dropout and not causal:
+        query, key, value, mask, dropout, causal, scale, *others = args
+        if torch.compiler.is_compiling() and not any((dropout, causal, *others)):  # which inference leaves out
             return operation(query, key, value, mask, scale)
         return library(*args, **options)
 
