@@ -151,7 +151,8 @@ def _accepted(settings: Settings, subject: Subject) -> Plan:
 def _request(settings: Settings, subject: Subject) -> Settings:
     """What is generated: a picture of several tiles, several pictures, and steps to cache, where that is asked for.
 
-    All that is compiled gets the same, so that it finds the graphs that another cell has compiled.
+    All that is compiled gets the same, so that it finds the graphs that another cell has compiled, and prompts of one
+    length, as each length takes a graph.
     """
     several, compiled = settings.get("vae_use_slicing"), settings.get("compile")
     tiled = settings.get("vae_use_tiling") or settings.get("vae_patch_parallel_size", 1) > 1
@@ -164,7 +165,7 @@ def _request(settings: Settings, subject: Subject) -> Settings:
         width, height = (-(-side // multiple) * multiple for side in TILED)
     request = {
         "prompt": "a red circle",
-        "negative_prompt": "blue",
+        "negative_prompt": "a blue heart" if compiled else "blue",
         "num_inference_steps": CACHED_STEPS if caches else STEPS,
         "width": width,
         "height": height,

@@ -23,6 +23,10 @@ Part = Literal["transformer", "text_encoder", "vae"]
 Damage = Literal["number", "matrix"]
 
 
+#: glibc would give large tensors back to the system when they are freed, and every fork fault their pages in again.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A Plan to run, and controls: further calls, each with a weight of one part of one rank's model damaged."""
@@ -78,7 +82,8 @@ def run(
                 on_progress(progress.step, progress.steps)
 
         limit = 60 + 2 * timeout  # the worker ends a case that takes too long; before the first, it imports and loads
-        torchrun.run(line, folder, [Rank(folder, 0)], timeout=limit, log=folder / torchrun.LOG, on_progress=show)
+        ranks, log = [Rank(folder, 0)], folder / torchrun.LOG
+        torchrun.run(line, folder, ranks, timeout=limit, log=log, on_progress=show, environment=KEEP_MEMORY)
         return {
             name: _outcome(folder, number, case.plan.mesh.world_size)
             for number, (name, case) in enumerate(cases.items())

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from getpass import getuser
 from pathlib import Path
@@ -70,10 +70,12 @@ def run(
     log: Path,
     on_progress: Callable[[Rank, Progress], None],
     others: Others = ALONE,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Start a command of torchrun, and return when all ranks are done; every process has ended then, or on an error.
 
-    ``ranks`` are those of this machine. ``timeout`` bounds the seconds in which one makes no progress.
+    ``ranks`` are those of this machine. ``timeout`` bounds the seconds in which one makes no progress. ``environment`` is
+    added to ours.
 
     Raises:
         LaunchError: a rank raised, was killed, or hung, or torchrun did not start.
@@ -89,7 +91,7 @@ def run(
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=_environment(len(ranks), folder, others.node),
+                env=_environment(len(ranks), folder, others.node) | dict(environment or {}),
                 start_new_session=True,  # Ctrl-C reaches only us, and we end the others
             )
         _follow(agent, folder, ranks, timeout, log, on_progress, others)
