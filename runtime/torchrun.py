@@ -74,8 +74,8 @@ def run(
 ) -> None:
     """Start a command of torchrun, and return when all ranks are done; every process has ended then, or on an error.
 
-    ``ranks`` are those of this machine. ``timeout`` bounds the seconds in which one makes no progress. ``environment`` is
-    added to ours.
+    ``ranks`` are those of this machine. ``timeout`` bounds the seconds in which one makes no progress; ``environment``
+    is added to ours.
 
     Raises:
         LaunchError: a rank raised, was killed, or hung, or torchrun did not start.
