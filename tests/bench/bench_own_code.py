@@ -1,8 +1,8 @@
 """What our own code takes of a denoising step, from the traces of ``omni launch --profile``; prints a Markdown table.
 
 Python of ours is every frame in runtime/, with what is built into Python and called from there; torch of ours are the
-operators that such a frame calls. The profiler slows Python down, so that the shares are upper bounds. A second table has what takes
-most of it, called by itself: on one number, and without a profiler.
+operators that such a frame calls. The profiler slows Python down, so that the shares are upper bounds. A second table
+has what takes most of it, called by itself: on one number, and without a profiler.
 """
 
 from __future__ import annotations
