@@ -152,7 +152,8 @@ def _request(settings: Settings, subject: Subject) -> Settings:
     """What is generated: a picture of several tiles, several pictures, and steps to cache, where that is asked for.
 
     All that is compiled gets the same, so that it finds the graphs that another cell has compiled, and prompts of one
-    length, as each length takes a graph.
+    length, as each length takes a graph: one of the pairs with which step caches keep the picture at this size, for
+    which the embedded models were not trained; with some they do not, compiled or not.
     """
     several, compiled = settings.get("vae_use_slicing"), settings.get("compile")
     tiled = settings.get("vae_use_tiling") or settings.get("vae_patch_parallel_size", 1) > 1
