@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from omni_config.catalog import catalog
 from omni_config.checker import check_bytes
 from omni_config.cli import app
-from omni_config.estimate.candidates import candidates
+from omni_config.estimate.candidates import candidates, sizes
 from omni_config.estimate.data import gpus
+from omni_config.search import DEGREES, deciding, errors, valid
 from omni_config.settings import validate
 
 runner = CliRunner()
@@ -31,6 +32,22 @@ MODELS = [
 def suggested(*arguments: str) -> tuple[int, dict[str, Any]]:
     result = runner.invoke(app(["suggest"]), ["suggest", *arguments, "--json"])
     return result.exit_code, json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(("model", "engine"), MODELS)
+def test_plans_are_valid_by_all_rules_and_none_is_missing(model: str, engine: str) -> None:
+    card, known = catalog().model(model), catalog().engine(engine)
+    assert card is not None
+    assert known is not None
+    base = validate({"version": 1, "model": model}) | {"width": 1024, "height": 1024}
+    found = list(candidates(base, card, known, gpus()["h100"], 8))
+    rules = deciding(known)
+    assert found
+    assert not [plan.changes for plan in found if errors(base | plan.changes | {"gpus": plan.gpus}, card, known, rules)]
+    shapes = [shape for size in sizes(8) for shape in valid(base, card, known, size)]  # by all rules
+    assert {tuple(plan.changes[axis] for axis in DEGREES) for plan in found} == {
+        tuple(shape[axis] for axis in DEGREES) for shape in shapes
+    }
 
 
 @pytest.mark.parametrize("objective", ["latency", "memory", "throughput"])

@@ -46,6 +46,7 @@ def cases(folder: Path) -> dict[str, Case]:
     always = Cache("tea_cache", {"rel_l1_thresh": 100.0, "coefficients": [0.0, 0.0, 0.0, 1.0, 0.0]})
     table["compiled and cached"] = Case(replace(plan, compile=True, cache=always))
     table["tiny-qwen"] = Case(tiny_qwen())
+    table["compiled tensor-2"] = Case(tiny_qwen(compile=True, mesh=Mesh(tensor=2)))
     table |= {f"compiled {name}": Case(tiny_qwen(compile=True, mesh=mesh)) for name, mesh in SEQUENCE.items()}
     return table
 
@@ -98,6 +99,13 @@ def test_blocks_are_compiled_around_attention_over_ranks(results: Results, name:
     branches, steps, layers = 2, 4, 7  # the first layer is compiled apart, within the hooks that split its tokens
     compiled = {"graphs": 2 * branches, "graph_runs": branches * steps * layers}
     assert [rank["features"]["compile"] for rank in own.ranks] == [compiled, compiled]
+
+
+def test_blocks_split_over_tensor_ranks_are_compiled_for_each_length_of_a_prompt(results: Results) -> None:
+    own, plain = results("compiled tensor-2"), results("tiny-qwen")
+    assert own.distance(plain) <= COMPILED_BOUND
+    assert own.distance(plain, "broken") > 10 * COMPILED_BOUND
+    assert own.measured("compile") == {"graphs": 2, "graph_runs": 2 * 4 * 7}  # branches, steps, layers
 
 
 def test_blocks_that_were_compiled_twice_take_any_size() -> None:
