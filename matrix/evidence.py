@@ -14,8 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from matrix.ask import ask
-from omni_config.catalog import catalog
+from matrix.cell import ask
+from omni_config.catalog.load import catalog
 
 FOLDER = Path(__file__).with_name("evidence")
 ROOT = FOLDER.parents[1]

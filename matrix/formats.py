@@ -12,11 +12,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from matrix.ask import VERDICTS, Cell, Verdict
-from matrix.differ import Difference
+from matrix.cell import VERDICTS, Cell, Verdict
+from matrix.compatibility import Matrix
+from matrix.diff import Difference
 from matrix.evidence import Evidence, everything
-from matrix.table import Matrix
-from omni_config.catalog import catalog
+from omni_config.catalog.load import catalog
 
 COLORS: dict[Verdict, str] = {"yes": "green", "warned": "yellow", "only": "cyan", "adjusted": "magenta", "no": "red"}
 SHORT: dict[Verdict, str] = {"yes": "yes", "warned": "warn", "only": "only", "adjusted": "adj", "no": "no"}

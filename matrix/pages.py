@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import yaml
 
-from matrix.ask import VERDICTS, Cell
+from matrix.cell import VERDICTS, Cell
+from matrix.compatibility import Matrix, compile_matrix
 from matrix.evidence import everything
 from matrix.formats import explained, models_markdown, pairs_markdown, slug
-from matrix.picture import to_svg
-from matrix.table import Matrix, compile_matrix
-from omni_config.catalog import catalog
-from omni_config.pages import GENERATED
-from omni_config.settings import DEFAULTS, tree_of
+from matrix.svg import to_svg
+from omni_config.catalog.load import catalog
+from omni_config.output.pages import GENERATED
+from omni_config.schema.settings import DEFAULTS, tree_of
 
 #: Files below ``docs/`` that are generated here.
 OWNED = ("matrix/*.md", "matrix/*.svg", "matrix/*/*.md")

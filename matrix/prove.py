@@ -15,17 +15,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from matrix.ask import Cell, ask
+from matrix.cell import Cell, ask
 from matrix.evidence import ROOT, Evidence, add, digest, key
 from omni_config.cards import ModelCard
-from omni_config.catalog import catalog
-from omni_config.folders import card_of_folder
+from omni_config.catalog.folder_card import card_of_folder
+from omni_config.catalog.load import catalog
 from omni_config.plan import EMBEDDED, Plan
-from omni_config.quantities import Quantities
-from omni_config.resolver import resolve_settings
-from omni_config.settings import Settings, validate
+from omni_config.resolving.resolver import resolve_settings
+from omni_config.rules.quantities import Quantities
+from omni_config.schema.settings import Settings, validate
 from runtime import Proof, prove_all
-from runtime.apply import ORDER
+from runtime.pipeline.apply import ORDER
 from runtime.report import versions
 
 STEPS, CACHED_STEPS = 2, 20  # one finds what another left behind; a cache needs steps to skip
@@ -98,7 +98,7 @@ def _subject(model: str, folder: Path) -> Subject:
     """The small pipeline of a name, built where there is none, with what its runs need, in a folder of its own."""
     from PIL import Image
 
-    from runtime import small
+    from runtime.proof import random_pipelines as small
 
     folder.mkdir()
     cards = [card for name in catalog().model_ids if (card := catalog().model(name))]

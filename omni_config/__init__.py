@@ -8,24 +8,24 @@ for checked in check("config.yaml"):
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from omni_config.checker import Checked, check, load
-    from omni_config.document import Document
+    from omni_config.checking.files import Checked, check, load
     from omni_config.findings import Finding
     from omni_config.plan import Plan
-    from omni_config.resolver import Resolution, resolve
+    from omni_config.resolving.resolver import Resolution, resolve
+    from omni_config.schema.document import Document
 
 __all__ = ["Checked", "Document", "Finding", "Plan", "Resolution", "check", "load", "resolve"]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Checked": "checker",
-    "Document": "document",
+    "Checked": "checking.files",
+    "Document": "schema.document",
     "Finding": "findings",
     "Plan": "plan",
-    "Resolution": "resolver",
-    "check": "checker",
-    "load": "checker",
-    "resolve": "resolver",
+    "Resolution": "resolving.resolver",
+    "check": "checking.files",
+    "load": "checking.files",
+    "resolve": "resolving.resolver",
 }
 
 

@@ -14,7 +14,7 @@ def main() -> None:
     command, *names = sys.argv[1:] or [""]
     try:
         if command == "check" and names and not any(name.startswith("-") for name in names):
-            from omni_config.run_check import run
+            from omni_config.output.run_check import run
 
             sys.exit(run(names))
         from omni_config.cli import COMMANDS, app

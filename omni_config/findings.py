@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from omni_config.source import Source
+    from omni_config.reading.nodes import Source
 
 Severity = Literal["error", "warning", "advice"]
 

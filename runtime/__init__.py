@@ -1,12 +1,12 @@
 """The runtime: does what a Plan says, under torchrun. Importing it loads neither torch nor diffusers."""
 
-from runtime.bench import bench
-from runtime.calibrate import Calibration, calibrate
 from runtime.events import Progress
-from runtime.failures import LaunchError
-from runtime.launch import command, launch
-from runtime.nodes import Node
-from runtime.prove import Proof, prove, prove_all
+from runtime.launcher.failures import LaunchError
+from runtime.launcher.launch import command, launch
+from runtime.launcher.nodes import Node
+from runtime.measure.bench import bench
+from runtime.measure.calibrate import Calibration, calibrate
+from runtime.proof.prove import Proof, prove, prove_all
 from runtime.report import Report
 
 __all__ = [

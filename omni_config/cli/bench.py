@@ -13,10 +13,10 @@ from rich.table import Table
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_plan
 from omni_config.cli.running import bar, errors, fail, require_startable
-from omni_config.overrides import Override
+from omni_config.schema.overrides import Override
 
 if TYPE_CHECKING:
-    from runtime.bench import Series
+    from runtime.measure.bench import Series
 
 TITLES = {"step_seconds": "seconds a step", "seconds": "seconds a picture", "peak_memory": "peak memory, MiB"}
 
@@ -44,8 +44,8 @@ def bench(
         require_startable("bench", plan)
     if plot is not None:
         _require_plot(plot)
-    from runtime.bench import MEASURES, ratio
-    from runtime.bench import bench as start
+    from runtime.measure.bench import MEASURES, ratio
+    from runtime.measure.bench import bench as start
 
     with errors("bench"), bar() as show:
         series = start(plans, repeats=repeats, timeout=timeout, on_progress=show)

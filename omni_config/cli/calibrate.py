@@ -12,10 +12,10 @@ import typer
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_plan
 from omni_config.cli.running import bar, errors, fail, require_startable
-from omni_config.overrides import Override
+from omni_config.schema.overrides import Override
 
 if TYPE_CHECKING:
-    from runtime.calibrate import Calibration
+    from runtime.measure.calibrate import Calibration
 
 
 class What(StrEnum):
@@ -44,7 +44,7 @@ def calibrate(
     lines = [plan.sampling.prompt] if prompts is None else _lines(prompts)
     require_startable("calibrate", plan)
     from runtime import Progress
-    from runtime.calibrate import calibrate as start
+    from runtime.measure.calibrate import calibrate as start
 
     with errors("calibrate"), bar() as show:
 

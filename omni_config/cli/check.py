@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from omni_config.rules import Rule
-from omni_config.run_check import run
+from omni_config.output.run_check import run
+from omni_config.rules.rule import Rule
 
 
 class Format(StrEnum):
@@ -48,7 +48,7 @@ def load_rules(paths: list[str]) -> tuple[Rule, ...]:
     """Policies of ``--rules``; one that cannot be used ends the command with exit code 2."""
     if not paths:
         return ()
-    from omni_config.policies import load_policies
+    from omni_config.catalog.policies import load_policies
 
     try:
         return tuple(rule for path in paths for rule in load_policies(path))

@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from omni_config.catalog import catalog
-from omni_config.checker import Checked, check, check_node
-from omni_config.compare import Difference, compare
+from omni_config.catalog.load import catalog
+from omni_config.checking.compare import Difference, compare
+from omni_config.checking.files import Checked, check, check_node
 from omni_config.findings import Finding
-from omni_config.overrides import with_engine
+from omni_config.schema.overrides import with_engine
 
 
 def diff(
@@ -55,7 +55,7 @@ def _documents(file: Path, engine: str = "") -> list[Checked]:
 
 
 def _moved(item: Checked, engine: str) -> Checked:
-    from omni_config.foreign import UNNAMED
+    from omni_config.checking.other_engines import UNNAMED
 
     assert item.node is not None
     stand_in = UNNAMED if item.foreign else None

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from omni_config.checker import Checked, check
+from omni_config.checking.files import Checked, check
 from omni_config.findings import Finding
-from omni_config.report import render
+from omni_config.output.text import render
 
 _HEAD = "# yaml-language-server: $schema=https://github.com/omni-config/omni-config/raw/main/docs/schema.json\n"
 
@@ -49,9 +49,9 @@ def export(
 
     Exit code: 0 done, 1 refused, 2 a config that cannot be used.
     """
-    from omni_config.catalog import catalog
-    from omni_config.exporters import ENGINES
-    from omni_config.exporters import export as write
+    from omni_config.catalog.load import catalog
+    from omni_config.checking.export import ENGINES
+    from omni_config.checking.export import export as write
 
     if to.partition("==")[0] not in ENGINES or catalog().engine(to) is None:
         known = [name for name in catalog().engine_ids if name.partition("==")[0] in ENGINES]
@@ -73,7 +73,7 @@ def as_yaml(checked: Checked) -> str:
     """A checked deployment as a document of ours, with only what its file says."""
     import yaml
 
-    from omni_config.document import Document
+    from omni_config.schema.document import Document
 
     assert checked.node is not None
     tree: dict[str, Any] = {key: checked.node.value[key] for key in Document.model_fields if key in checked.node.value}

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from omni_config.catalog import catalog
+from omni_config.catalog.load import catalog
 
 
 def explain(
@@ -31,7 +31,7 @@ def explain(
         return
     from rich.markdown import Markdown
 
-    from omni_config.pages import rule_page
+    from omni_config.output.pages import rule_page
 
     Console().print(Markdown(rule_page(rule)))
 
@@ -48,7 +48,7 @@ def rules(as_json: Annotated[bool, typer.Option("--json", help="Print all rules 
 
 def schema() -> None:
     """Print the JSON Schema (2020-12) of the config, for editors."""
-    from omni_config.pages import schema as build
+    from omni_config.output.pages import schema as build
 
     typer.echo(json.dumps(build(), indent=2))
 
@@ -62,14 +62,14 @@ def docs(
     """Write the pages that are generated from the catalog, or check that they are up to date."""
     from matrix.pages import OWNED
     from matrix.pages import pages as matrix_pages
-    from omni_config import pages
+    from omni_config.output import pages
 
     generate(folder, check, pages.pages() | matrix_pages(), (*pages.OWNED, *OWNED))
 
 
 def generate(folder: Path, check: bool, wanted: dict[str, str], owned: tuple[str, ...]) -> None:
     """Write generated pages, or with ``check`` fail with a diff where they are not up to date."""
-    from omni_config import pages
+    from omni_config.output import pages
 
     if not check:
         typer.echo(f"{pages.write(folder, wanted, owned)} files in {folder}")
@@ -83,7 +83,7 @@ def as_dict(rule) -> dict[str, object]:  # type: ignore[no-untyped-def]
     """A rule as JSON-ready values, its kind included."""
     from dataclasses import asdict
 
-    from omni_config.kinds import KINDS
+    from omni_config.rules.kinds import KINDS
 
     kind = next(name for name, cls in KINDS.items() if type(rule) is cls)
     return {"code": rule.code, "kind": kind, **asdict(rule), "statement": rule.explain()}

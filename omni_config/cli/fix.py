@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from omni_config.cli.check import load_rules
-from omni_config.discover import STDIN, discover
+from omni_config.reading.discover import STDIN, discover
 
 
 def fix(
@@ -32,9 +32,9 @@ def fix(
 
 
 def _fix(name: str, named: bool, unsafe: bool, diff: bool, policies) -> int:  # type: ignore[no-untyped-def]
-    from omni_config.checker import check, check_bytes
-    from omni_config.fix import fix as fix_text
-    from omni_config.run_check import is_config
+    from omni_config.checking.files import check, check_bytes
+    from omni_config.checking.fix import fix as fix_text
+    from omni_config.output.run_check import is_config
 
     checked = check_bytes(name, sys.stdin.buffer.read(), policies) if name == STDIN else check(name, policies)
     source = checked[0].source

@@ -9,10 +9,10 @@ from typing import Any, get_args
 
 import typer
 
-from omni_config.document import Document
-from omni_config.flag_names import ALIASES, dashed
-from omni_config.overrides import Override, assignment, yaml_value
-from omni_config.settings import FIELDS
+from omni_config.schema.document import Document
+from omni_config.schema.flag_names import ALIASES, dashed
+from omni_config.schema.overrides import Override, assignment, yaml_value
+from omni_config.schema.settings import FIELDS
 
 _NOT_FLAGS = {"version", "tea_cache", "cache_dit", "lora", "server"}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from omni_config.checker import Checked, check, check_node
-from omni_config.overrides import Override, lay_over
+from omni_config.checking.files import Checked, check, check_node
+from omni_config.output.text import render
 from omni_config.plan import Plan
-from omni_config.report import render
+from omni_config.schema.overrides import Override, lay_over
 
 
 def checked_plan(file: Path | None, overrides: Sequence[Override]) -> Plan:

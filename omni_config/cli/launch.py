@@ -11,13 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from omni_config.checker import Checked
+from omni_config.checking.files import Checked
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_config
 from omni_config.cli.nodes import Endpoint, Nnodes, NodeRank, node_of
 from omni_config.cli.running import bar, errors, require_startable
-from omni_config.overrides import Override
 from omni_config.plan import Plan
+from omni_config.schema.overrides import Override
 
 if TYPE_CHECKING:
     from runtime import Report
@@ -84,7 +84,7 @@ def launch(
 
 def _job(checked: Checked, plan: Plan, cluster: str) -> str:
     from omni_config.cli.exchange import as_yaml
-    from omni_config.cluster import EMITTERS
+    from omni_config.output.cluster import EMITTERS
 
     if cluster not in EMITTERS:
         raise typer.BadParameter(f"--emit {cluster}: expected {' or '.join(EMITTERS)}")

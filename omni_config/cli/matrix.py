@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from omni_config.catalog import catalog
+from omni_config.catalog.load import catalog
 
 
 class Format(StrEnum):
@@ -73,8 +73,8 @@ def matrix(
 
 def _tables(engines: list[str], models: tuple[str, ...], together: str, chosen: Format) -> str:
     from matrix import formats
-    from matrix.table import compile_matrix
-    from matrix.table import together as ask_together
+    from matrix.compatibility import compile_matrix
+    from matrix.compatibility import together as ask_together
 
     names = _names(together)
     for engine in engines:
@@ -89,7 +89,7 @@ def _tables(engines: list[str], models: tuple[str, ...], together: str, chosen: 
     if chosen == Format.html:
         if engines or models:
             raise ValueError("the page holds every engine and model; choose among them in it")
-        from matrix.page import to_html
+        from matrix.html import to_html
 
         return to_html()
     tables = [compile_matrix(name, models) for name in running]
@@ -106,8 +106,9 @@ def _runs(engine: str, models: tuple[str, ...]) -> bool:
 
 
 def _diff(chosen: Format) -> str:
-    from matrix import differ, formats
-    from matrix.table import compile_matrix
+    from matrix import diff as differ
+    from matrix import formats
+    from matrix.compatibility import compile_matrix
 
     documented, source = compile_matrix("vllm-omni"), compile_matrix("vllm-omni==0.30")
     parts = {

@@ -11,9 +11,9 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from omni_config.checker import Checked
-from omni_config.exporters import ENGINES, export
-from omni_config.report import render
+from omni_config.checking.export import ENGINES, export
+from omni_config.checking.files import Checked
+from omni_config.output.text import render
 
 
 def start_other(command: str, checked: Checked, engine: str, *, dry_run: bool) -> int:

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_plan
-from omni_config.overrides import Override
 from omni_config.plan import AXES, Plan
+from omni_config.schema.overrides import Override
 
 
 @with_overrides

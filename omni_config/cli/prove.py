@@ -14,10 +14,10 @@ from rich.table import Table
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_plan
 from omni_config.cli.running import bar, errors, require_startable
-from omni_config.overrides import Override
+from omni_config.schema.overrides import Override
 
 if TYPE_CHECKING:
-    from runtime.prove import Distance, Proof
+    from runtime.proof.prove import Distance, Proof
 
 
 @with_overrides
@@ -34,7 +34,7 @@ def prove(
     """
     plan = checked_plan(file, overrides)
     require_startable("prove", plan)
-    from runtime.prove import prove as start
+    from runtime.proof.prove import prove as start
 
     with errors("prove"), bar() as show:
         proof = start(plan, timeout=timeout, on_progress=lambda done, all_: show("runs", done, all_))

@@ -73,9 +73,9 @@ def _cannot_start(command: str, plan: Plan) -> str | None:
     missing = [name for name in ("torch", "diffusers", "cache_dit") if find_spec(name) is None]
     if missing:
         return f"{' and '.join(missing)} not installed; next: pip install 'omni-config[runtime]'"
-    from runtime.devices import gpu_count
     from runtime.errors import CannotRunError
-    from runtime.media import open_picture
+    from runtime.launcher.devices import gpu_count
+    from runtime.pipeline.media import open_picture
 
     if plan.sampling.image is not None:
         try:

@@ -14,8 +14,8 @@ from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked as checked_input
 from omni_config.cli.inputs import checked_config
 from omni_config.cli.running import errors, fail, require_startable
-from omni_config.overrides import Override
-from omni_config.settings import Settings
+from omni_config.schema.overrides import Override
+from omni_config.schema.settings import Settings
 
 _TASKS = ("text_to_image", "image_to_image")
 

@@ -13,12 +13,12 @@ from rich.table import Table
 
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked
-from omni_config.estimate.candidates import Candidate
 from omni_config.estimate.data import gpus
-from omni_config.estimate.suggest import CannotEstimateError, Objective, Plan, Suggestion, document
-from omni_config.estimate.suggest import suggest as find
-from omni_config.overrides import Override
-from omni_config.settings import FIELDS, validate
+from omni_config.planner.candidates import Candidate
+from omni_config.planner.suggest import CannotEstimateError, Objective, Plan, Suggestion, document
+from omni_config.planner.suggest import suggest as find
+from omni_config.schema.overrides import Override
+from omni_config.schema.settings import FIELDS, validate
 
 
 @with_overrides
@@ -156,7 +156,7 @@ def _size(text: str) -> list[Override]:
 
 
 def _draw(found: Suggestion, path: Path, title: str) -> None:
-    from omni_config.estimate.plot import draw
+    from omni_config.planner.plot import draw
 
     try:
         draw(found, path, title)

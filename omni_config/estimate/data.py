@@ -9,7 +9,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-from omni_config.cached import cached
+from omni_config.compiled_data import cached
 
 FOLDER = Path(__file__).parent
 Bound = Literal["worst", "value", "best"]

@@ -7,7 +7,7 @@ from math import ceil
 
 from omni_config.estimate.data import Decoder, Gpu
 from omni_config.estimate.work import Work, computed_steps, forwards_a_step
-from omni_config.quantities import Quantities
+from omni_config.rules.quantities import Quantities
 
 # Axes of the mesh from the inside out (plan.AXES), and the settings that hold their sizes.
 INNER_FIRST = ("tensor_parallel_size", "ulysses_degree", "ring_degree", "cfg_parallel_size")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from omni_config.estimate.data import Decoder
 from omni_config.estimate.work import Work
-from omni_config.quantities import Quantities
+from omni_config.rules.quantities import Quantities
 
 GIB = 2**30
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omni_config.quantities import Quantities
+from omni_config.rules.quantities import Quantities
 
 NEEDED = ("num_layers", "num_attention_heads", "hidden_size", "ffn_dim", "image_tokens")
 

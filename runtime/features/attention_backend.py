@@ -31,7 +31,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     import torch
     from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
-    from runtime.mesh import device
+    from runtime.pipeline.mesh import device
 
     name = plan.attention_backend
     try:

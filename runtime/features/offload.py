@@ -26,7 +26,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     Raises:
         CannotRunError: an unknown kind of offload, or no order in which the models of this pipeline are used.
     """
-    from runtime.mesh import device
+    from runtime.pipeline.mesh import device
 
     pipe._omni_residents = residents = _Residents()
     if plan.offload == "model":
@@ -62,7 +62,7 @@ def undo(pipe: Any) -> None:
     """Keep every model on the device."""
     from diffusers.hooks.hooks import HookRegistry
 
-    from runtime.mesh import device
+    from runtime.pipeline.mesh import device
 
     pipe.__dict__.pop("model_cpu_offload_seq", None)
     pipe.__dict__.pop("_exclude_from_cpu_offload", None)

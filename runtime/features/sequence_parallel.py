@@ -38,7 +38,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     from cache_dit.distributed.transformers.dispatch import _ensure_cp_planners_activated
     from cache_dit.distributed.transformers.register import ContextParallelismPlannerRegister
 
-    from runtime.mesh import device
+    from runtime.pipeline.mesh import device
 
     assert mesh is not None
     name = type(pipe.transformer).__name__

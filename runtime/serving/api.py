@@ -23,8 +23,8 @@ from omni_config import __version__
 from omni_config.findings import Finding
 from omni_config.plan import Sampling
 from runtime.serving.errors import RequestError
+from runtime.serving.images import Pictures
 from runtime.serving.metrics import Metrics
-from runtime.serving.pictures import Pictures
 from runtime.serving.queue import Full, Preview, Queue, Step, Ticket
 from runtime.serving.requests import ImageRequest, Served
 from runtime.serving.workers import Workers, WorkersFailed

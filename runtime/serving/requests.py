@@ -10,12 +10,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import ValidationError
 
-from omni_config.catalog import catalog
-from omni_config.checker import Checked
+from omni_config.catalog.load import catalog
+from omni_config.checking.files import Checked
 from omni_config.findings import Finding
 from omni_config.plan import Plan, Sampling
-from omni_config.resolver import resolve_settings
-from omni_config.settings import FIELDS, Settings, validate
+from omni_config.resolving.resolver import resolve_settings
+from omni_config.schema.settings import FIELDS, Settings, validate
 from runtime.serving.errors import RequestError
 
 

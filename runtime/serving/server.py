@@ -16,8 +16,8 @@ import uvicorn
 
 from runtime.serving.api import Api, app_of
 from runtime.serving.front import Front
+from runtime.serving.images import Pictures
 from runtime.serving.metrics import Log, Metrics, UvicornLog
-from runtime.serving.pictures import Pictures
 from runtime.serving.queue import Queue, stop
 from runtime.serving.requests import Served
 from runtime.serving.workers import WORKER, Workers, WorkersFailed

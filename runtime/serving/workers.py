@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from omni_config.plan import Plan, Sampling
-from runtime import failures, torchrun
 from runtime.events import Rank
+from runtime.launcher import failures, torchrun
 from runtime.serving.metrics import Metrics
 
-WORKER = Path(__file__).parents[1] / "serve_worker.py"
+WORKER = Path(__file__).parents[1] / "ranks" / "serve.py"
 
 
 class Cancelled(Exception):

@@ -24,9 +24,10 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from cases import DBCACHE, tiny, tiny_qwen  # noqa: E402
 
-from omni_config.catalog import catalog  # noqa: E402
+from omni_config.catalog.load import catalog  # noqa: E402
 from omni_config.plan import Cache, Plan  # noqa: E402
-from runtime import apply, load, worker  # noqa: E402
+from runtime.pipeline import apply, load  # noqa: E402
+from runtime.ranks import generate as worker  # noqa: E402
 
 STEPS = 20
 PROMPTS = [

@@ -47,10 +47,10 @@ def main() -> None:
             print(f"  {name:<28} {FILES / seconds:8.0f} files a second")
 
     print("\nsearch; median of 10")
-    from omni_config.catalog import catalog
-    from omni_config.document import Document
-    from omni_config.search import nearest, valid
-    from omni_config.settings import settings_of
+    from omni_config.catalog.load import catalog
+    from omni_config.resolving.search import nearest, valid
+    from omni_config.schema.document import Document
+    from omni_config.schema.settings import settings_of
 
     qwen, z_image = catalog().model("Qwen/Qwen-Image"), catalog().model("Tongyi-MAI/Z-Image")
     engine = catalog().engine("vllm-omni")

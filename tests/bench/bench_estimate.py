@@ -28,14 +28,14 @@ import torch.distributed as dist  # noqa: E402
 from bench_runtime import sized, timed, unguided  # noqa: E402
 from cases import tiny_qwen  # noqa: E402
 
-from omni_config.catalog import catalog  # noqa: E402
+from omni_config.catalog.load import catalog  # noqa: E402
 from omni_config.estimate.data import Gpu, efficiencies  # noqa: E402
 from omni_config.estimate.latency import pass_of  # noqa: E402
 from omni_config.estimate.work import work_of  # noqa: E402
 from omni_config.plan import Mesh  # noqa: E402
-from omni_config.quantities import Quantities  # noqa: E402
-from omni_config.resolver import resolve_settings  # noqa: E402
-from omni_config.settings import validate  # noqa: E402
+from omni_config.resolving.resolver import resolve_settings  # noqa: E402
+from omni_config.rules.quantities import Quantities  # noqa: E402
+from omni_config.schema.settings import validate  # noqa: E402
 
 REPEATS, STEPS = 2, 4
 SMALLEST = 32  # pixels: 16 tokens and those of the prompt

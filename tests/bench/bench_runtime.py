@@ -27,7 +27,7 @@ from cases import tiny, tiny_qwen  # noqa: E402
 
 from omni_config.plan import Mesh, Plan, Vae  # noqa: E402
 from runtime import launch  # noqa: E402
-from runtime.load import FOLDERS  # noqa: E402
+from runtime.pipeline.load import FOLDERS  # noqa: E402
 
 Row = tuple[str, str]  # what is compared, and the result
 REPEATS = int(os.environ.get("OMNI_REPEATS", "5"))

@@ -78,7 +78,7 @@ def overhead(rounds: int = 40) -> None:
 def pipeline() -> Any:
     from diffusers import ZImagePipeline
 
-    from runtime.load import FOLDERS
+    from runtime.pipeline.load import FOLDERS
 
     pipe = ZImagePipeline.from_pretrained(FOLDERS["tiny"], dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from runtime import worker
+from runtime.ranks import generate as worker
 
 times: list[tuple[float, float]] = []
 

@@ -20,11 +20,11 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["omni_config"]):
-    from omni_config import formats
-    from omni_config.catalog import catalog
-    from omni_config.checker import check_bytes
-    from omni_config.settings import DEFAULTS, FIELDS
-    from omni_config.source import MAX_BYTES
+    from omni_config.catalog.load import catalog
+    from omni_config.checking.files import check_bytes
+    from omni_config.output import formats
+    from omni_config.reading.nodes import MAX_BYTES
+    from omni_config.schema.settings import DEFAULTS, FIELDS
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("tiny", "Tongyi-MAI/Z-Image", "Qwen/Qwen-Image", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "Qwen/Qwen-Imag")

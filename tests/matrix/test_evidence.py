@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from matrix import differ, evidence
-from omni_config.catalog import catalog
+from matrix import diff as differ
+from matrix import evidence
+from omni_config.catalog.load import catalog
 
 ENTRIES = [
     (name, pipeline, entry)

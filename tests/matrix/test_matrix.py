@@ -13,14 +13,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from matrix import differ, formats, pages
-from matrix.ask import Cell, ask
-from matrix.table import Matrix, compile_matrix, usable
-from omni_config.catalog import catalog
-from omni_config.checker import check_bytes
+from matrix import diff as differ
+from matrix import formats, pages
+from matrix.cell import Cell, ask
+from matrix.compatibility import Matrix, compile_matrix, usable
+from omni_config.catalog.load import catalog
+from omni_config.checking.files import check_bytes
 from omni_config.cli import app
-from omni_config.pages import drift
-from omni_config.settings import DEFAULTS, tree_of
+from omni_config.output.pages import drift
+from omni_config.schema.settings import DEFAULTS, tree_of
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("Qwen/Qwen-Image-Edit", "Tongyi-MAI/Z-Image", "Tongyi-MAI/Z-Image-Turbo")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from matrix.page import to_html
-from omni_config.catalog import catalog
-from omni_config.checker import check_bytes
+from matrix.html import to_html
+from omni_config.catalog.load import catalog
+from omni_config.checking.files import check_bytes
 
 api = pytest.importorskip("playwright.sync_api")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from omni_config.cards import Claim, ModelCard
-from omni_config.catalog import FOLDER, catalog, read
-from omni_config.expressions import parse
-from omni_config.kinds import Supported
-from omni_config.quantities import DERIVED, DIMS, Quantities
-from omni_config.resolver import resolve_settings
-from omni_config.settings import FIELDS, tree_of, validate
+from omni_config.catalog.load import FOLDER, catalog, read
+from omni_config.resolving.resolver import resolve_settings
+from omni_config.rules.expressions import parse
+from omni_config.rules.kinds import Supported
+from omni_config.rules.quantities import DERIVED, DIMS, Quantities
+from omni_config.schema.settings import FIELDS, tree_of, validate
 
 PUBLISHED = yaml.safe_load((Path(__file__).parents[2] / "matrix" / "published.yaml").read_text())
 VERDICTS = ("supported", "unsupported", "unverified")
@@ -244,16 +244,16 @@ def test_every_disagreement_has_two_sides() -> None:
 @pytest.mark.parametrize(
     ("file", "good", "bad"),
     [
-        ("models/bagel.yaml", "  num_layers: 28", "  num_layers: many"),
-        ("models/bagel.yaml", "guidance:", "guidence:"),
-        ("engines/vllm-omni.yaml", "claimant:", "claims:"),
-        ("disagreements.yaml", "we_follow:", "we_folow:"),
+        ("catalog/models/bagel.yaml", "  num_layers: 28", "  num_layers: many"),
+        ("catalog/models/bagel.yaml", "guidance:", "guidence:"),
+        ("engines/vllm_omni/card.yaml", "claimant:", "claims:"),
+        ("catalog/disagreements.yaml", "we_follow:", "we_folow:"),
     ],
 )
 def test_the_catalog_rejects_typos(tmp_path: Path, file: str, good: str, bad: str) -> None:
     path = tmp_path / file
-    path.parent.mkdir(exist_ok=True)
-    path.write_text((FOLDER / file).read_text().replace(good, bad, 1))
+    path.parent.mkdir(parents=True)
+    path.write_text((FOLDER.parent / file).read_text().replace(good, bad, 1))
     with pytest.raises(ValueError, match=r"unknown key|valid integer"):
         read([path])
 

@@ -155,7 +155,7 @@ def test_load_raises_one_readable_line(config) -> None:
 
 def test_the_command_line_loads_neither_torch_nor_diffusers() -> None:
     code = (
-        "import sys, omni_config.cli, omni_config.run_check, runtime;"
+        "import sys, omni_config.cli, omni_config.output.run_check, runtime;"
         "bad = {'torch', 'diffusers', 'transformers', 'cache_dit', 'numpy'};"
         "sys.exit(', '.join(bad & set(sys.modules)) or 0)"
     )
@@ -174,6 +174,6 @@ def test_an_adapter_that_is_not_there_is_found_where_it_is_named(config) -> None
 
 
 def test_a_value_that_is_left_out_at_the_end_of_an_engines_file_is_no_traceback() -> None:
-    from omni_config.checker import check_bytes
+    from omni_config.checking.files import check_bytes
 
     assert check_bytes("stages.yaml", b" omni:")

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from omni_config.checker import Checked, check_bytes
+from omni_config.checking.export import export
+from omni_config.checking.files import Checked, check_bytes
 from omni_config.cli.exchange import as_yaml
-from omni_config.exporters import export
-from omni_config.settings import FIELDS
+from omni_config.schema.settings import FIELDS
 
 TABLE: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("documented_commands.yaml").read_text())
 NAMES = [f"{number}-{entry['source'].rpartition('/')[2]}" for number, entry in enumerate(TABLE)]

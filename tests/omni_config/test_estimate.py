@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from omni_config.catalog import catalog
-from omni_config.estimate import Estimate, estimate, gpus
+from omni_config.catalog.load import catalog
 from omni_config.estimate.data import decoders, efficiency_table
-from omni_config.estimate.judge import summary, tables
-from omni_config.quantities import Quantities
-from omni_config.resolver import resolve_settings
-from omni_config.settings import DEFAULTS, validate
+from omni_config.estimate.estimate import Estimate, estimate, gpus
+from omni_config.planner.judge import summary, tables
+from omni_config.resolving.resolver import resolve_settings
+from omni_config.rules.quantities import Quantities
+from omni_config.schema.settings import DEFAULTS, validate
 
 
 def estimated(model: str, gpu: str, **settings: Any) -> Estimate:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from omni_config.checker import check_bytes
+from omni_config.checking.files import check_bytes
+from omni_config.checking.fix import fix
 from omni_config.cli import app
-from omni_config.fix import fix
 
 runner = CliRunner()
 TEXT = """\

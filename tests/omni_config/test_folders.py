@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from omni_config.catalog import catalog
-from omni_config.checker import check_bytes
-from omni_config.folders import card_of_folder
-from runtime.load import FOLDERS
+from omni_config.catalog.folder_card import card_of_folder
+from omni_config.catalog.load import catalog
+from omni_config.checking.files import check_bytes
+from runtime.pipeline.load import FOLDERS
 
 TINY = FOLDERS["tiny"]
 

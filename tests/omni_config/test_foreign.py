@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from omni_config.checker import Checked, check_bytes
+from omni_config.checking.files import Checked, check_bytes
+from omni_config.checking.fix import fix
 from omni_config.cli import app
-from omni_config.fix import fix
 
 runner = CliRunner()
 

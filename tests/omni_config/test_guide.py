@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni_config.catalog import catalog
-from omni_config.document import Document
-from omni_config.resolver import Resolution, resolve, resolve_settings
+from omni_config.catalog.load import catalog
+from omni_config.resolving.resolver import Resolution, resolve, resolve_settings
+from omni_config.schema.document import Document
 
 MODELS = ["Qwen/Qwen-Image", "Qwen/Qwen-Image-Edit", "Tongyi-MAI/Z-Image", "Tongyi-MAI/Z-Image-Turbo", "tiny"]
 DEGREES = range(1, 9)
@@ -122,7 +122,7 @@ def test_the_order_of_the_rules_does_not_matter(config: dict[str, Any], order: l
     result = resolved(**config)
     shuffled = [catalog().rules[index] for index in order]
     document = Document.model_validate({"version": 1, "engine": "vllm-omni", **config})
-    from omni_config.settings import settings_of
+    from omni_config.schema.settings import settings_of
 
     other = resolve_settings(settings_of(document), result.card, result.engine, shuffled)
     assert other.settings == result.settings

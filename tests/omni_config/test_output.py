@@ -16,11 +16,11 @@ from pydantic import ValidationError
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as Sarif
 from typer.testing import CliRunner
 
-from omni_config.catalog import catalog
-from omni_config.checker import check_bytes
+from omni_config.catalog.load import catalog
+from omni_config.catalog.policies import load_policies
+from omni_config.checking.files import check_bytes
 from omni_config.cli import app
-from omni_config.pages import drift, schema
-from omni_config.policies import load_policies
+from omni_config.output.pages import drift, schema
 
 runner = CliRunner()
 ROOT = Path(__file__).parents[2]

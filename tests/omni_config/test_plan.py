@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from omni_config.checker import check_bytes
+from omni_config.checking.files import check_bytes
 from omni_config.cli import app
-from omni_config.overrides import assignment
 from omni_config.plan import AXES, Mesh, Plan
+from omni_config.schema.overrides import assignment
 
 runner = CliRunner()
 

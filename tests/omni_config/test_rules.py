@@ -6,15 +6,15 @@ import re
 
 import pytest
 
-from omni_config.catalog import FOLDER, catalog, read
-from omni_config.checker import check_bytes
-from omni_config.document import Document
-from omni_config.expressions import parse
-from omni_config.kinds import Reading
-from omni_config.quantities import DERIVED, DIMS, Quantities
-from omni_config.resolver import resolve_settings
-from omni_config.rules import Rule
-from omni_config.settings import FIELDS, settings_of, tree_of
+from omni_config.catalog.load import FOLDER, catalog, read
+from omni_config.checking.files import check_bytes
+from omni_config.resolving.resolver import resolve_settings
+from omni_config.rules.expressions import parse
+from omni_config.rules.kinds import Reading
+from omni_config.rules.quantities import DERIVED, DIMS, Quantities
+from omni_config.rules.rule import Rule
+from omni_config.schema.document import Document
+from omni_config.schema.settings import FIELDS, settings_of, tree_of
 
 RULES = catalog().rules
 NAMES = {*FIELDS, *DERIVED, *DIMS, *catalog().features}
@@ -71,10 +71,11 @@ def test_settings_and_document_are_inverse() -> None:
 
 
 def test_the_catalog_rejects_typos(tmp_path) -> None:
-    text = (FOLDER / "rules.yaml").read_text().replace("factors:", "factor:", 1)
-    (tmp_path / "rules.yaml").write_text(text)
+    text = (FOLDER.parent / "rules" / "rules.yaml").read_text().replace("factors:", "factor:", 1)
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "rules.yaml").write_text(text)
     with pytest.raises(ValueError, match="unknown key factor"):
-        read([tmp_path / "rules.yaml"])
+        read([tmp_path / "rules" / "rules.yaml"])
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omni_config.catalog import catalog
-from omni_config.document import Document
-from omni_config.search import DEGREES, conflict, errors, nearest, valid
-from omni_config.settings import settings_of
+from omni_config.catalog.load import catalog
+from omni_config.resolving.search import DEGREES, conflict, errors, nearest, valid
+from omni_config.schema.document import Document
+from omni_config.schema.settings import settings_of
 
 CARDS = [
     ("tiny", "native"),

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni_config.source import MAX_BYTES, Unreadable, decode, parse
+from omni_config.reading.nodes import MAX_BYTES, Unreadable, decode, parse
 
 
 def read(text: str | bytes):

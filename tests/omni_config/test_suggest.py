@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from omni_config.catalog import catalog
-from omni_config.checker import check_bytes
+from omni_config.catalog.load import catalog
+from omni_config.checking.files import check_bytes
 from omni_config.cli import app
-from omni_config.estimate.candidates import candidates, sizes
 from omni_config.estimate.data import gpus
-from omni_config.search import DEGREES, deciding, errors, valid
-from omni_config.settings import validate
+from omni_config.planner.candidates import candidates, sizes
+from omni_config.resolving.search import DEGREES, deciding, errors, valid
+from omni_config.schema.settings import validate
 
 runner = CliRunner()
 MODELS = [

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from omni_config.plan import Cache, Mesh, Model, Plan, Sampling, Vae
-from omni_config.settings import DEFAULTS, PARAMETERS
-from runtime import batch
+from omni_config.schema.settings import DEFAULTS, PARAMETERS
+from runtime.proof import batch
 
 WORKER = Path(__file__).with_name("cases_worker.py")
 #: By control. A decoder of videos does not look at every number where there are few frames.

@@ -1,4 +1,4 @@
-"""The worker of ``runtime.batch``, with pipelines that are loaded once and made quick, and with later calls.
+"""The worker of ``runtime.proof.batch``, with pipelines that are loaded once and made quick, and with later calls.
 
 A fork may do with a loaded pipeline what it likes.
 """
@@ -18,7 +18,9 @@ import later_calls
 import numpy as np
 
 from omni_config.plan import Plan
-from runtime import batch_worker, load, worker
+from runtime.pipeline import load
+from runtime.ranks import batch as batch_worker
+from runtime.ranks import generate as worker
 
 LATER = json.loads(os.environ["OMNI_TEST_LATER"])
 load_pipeline, fork, run = load.pipeline, batch_worker._fork, batch_worker._run

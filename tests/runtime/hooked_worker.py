@@ -22,8 +22,9 @@ from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from runtime import apply, load, media, worker
 from runtime.events import Writer
+from runtime.pipeline import apply, load, media
+from runtime.ranks import generate as worker
 from runtime.report import write_new
 
 HOOKS: dict[str, Any] = json.loads(os.environ["OMNI_TEST_HOOKS"])

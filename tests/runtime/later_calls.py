@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from omni_config.plan import Plan
-from runtime import apply
+from runtime.pipeline import apply
 
 #: Calls the pipeline with changed arguments, and keeps what it made under the name.
 Call = Callable[..., None]

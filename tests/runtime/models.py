@@ -9,7 +9,7 @@ import diffusers
 import torch
 import transformers
 
-from runtime.small import (
+from runtime.proof.random_pipelines import (
     ENCODER,
     adapter,
     autoencoder_kl,

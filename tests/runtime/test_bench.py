@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ from typer.testing import CliRunner
 
 from omni_config.cli import app
 from runtime import launch
-from runtime.bench import Ratio, Series, ratio
+from runtime.measure import bench
+from runtime.measure.bench import Ratio, Series, ratio
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ def test_two_configs_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ran.append(plan.sampling.num_inference_steps)
         return launch(plan, worker=HOOKED_WORKER, **options)
 
-    monkeypatch.setattr(sys.modules["runtime.bench"], "launch", functools.wraps(launch)(light))
+    monkeypatch.setattr(bench, "launch", functools.wraps(launch)(light))
     monkeypatch.setenv("OMNI_TEST_HOOKS", json.dumps({"latents": str(tmp_path), "light": True}))
     quick = str(ROOT / "examples" / "quickstart.yaml")
     plot = tmp_path / "plot.svg"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from cases import DBCACHE, Case, Result, tiny
 
-from omni_config.catalog import catalog
+from omni_config.catalog.load import catalog
 from omni_config.plan import Cache, Mesh, Plan
-from omni_config.settings import DEFAULTS
+from omni_config.schema.settings import DEFAULTS
 
 pytestmark = pytest.mark.timeout(1800)
 Results = Callable[[str], Result]

@@ -12,7 +12,7 @@ import pytest
 from cases import tiny
 
 from runtime import calibrate
-from runtime.calibrate import fit
+from runtime.measure.calibrate import fit
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from omni_config.cli import app
 from omni_config.plan import Plan
-from runtime import batch
+from runtime.proof import batch
 
 pytestmark = pytest.mark.timeout(900)
 TABLE = Path(__file__).parents[1] / "omni_config" / "documented_commands.yaml"

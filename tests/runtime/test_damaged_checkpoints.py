@@ -11,9 +11,10 @@ import pytest
 from cases import tiny
 
 from omni_config.plan import Plan
-from runtime import load, worker
 from runtime.errors import CannotRunError
 from runtime.events import Writer
+from runtime.pipeline import load
+from runtime.ranks import generate as worker
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 

@@ -15,12 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from omni_config.catalog import catalog
+from omni_config.catalog.load import catalog
 from omni_config.estimate.data import decoders
 from omni_config.estimate.work import Work, work_of
-from omni_config.quantities import Quantities
-from omni_config.resolver import resolve_settings
-from omni_config.settings import validate
+from omni_config.resolving.resolver import resolve_settings
+from omni_config.rules.quantities import Quantities
+from omni_config.schema.settings import validate
 
 HALF = torch.bfloat16
 

@@ -10,9 +10,10 @@ import pytest
 from cases import Case, Result, tiny, tiny_qwen
 
 from omni_config.plan import Cache, Mesh
-from runtime import apply, load, worker
 from runtime.errors import CannotRunError
 from runtime.features import compile
+from runtime.pipeline import apply, load
+from runtime.ranks import generate as worker
 
 pytestmark = pytest.mark.timeout(1800)
 Results = Callable[[str], Result]

@@ -21,7 +21,8 @@ import pytest
 from conftest import HOOKED_WORKER
 
 from omni_config.plan import Plan
-from runtime import LaunchError, launch, torchrun
+from runtime import LaunchError, launch
+from runtime.launcher import torchrun
 
 SECONDS = 15  # from the fault to the error
 SLOW = pytest.mark.slow  # another moment of what the others do

@@ -14,8 +14,9 @@ from cases import DBCACHE
 from PIL import Image
 
 from omni_config.plan import Cache, Mesh, Plan, Vae
-from runtime import LaunchError, Progress, Report, command, launch, load
+from runtime import LaunchError, Progress, Report, command, launch
 from runtime.errors import CannotRunError
+from runtime.pipeline import load
 
 
 def test_importing_the_runtime_loads_neither_torch_nor_diffusers() -> None:
@@ -39,7 +40,7 @@ def test_a_picture_a_report_and_traces(plan: Plan, processes, run_folders: Path)
         with gzip.open(folder / f"trace-rank{rank}.json.gz") as file:
             names = [event["name"] for event in json.load(file)["traceEvents"] if "name" in event]
         assert {name for name in names if name.startswith("ProfilerStep#")} == {f"ProfilerStep#{n}" for n in (2, 3, 4)}
-        assert any("worker.py" in name and "after_step" in name for name in names)
+        assert any("generate.py" in name and "after_step" in name for name in names)
     assert Image.open(report.pictures[0]).size == (64, 64)
     assert Report.from_json((folder / "report.json").read_bytes()) == report
     assert report.plan == plan.to_dict()

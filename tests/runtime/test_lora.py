@@ -13,9 +13,11 @@ from cases import DBCACHE, Case, Result, tiny
 from safetensors.torch import load_file, save_file
 
 from omni_config.plan import Cache, Lora, Mesh, Model, Plan
-from runtime import LaunchError, apply, launch, load, worker
+from runtime import LaunchError, launch
 from runtime.errors import CannotRunError
 from runtime.features import lora
+from runtime.pipeline import apply, load
+from runtime.ranks import generate as worker
 
 pytestmark = pytest.mark.timeout(1800)
 Results = Callable[[str], Result]

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from omni_config.cli import app
 from omni_config.plan import Plan, Video
-from runtime import media, worker
 from runtime.errors import CannotRunError
 from runtime.events import Writer
+from runtime.pipeline import media
+from runtime.ranks import generate as worker
 
 
 def test_a_picture_comes_in_upright_and_as_rgb(tmp_path: Path) -> None:

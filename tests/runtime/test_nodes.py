@@ -17,8 +17,9 @@ from network import Machines
 from test_faults import SECONDS, omni_launch, wait_for
 
 from omni_config.plan import Mesh
-from runtime import LaunchError, Node, others
-from runtime.others import Others
+from runtime import LaunchError, Node
+from runtime.launcher import peers as others
+from runtime.launcher.peers import Others
 
 Start = Callable[..., list[subprocess.Popen[str]]]
 

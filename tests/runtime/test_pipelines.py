@@ -22,12 +22,12 @@ import pytest
 from cases import Case, Result
 from PIL import Image
 
-from omni_config.catalog import catalog
-from omni_config.folders import card_of_folder
+from omni_config.catalog.folder_card import card_of_folder
+from omni_config.catalog.load import catalog
 from omni_config.plan import Cache, Mesh, Plan, Vae
-from omni_config.quantities import Quantities
-from omni_config.resolver import resolve_settings
-from omni_config.settings import DEFAULTS
+from omni_config.resolving.resolver import resolve_settings
+from omni_config.rules.quantities import Quantities
+from omni_config.schema.settings import DEFAULTS
 
 pytestmark = pytest.mark.timeout(1800)
 Results = Callable[[str], Result]

@@ -17,8 +17,8 @@ from test_vae import plan as tiled
 
 from omni_config.plan import Cache, Lora, Mesh, Plan
 from runtime import Proof, prove_all
-from runtime.prove import twin
-from runtime.small import adapter, transformer_of
+from runtime.proof.prove import twin
+from runtime.proof.random_pipelines import adapter, transformer_of
 
 pytestmark = pytest.mark.timeout(1800)
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from classifier import read, train_classifier  # noqa: E402
 from evaluate import generate, load, prompts, score, vae_psnr  # noqa: E402
 from shapes import SIZE, draw  # noqa: E402
 
-from runtime.load import FOLDERS  # noqa: E402
+from runtime.pipeline.load import FOLDERS  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)

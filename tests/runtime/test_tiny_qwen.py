@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cases import DBCACHE, Case, Result, by_ranks, tiny_qwen
 
-from omni_config.catalog import catalog
+from omni_config.catalog.load import catalog
 from omni_config.plan import Cache, Mesh
 
 pytestmark = pytest.mark.timeout(600)

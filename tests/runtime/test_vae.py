@@ -13,7 +13,7 @@ from cases import Case, Result, tiny
 from PIL import Image
 
 from omni_config.plan import Mesh, Plan, Vae
-from runtime.media import save
+from runtime.pipeline.media import save
 
 pytestmark = pytest.mark.timeout(1800)
 Results = Callable[[str], Result]

@@ -8,7 +8,7 @@ if __name__ == "__main__" and "--folder" in sys.argv:  # as a worker
     sys.path.insert(0, str(Path(__file__).parents[2]))
     from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as module
 
-    from runtime import serve_worker
+    from runtime.ranks import serve as serve_worker
 
     whole = module.calculate_dimensions
     module.calculate_dimensions = lambda area, ratio: whole(64 * 64, ratio)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from omni_config.checker import check_bytes
+from omni_config.checking.files import check_bytes
 from runtime.serving.api import Api, app_of
 from runtime.serving.front import Front
+from runtime.serving.images import Pictures
 from runtime.serving.metrics import Metrics
-from runtime.serving.pictures import Pictures
 from runtime.serving.queue import Queue
 from runtime.serving.requests import Served
 from runtime.serving.workers import Batch, Cancelled

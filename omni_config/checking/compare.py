@@ -1,0 +1,93 @@
+"""What changes between two deployments: settings as resolved, what follows from them, findings, and guarantees lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from omni_config.catalog.load import catalog
+from omni_config.checking.files import Checked
+from omni_config.findings import Finding
+from omni_config.rules.quantities import Quantities
+from omni_config.schema.settings import FIELDS
+
+Change = tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Before and after. ``settings`` are by their path in the document; ``facts`` are what follows from them."""
+
+    settings: dict[str, Change]
+    facts: dict[str, Change]
+    appeared: tuple[Finding, ...]
+    disappeared: tuple[Finding, ...]
+    lost: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            "settings": {name: list(change) for name, change in self.settings.items()},
+            "facts": {name: list(change) for name, change in self.facts.items()},
+            "appeared": [finding.to_dict() for finding in self.appeared],
+            "disappeared": [finding.to_dict() for finding in self.disappeared],
+            "lost": list(self.lost),
+        }
+
+
+def compare(old: Checked, new: Checked) -> Difference:
+    """Two documents that could be resolved.
+
+    Raises:
+        ValueError: one of them cannot be used at all.
+    """
+    if old.resolution is None or new.resolution is None:
+        raise ValueError("a config that cannot be read cannot be compared")
+    before, after = old.resolution.settings, new.resolution.settings
+    settings = {
+        ".".join(path): (before[name], after[name]) for name, path in FIELDS.items() if before[name] != after[name]
+    }
+    facts_before, facts_after = _facts(old), _facts(new)
+    facts = {name: (value, facts_after[name]) for name, value in facts_before.items() if value != facts_after[name]}
+    said_before, said_after = _keys(old), _keys(new)
+    return Difference(
+        settings,
+        facts,
+        tuple(finding for key, finding in said_after.items() if key not in said_before),
+        tuple(finding for key, finding in said_before.items() if key not in said_after),
+        tuple(
+            f"{name}: {facts_before[name]} to {facts_after[name]}"
+            for name, kept, gone in (("quality", "lossless", "lossy"), ("runs", "yes", "no"), ("fits", "yes", "no"))
+            if facts_before[name] == kept and facts_after[name] == gone
+        ),
+    )
+
+
+def _facts(item: Checked) -> dict[str, Any]:
+    """What a reviewer asks: does it run, on how many ranks, is the result that of one GPU, does it fit."""
+    assert item.resolution is not None
+    resolution = item.resolution
+    features = catalog().features
+    q = Quantities(resolution.settings, resolution.card, resolution.engine, features)
+    lossy = [feature.title for feature in features.values() if feature.lossy and q[feature.name]]
+    fits = None
+    said = q["memory"] is not None or q["gpu"] is not None
+    if said and q["gpu_memory"] is not None and q["estimated_gib"] is not None:
+        fits = "no" if any(finding.code == "OMNI801" for finding in resolution.findings) else "yes"
+    return {
+        "runs": "yes" if item.exit_code == 0 else "no",
+        "ranks": q["world_size"],
+        "mesh": f"cfg {q['cfg_parallel_size']} x ring {q['ring_degree']} x ulysses {q['ulysses_degree']}"
+        f" x tensor {q['tensor_parallel_size']}",
+        "quality": "lossy" if lossy else "lossless",
+        "lossy features": ", ".join(lossy) or "none",
+        "GiB a GPU": q["estimated_gib"],
+        "fits": fits,
+    }
+
+
+def _keys(item: Checked) -> dict[tuple[str, str], Finding]:
+    """Findings by what they say, whatever the engine is called."""
+    assert item.resolution is not None
+    name = item.resolution.engine.id
+    return {(finding.code, finding.message.replace(name, "")): finding for finding in item.findings}

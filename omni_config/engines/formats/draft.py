@@ -1,0 +1,158 @@
+"""A config of ours in the making: each setting with its place in the file of another engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from omni_config.catalog.load import catalog
+from omni_config.engines.formats.text import File, Text
+from omni_config.findings import Finding, Severity, Span
+from omni_config.reading.nodes import Node, Source, Unreadable, parse
+from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
+
+#: Settings that are text, also where they look like numbers.
+TEXTS = {
+    "model",
+    "engine",
+    "prompt",
+    "negative_prompt",
+    "image",
+    "output",
+    "host",
+    "api_key",
+    "dtype",
+    "quantization",
+    "ulysses_mode",
+}
+_DTYPES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "float32", "fp32": "float32"}
+_QUANTIZATIONS = ("fp8", "int8")
+
+
+class Draft:
+    """What one command or stage says, as a document of ours; ``notes`` is what could not be taken over."""
+
+    def __init__(self, file: File, engine: str, place: Span) -> None:
+        self.file = file
+        self.place = place
+        self.notes: list[Finding] = []
+        self.passed: list[tuple[str, Span]] = []
+        self.left_out: list[str] = []  # flags on which nothing depends that is judged here
+        self.later: list[Callable[[], None]] = []  # what can be read only once the rest is known
+        self.root = Node({}, place)
+        self._put(("version",), Node(1, place))
+        self._put(("engine",), Node(engine, place))
+
+    def has(self, setting: str) -> bool:
+        """Whether the file says this setting."""
+        return self.root.find(FIELDS[setting]) is not None
+
+    def get(self, setting: str) -> Any:
+        """The value of a setting, or its default."""
+        found = self.root.find(FIELDS[setting])
+        return found.value if found else DEFAULTS[setting]
+
+    def set(self, setting: str, value: Any, span: Span) -> None:
+        """Say a setting; the last word wins, as on a command line. A word that is not ours is passed by."""
+        if setting == "dtype":
+            value = _DTYPES.get(str(value).removeprefix("torch."), str(value).removeprefix("torch."))
+        if (setting == "dtype" and value not in _DTYPES.values()) or (
+            setting == "quantization" and value not in _QUANTIZATIONS
+        ):
+            if value not in ("auto", None):
+                self.pass_by(f"{setting} {value}", span)
+            return
+        node = Node(value, span)
+        if setting in SWITCHES:
+            if not value:
+                self.drop(setting)
+                return
+            node = self.root.find(FIELDS[setting]) or Node({}, span)
+        self._put(FIELDS[setting], node)
+
+    def drop(self, setting: str) -> None:
+        """Take a setting back."""
+        parent = self.root.find(FIELDS[setting][:-1])
+        if parent is not None:
+            parent.children.pop(FIELDS[setting][-1], None)
+            parent.value.pop(FIELDS[setting][-1], None)
+
+    def words(self, setting: str, text: Text, span: Span) -> None:
+        """Say a setting in the words of a command line."""
+        self.set(setting, text.value if setting in TEXTS else plain(text.value), span)
+
+    def guidance(self, value: Any, span: Span) -> None:
+        """``guidance_scale``: an input of some models, and the scale of classifier-free guidance of others."""
+        card = catalog().model(str(self.get("model"))) if self.has("model") else None
+        guidance = card.guidance if card else None
+        if guidance and guidance.distilled_argument == "guidance_scale":
+            self.set("guidance_scale", value, span)
+        elif guidance and guidance.argument == "guidance_scale":
+            self.set("cfg_scale", value, span)
+        else:
+            self.pass_by(f"guidance_scale {value}", span)
+
+    def pass_by(self, name: str, span: Span) -> None:
+        """Something that no setting of ours stands for."""
+        self.passed.append((name, span))
+
+    def note(self, code: str, message: str, span: Span, severity: Severity = "error") -> None:
+        """A finding that only the reader of this file can make."""
+        self.notes.append(Finding(code, message, severity, span=span))
+
+    def finish(self) -> None:
+        """Read what had to wait: the guidance of a model, the parameters of a cache."""
+        for read in self.later:
+            read()
+        self.later.clear()
+
+    def findings(self) -> list[Finding]:
+        """The notes, with one for all that was passed by."""
+        if not self.passed:
+            return self.notes
+        names = ", ".join(dict.fromkeys(name for name, _ in self.passed))
+        spans = [span for _, span in self.passed]
+        passed = Finding("OMNI605", f"not judged: {names}", "advice", span=spans[0], related=tuple(spans[1:]))
+        return [*self.notes, passed]
+
+    def json(self, text: Text, name: str) -> Node | None:
+        """A JSON argument as nodes whose places are in the file; None, with a finding, where it is none."""
+        try:
+            nodes = parse(Source(name, text.value))
+        except Unreadable as error:
+            self.note("OMNI905", f"{name}: {error}", text.span)
+            return None
+        if not nodes or not isinstance(nodes[0].value, dict):
+            self.note("OMNI905", f"{name}: expected a JSON object", text.span)
+            return None
+        return self._moved(nodes[0], text)
+
+    def _moved(self, node: Node, text: Text) -> Node:
+        place = text[node.start : max(node.end, node.start + 1)].span
+        key = node.key
+        if key is not None:
+            key = replace(key, place=text[key.start : key.start + key.span.end - key.span.column].span)
+        children = {name: self._moved(child, text) for name, child in node.children.items()}
+        return replace(node, place=place, key=key, children=children)
+
+    def _put(self, path: tuple[str, ...], node: Node) -> None:
+        place = self.root
+        for section in path[:-1]:
+            if section not in place.children:
+                place.children[section] = Node({}, node.span)
+                place.value[section] = place.children[section].value
+            place = place.children[section]
+        place.children[path[-1]] = node
+        place.value[path[-1]] = node.value
+
+
+@cache
+def plain(text: str) -> Any:
+    """A value typed on a command line: a number, true or false, or text."""
+    try:
+        nodes = parse(Source("", text))
+    except Unreadable:
+        return text
+    return nodes[0].value if nodes and isinstance(nodes[0].value, int | float | bool) else text

@@ -1,0 +1,97 @@
+"""A command line, flag by flag, into settings by the table of an engine; what is in no table is passed by, aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from omni_config.engines.formats.draft import Draft
+from omni_config.engines.formats.shell import Word
+from omni_config.findings import Span
+from omni_config.schema.settings import DEFAULTS, SWITCHES
+
+#: Texts that may be taken as they are written, variables in them included: no rule asks what they say.
+_AS_WRITTEN = ("prompt", "negative_prompt", "image")
+REST = -1  # all words up to the next flag
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The flags of an engine, without their dashes, underscores written as dashes.
+
+    ``settings``: the setting that takes the value, or a pair (setting, value) for a switch. ``special``: a reader of
+    its own. ``quiet``: flags on which nothing depends that is judged here, with how many values they take.
+    """
+
+    settings: Mapping[str, str | tuple[str, Any]]
+    special: Mapping[str, Callable[[Draft, Word, Span], None]] = field(default_factory=dict)
+    quiet: Mapping[str, int] = field(default_factory=dict)
+
+    def read(self, draft: Draft, words: Sequence[Word]) -> list[Word]:
+        """Take over the arguments of a command; its positional words are returned."""
+        positional = []
+        at = 0
+        while at < len(words):
+            word = words[at]
+            at += 1
+            if not _is_flag(word):
+                positional.append(word)
+                if word.unknown:
+                    draft.pass_by(f"{word.value} (known only to a run)", word.text.span)
+                continue
+            name, equals, _ = word.value.partition("=")
+            values = [Word(word.text[len(name) + 1 :], word.unknown)] if equals else []
+            while not equals and at + len(values) < len(words) and not _is_flag(words[at + len(values)]):
+                values.append(words[at + len(values)])
+            used = self._flag(draft, word, name.lstrip("-").replace("_", "-"), values)
+            at += 0 if equals else used
+        return positional
+
+    def _flag(self, draft: Draft, word: Word, name: str, values: list[Word]) -> int:
+        """Read one flag; how many of the words behind it are its own."""
+        flag = word.text[: len(word.value.partition("=")[0])]
+        span = _span(draft, flag, values)
+        negated = name.startswith("no-") and name[3:] in self.settings
+        target = self.settings.get(name[3:] if negated else name)
+        if name in self.quiet:
+            draft.left_out.append(flag.value)
+            count = self.quiet[name]
+            return len(values) if count == REST else min(count, len(values))
+        switch = isinstance(target, tuple) or (
+            isinstance(target, str) and (DEFAULTS[target] is False or target in SWITCHES)
+        )
+        if switch:
+            said = bool(values) and values[0].value.lower() in ("true", "false", "1", "0")
+            on = (not said or values[0].value.lower() in ("true", "1")) != negated
+            setting, value = target if isinstance(target, tuple) else (str(target), True)
+            if on:
+                draft.set(setting, value, span)
+            elif not isinstance(target, tuple):
+                draft.set(setting, False, span)
+            return int(said)
+        if name not in self.special and target is None:
+            draft.pass_by(flag.value, flag.span)
+            return len(values)
+        if not values or (values[0].unknown and target not in _AS_WRITTEN):
+            draft.pass_by(f"{flag.value} (its value is known only to a run)" if values else flag.value, span)
+        elif name in self.special:
+            self.special[name](draft, values[0], span)
+        else:
+            draft.words(str(target), values[0].text, span)
+        return 1
+
+
+def _is_flag(word: Word) -> bool:
+    text = word.value
+    return len(text) > 1 and text[0] == "-" and not text[1:].replace(".", "", 1).isdigit()
+
+
+def _span(draft: Draft, flag: Any, values: list[Word]) -> Span:
+    """The flag with its value, where they stand on one line one after the other."""
+    span: Span = flag.span
+    if values and values[0].text.offsets:
+        end = values[0].text.span
+        if end.line == span.line and span.column < end.column <= span.end + 2:
+            return Span(span.source, span.line, span.column, end.end)
+    return span

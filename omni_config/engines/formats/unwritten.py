@@ -1,0 +1,42 @@
+"""What a writer has not written yet: the settings of a config, until each has found its flag or key."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omni_config.resolving.resolver import Resolution
+from omni_config.schema.settings import Settings
+
+
+@dataclass
+class Unwritten:
+    """The settings that a config says. A writer takes what it has words for; what is left is refused."""
+
+    settings: Settings
+    resolution: Resolution
+
+    def take(self, name: str) -> Any:
+        """The value of a setting, which is then written; None where the config does not say it."""
+        return self.settings.pop(name, None)
+
+    def flags(self, names: Mapping[str, str]) -> list[list[str]]:
+        """Settings by their flags: a switch alone, anything else with its value."""
+        result = []
+        for name, flag in names.items():
+            value = self.take(name)
+            if value is not None and value is not False:
+                result.append([flag] if value is True else [flag, str(value)])
+        return result
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of the deployment."""
+        return self.resolution.accepted_plan().mesh.world_size
+
+
+def command_line(groups: list[list[str]]) -> str:
+    """A command on several lines, each flag with its value on its own."""
+    return " \\\n  ".join(shlex.join(group) for group in groups) + "\n"

@@ -1,0 +1,46 @@
+"""SGLang-diffusion: ``sglang generate`` where the config says what to generate, ``sglang serve`` where it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omni_config.engines.formats.unwritten import Unwritten, command_line
+from omni_config.engines.sglang.read import SETTINGS, SWITCH, VARIABLES
+from omni_config.engines.vllm_omni.write import guidance, lora
+from omni_config.schema.settings import FIELDS
+
+_FLAGS = {setting: f"--{flag}" for flag, setting in reversed(SETTINGS.items()) if isinstance(setting, str)}
+_PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+def write(unwritten: Unwritten) -> str:
+    """The command of a config, with the variables that set Cache-DiT in front."""
+    offline = any(FIELDS[name][0] == "sampling" for name in unwritten.settings)
+    environment = _cache_dit(unwritten)
+    groups = [[*environment, "sglang", "generate" if offline else "serve"], ["--model-path", unwritten.take("model")]]
+    gpus = unwritten.take("gpus") or unwritten.world_size
+    if gpus > 1:
+        groups.append(["--num-gpus", str(gpus)])
+    if unwritten.settings.get("cfg_parallel_size") == 2:
+        groups.append(["--enable-cfg-parallel", "true"])
+        unwritten.take("cfg_parallel_size")
+    if (dtype := unwritten.take("dtype")) is not None:
+        groups.append(["--dit-precision", _PRECISIONS[dtype]])
+    groups += guidance(unwritten, "--true-cfg-scale")
+    groups += unwritten.flags(_FLAGS)
+    return command_line(groups + lora(unwritten, scale=False))
+
+
+def _cache_dit(unwritten: Unwritten) -> list[str]:
+    if not unwritten.take("cache_dit"):
+        return []
+    words = [f"{SWITCH}=true"]
+    for variable, name in VARIABLES.items():
+        value = unwritten.take(name)
+        if value is not None:
+            words.append(f"{variable}={_word(value)}")
+    return words
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,148 @@
+"""vLLM-Omni's YAML: stages (``stage_args``), deploys (``stages``) and the files of ``--config``.
+
+Only the diffusion stages are judged; the file names no model (the command that uses it does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from omni_config.engines.formats.draft import Draft
+from omni_config.engines.formats.shell import Word
+from omni_config.engines.formats.text import File
+from omni_config.engines.vllm_omni.read import ENGINE, FLAGS, OTHER_PARALLEL, PARALLEL, cache_backend, cache_config
+from omni_config.reading.nodes import Node
+from omni_config.schema.settings import DEFAULTS, FIELDS
+
+#: Keys that only a diffusion stage has, where a deploy does not say the type of its stages.
+_MARKS = {"parallel_config", "model_class_name", "cache_backend", "diffusion_attention_backend", "vae_use_tiling"}
+_SAMPLING = {"num_inference_steps", "height", "width", "num_frames", "seed"}
+
+
+def read(node: Node, file: File) -> list[Draft] | None:
+    """A Draft for each diffusion stage; None where this is no file of stages."""
+    if not isinstance(node.value, dict):
+        return None
+    key = next((key for key in ("stage_args", "stages") if isinstance(node.value.get(key), list)), None)
+    if key is None:
+        return None
+    stages = list(node.children[key].children.values())
+    if not stages or not all(isinstance(stage.value, dict) and "stage_id" in stage.value for stage in stages):
+        return None
+    drafts = []
+    passed = []
+    for stage in stages:
+        if _is_diffusion(stage, len(stages)):
+            drafts.append(_stage(stage, file))
+        else:
+            passed.append((f"stage {stage.value['stage_id']}", stage.children["stage_id"].span))
+    if not drafts:
+        drafts = [Draft(file, "", node.children[key].key_span or node.span)]
+    for name, span in passed:
+        drafts[0].pass_by(f"{name} (no diffusion stage)", span)
+    if (platforms := node.children.get("platforms")) is not None:
+        drafts[0].pass_by("platforms", platforms.key_span or platforms.span)
+    return drafts
+
+
+def _is_diffusion(stage: Node, stages: int) -> bool:
+    kind = stage.value.get("stage_type")
+    if kind is not None:
+        return bool(kind == "diffusion")
+    inner = stage.value.get("engine_args")
+    if any(key in _MARKS for key in (*stage.value, *(inner if isinstance(inner, dict) else ()))):
+        return True
+    sampling = stage.value.get("default_sampling_params")
+    return isinstance(sampling, dict) and "num_inference_steps" in sampling
+
+
+def _stage(stage: Node, file: File) -> Draft:
+    place = stage.children["stage_id"]
+    draft = Draft(file, ENGINE, place.key_span or place.span)
+    arguments = {**stage.children, **(inner.children if (inner := stage.children.get("engine_args")) else {})}
+    nested = arguments.get("parallel_config")
+    inside = nested.children if nested else {}
+    for key, child in arguments.items():
+        if key in (*PARALLEL, *OTHER_PARALLEL):
+            _beside(draft, key, child, bool(inside))
+        elif key in ("model", "dtype", "quantization") or (key in FIELDS and FIELDS[key][0] in _SECTIONS):
+            draft.set(key, child.value, child.span)
+        elif key == "num_gpus":
+            draft.set("gpus", child.value, child.span)
+        elif key == "cache_backend":
+            cache_backend(draft, str(child.value), child.span)
+        elif key not in _QUIET:
+            draft.pass_by(str(key), child.key_span or child.span)
+    if (parameters := arguments.get("cache_config")) and isinstance(parameters.value, dict):
+        cache_config(draft, parameters, parameters.span)
+    for key, child in inside.items():
+        if key in PARALLEL:
+            draft.set(key, child.value, child.span)
+        elif child.value not in (1, None):
+            draft.pass_by(str(key), child.key_span or child.span)
+    _sampling(draft, arguments.get("default_sampling_params"))
+    return draft
+
+
+#: Keys of a stage on which nothing depends that is judged here, and those that are read elsewhere.
+_QUIET = {
+    *("cache_config", "parallel_config", "default_sampling_params", "engine_args", "stage_id", "stage_type"),
+    *("devices", "runtime", "trust_remote_code", "enforce_eager", "engine_output_type", "final_output"),
+    *("final_output_type", "is_comprehension", "engine_input_source", "input_sources", "distributed_executor_backend"),
+    *("gpu_memory_utilization", "enable_prefix_caching", "enable_chunked_prefill", "max_num_batched_tokens"),
+}
+_SECTIONS = ("memory", "vae", "execution")
+
+
+def _beside(draft: Draft, key: str, child: Node, has_config: bool) -> None:
+    """A parallel key that stands where a language model's stage reads it."""
+    if child.value in (DEFAULTS.get(key, 1), 1, None):
+        return
+    span = child.key_span or child.span
+    if has_config:
+        draft.note("OMNI607", f"{key} {child.value} beside parallel_config is not read", span)
+        return
+    draft.note(
+        "OMNI607", f"{key} {child.value} at the top of a diffusion stage: older versions drop it", span, "warning"
+    )
+    if key in PARALLEL:
+        draft.set(key, child.value, child.span)
+
+
+def _sampling(draft: Draft, node: Node | None) -> None:
+    for key, child in node.children.items() if node else ():
+        if key in _SAMPLING:
+            draft.set(key, child.value, child.span)
+        elif key == "guidance_scale":
+            draft.guidance(child.value, child.span)
+
+
+def read_config(node: Node, file: File) -> Draft | None:
+    """A file for ``vllm serve --config``: the flags as keys; None where none of them is this engine's."""
+    if not isinstance(node.value, dict) or "version" in node.value:
+        return None
+    names = {str(key).replace("_", "-") for key in node.value}
+    if not names & {"omni", "usp", "ring", "cfg-parallel-size", "vae-patch-parallel-size", "cache-backend"}:
+        return None
+    draft = Draft(file, ENGINE, next(iter(node.children.values())).key_span or node.span)
+    words = []
+    for key, child in node.children.items():
+        if child.key_span is None or isinstance(child.value, list):
+            continue
+        start = child.key_start
+        text = file.text[start : start + len(str(key))]
+        flag = Word(type(text)(f"--{key}", [start, start, *text.offsets], file))
+        if child.value is False:
+            continue
+        words.append(flag)
+        if child.value is not True:
+            words.append(Word(file.scalar(child)))
+    FLAGS.read(draft, words)
+    draft.finish()
+    return draft
+
+
+def drafts_of(nodes: list[Node], file: File) -> Iterator[Draft]:
+    """All deployments of a YAML file that is one of vLLM-Omni's."""
+    for node in nodes:
+        yield from read(node, file) or [draft for draft in [read_config(node, file)] if draft]

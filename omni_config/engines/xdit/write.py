@@ -1,0 +1,34 @@
+"""xDiT: its runner, ``xdit --model ...``."""
+
+from __future__ import annotations
+
+from omni_config.engines.formats.unwritten import Unwritten, command_line
+from omni_config.engines.xdit.read import SETTINGS
+
+_FLAGS = {
+    setting: "--" + flag.replace("-", "_") for flag, setting in reversed(SETTINGS.items()) if isinstance(setting, str)
+}
+
+
+def write(unwritten: Unwritten) -> str:
+    """The command of a config."""
+    world = unwritten.world_size
+    card = unwritten.resolution.card
+    groups = [["xdit", "--model", unwritten.take("model")]]
+    unwritten.take("gpus")  # the runner starts as many processes as its degrees ask for
+    if unwritten.settings.get("cfg_parallel_size") == 2:
+        groups.append(["--use_cfg_parallel"])
+        unwritten.take("cfg_parallel_size")
+    if unwritten.settings.get("vae_patch_parallel_size") == world > 1:
+        groups.append(["--use_parallel_vae"])
+        unwritten.take("vae_patch_parallel_size")
+    if unwritten.take("use_hsdp"):
+        shards = unwritten.take("hsdp_shard_size") or -1
+        groups.append(["--fully_shard_degree", str(shards if shards > 0 else world)])
+    if (quantization := unwritten.take("quantization")) is not None:
+        groups.append([f"--use_{quantization}_gemms"])
+    own = card.guidance is not None and card.guidance.argument == "guidance_scale"
+    scale = unwritten.take("cfg_scale") if own else unwritten.take("guidance_scale")
+    if scale is not None:
+        groups.append(["--guidance_scale", str(scale)])
+    return command_line(groups + unwritten.flags(_FLAGS))

@@ -1,0 +1,150 @@
+"""Findings for programs: JSON, SARIF 2.1.0, GitHub annotations and JUnit XML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from omni_config.catalog.load import catalog
+from omni_config.checking.files import Checked
+from omni_config.checking.fix import mend, nearest_changes
+from omni_config.findings import Finding, Span
+from omni_config.rules.rule import Rule
+from omni_config.schema.settings import FIELDS, Settings
+
+RULES_URL = "https://github.com/omni-config/omni-config/blob/main/docs/rules"
+_SARIF_LEVELS = {"error": "error", "warning": "warning", "advice": "note"}
+_GITHUB_LEVELS = {"error": "error", "warning": "warning", "advice": "notice"}
+
+
+def to_json(checked: Sequence[Checked], policies: tuple[Rule, ...] = ()) -> str:
+    """All findings, each with what would mend it, and the nearest configs that work of each document with errors."""
+    findings = [
+        finding.to_dict() | {"repair": dotted(mend(finding, item, policies))}
+        for item in checked
+        for finding in item.findings
+    ]
+    nearest = [
+        {
+            "file": item.source.name,
+            "document": item.index,
+            "changes": [dotted(changes) for changes in nearest_changes(item, policies)],
+        }
+        for item in checked
+        if item.resolution and item.resolution.plan is None and item.exit_code
+    ]
+    ignored = [finding.to_dict() for item in checked for finding in item.ignored]
+    result = {"checked": len(checked), "findings": findings, "ignored": ignored, "nearest": nearest}
+    return json.dumps(result, indent=2)
+
+
+def dotted(changes: Settings | None) -> dict[str, Any] | None:
+    """Changes by the path of each setting in the document."""
+    return None if changes is None else {".".join(FIELDS[name]): value for name, value in changes.items()}
+
+
+def to_sarif(checked: Sequence[Checked], policies: tuple[Rule, ...] = ()) -> str:
+    """A SARIF 2.1.0 log with one run; columns count UTF-16 code units, as the format says."""
+    from omni_config import __version__
+
+    findings = [finding for item in checked for finding in item.findings]
+    known = {rule.code: rule for rule in (*catalog().rules, *policies)}
+    used = sorted({finding.code for finding in findings})
+    rules = [
+        {
+            "id": code,
+            "name": "".join(part.capitalize() for part in known[code].name.split("-")),
+            "shortDescription": {"text": known[code].name.replace("-", " ")},
+            "fullDescription": {"text": known[code].why},
+            "help": {"text": known[code].fix},
+            "helpUri": f"{RULES_URL}/{code}.md",
+            "defaultConfiguration": {"level": _SARIF_LEVELS[known[code].severity]},
+        }
+        for code in used
+    ]
+    results = [
+        {
+            "ruleId": finding.code,
+            "ruleIndex": used.index(finding.code),
+            "level": _SARIF_LEVELS[finding.severity],
+            "message": {"text": f"{finding.message}. Next: {finding.fix}"},
+            "locations": [_sarif_location(finding.span)] if finding.span else [],
+            "relatedLocations": [_sarif_location(span) | {"id": i} for i, span in enumerate(finding.related)],
+        }
+        for finding in findings
+    ]
+    driver = {
+        "name": "omni-config",
+        "version": __version__,
+        "informationUri": "https://github.com/omni-config/omni-config",
+        "rules": rules,
+    }
+    log = {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{"tool": {"driver": driver}, "columnKind": "utf16CodeUnits", "results": results}],
+    }
+    return json.dumps(log, indent=2)
+
+
+def _sarif_location(span: Span) -> dict[str, Any]:
+    line = span.source.line(span.line)
+    start, end = (_utf16(line, column) for column in (span.column, span.end))
+    path = Path(span.source.name)
+    uri = path.as_uri() if path.is_absolute() else path.as_posix().replace("%", "%25").replace(" ", "%20")
+    region = {"startLine": span.line, "startColumn": start, "endColumn": max(end, start)}
+    return {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": region}}
+
+
+def _utf16(line: str, column: int) -> int:
+    return len(line[: column - 1].encode("utf-16-le", "surrogatepass")) // 2 + 1
+
+
+def to_github(checked: Sequence[Checked], policies: tuple[Rule, ...] = ()) -> str:
+    """Workflow commands, which GitHub shows as annotations of a pull request."""
+    return "\n".join(_github(finding) for item in checked for finding in item.findings)
+
+
+def _github(finding: Finding) -> str:
+    place = ""
+    if finding.span:
+        span = finding.span
+        file = _escape(span.source.name).replace(":", "%3A").replace(",", "%2C")
+        place = f" file={file},line={span.line},col={span.column},endColumn={span.end},title={finding.code}"
+    return f"::{_GITHUB_LEVELS[finding.severity]}{place}::{_escape(f'{finding.message}. Next: {finding.fix}')}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def to_junit(checked: Sequence[Checked], policies: tuple[Rule, ...] = ()) -> str:
+    """One test case a document; its errors are failures, its warnings and advice go to its output."""
+    failed = sum(1 for item in checked if item.exit_code)
+    suite = ElementTree.Element("testsuite", name="omni check", tests=str(len(checked)), failures=str(failed))
+    for item in checked:
+        name = item.source.name + (f" (document {item.index + 1})" if item.index else "")
+        case = ElementTree.SubElement(suite, "testcase", classname="omni check", name=_xml(name))
+        errors = [_line(finding) for finding in item.findings if finding.severity == "error"]
+        others = [_line(finding) for finding in item.findings if finding.severity != "error"]
+        if errors:
+            failure = ElementTree.SubElement(case, "failure", message=_xml(errors[0]), type="error")
+            failure.text = _xml("\n".join(errors))
+        if others:
+            ElementTree.SubElement(case, "system-out").text = _xml("\n".join(others))
+    root = ElementTree.Element("testsuites", tests=str(len(checked)), failures=str(failed))
+    root.append(suite)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
+
+
+def _line(finding: Finding) -> str:
+    return f"{finding.span}: {finding.code} [{finding.severity}] {finding.message}. Next: {finding.fix}"
+
+
+def _xml(text: str) -> str:
+    """Without the characters that XML cannot hold."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)

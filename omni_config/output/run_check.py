@@ -1,0 +1,116 @@
+"""What ``omni check`` does, apart from its options: files in, findings out, an exit code back."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from omni_config.checking.files import Checked, check, check_bytes
+from omni_config.reading.discover import STDIN, discover
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from omni_config.rules.rule import Rule
+
+MOST_REPAIRS_SHOWN = 20  # documents; the search takes longer than the check
+
+
+def run(
+    names: Sequence[str],
+    output_format: str = "text",
+    *,
+    strict: bool = False,
+    policies: tuple[Rule, ...] = (),
+    assume: Mapping[str, str] | None = None,
+) -> int:
+    """Check files, folders, globs and standard input, print the findings, and return the exit code."""
+    skipped: list[str] = []
+    checked = list(_checked(names, policies, skipped, assume))
+    if output_format == "text":
+        _print(checked, skipped, policies)
+    else:
+        from omni_config.output import formats
+
+        print(getattr(formats, f"to_{output_format}")(checked, policies))
+    if not checked:
+        print("omni check: no configs found", file=sys.stderr)
+        return 2
+    code = max(item.exit_code for item in checked)
+    warned = any(finding.severity == "warning" for item in checked for finding in item.findings)
+    return max(code, 1) if strict and warned else code
+
+
+def _checked(
+    names: Sequence[str], policies: tuple[Rule, ...], skipped: list[str], assume: Mapping[str, str] | None
+) -> Iterator[Checked]:
+    """Documents of all files; a file of a folder or glob that is no config is set aside, and counted."""
+    for name, named in discover(names):
+        if name == STDIN:
+            documents = check_bytes("-", sys.stdin.buffer.read(), policies, assume)
+        else:
+            documents = check(name, policies, assume)
+        if named or any(is_config(document) for document in documents):
+            # What was made of a clean document is needed no more, and a folder may have thousands.
+            yield from (one if one.findings else replace(one, resolution=None, node=None) for one in documents)
+        else:
+            skipped.append(name)
+
+
+def is_config(checked: Checked) -> bool:
+    """Whether a document means to be a config: one of another engine, or it names a model, readable or not."""
+    if checked.foreign:
+        return True
+    if checked.node is None:
+        return all(re.search(rf"^{key}\s*:", checked.source.text, re.MULTILINE) for key in ("version", "model"))
+    return isinstance(checked.node.value, dict) and "model" in checked.node.value
+
+
+def _print(checked: list[Checked], skipped: list[str], policies: tuple[Rule, ...]) -> None:
+    from rich.console import Console
+
+    from omni_config.output.text import render, summary
+
+    console = Console(highlight=False, soft_wrap=True)
+    repairs = 0
+    for item in checked:
+        for finding in item.findings:
+            console.print(render(finding), end="\n\n")
+        if item.resolution and item.resolution.plan is None and item.exit_code and repairs < MOST_REPAIRS_SHOWN:
+            repairs += 1
+            console.print(_repairs(item, policies), end="\n\n")
+    findings = [finding for item in checked for finding in item.findings]
+    line = summary(findings, len(checked))
+    ignored = sum(len(item.ignored) for item in checked)
+    if ignored:
+        line.append(f" {ignored} accepted by a comment.")
+    if skipped:
+        line.append(f" {len(skipped)} other file{'s' if len(skipped) > 1 else ''} set aside.")
+    console.print(line)
+
+
+def _repairs(item: Checked, policies: tuple[Rule, ...]) -> Text:
+    """The smallest set of settings that cannot hold together, and the nearest configurations that work."""
+    from rich.text import Text
+
+    from omni_config.checking.fix import conflict_of, diff_of, nearest_changes
+
+    text = Text()
+    assert item.resolution is not None
+    together = conflict_of(item, policies)
+    if len(together) > 1:
+        text.append("These cannot hold together, whatever the rest is: ", "bold").append(f"{', '.join(together)}\n")
+    found = nearest_changes(item, policies)
+    if not found and not item.resolution.card.pipeline:
+        return text.append("With --model MODEL, the nearest configurations that work would be shown.", "bold")
+    if not found:
+        return text.append("No configuration that works was found by changing these settings.", "bold")
+    text.append("Nearest configurations that work:", "bold")
+    for number, changes in enumerate(found, start=1):
+        text.append(f"\n  {number}. ", "bold")
+        for index, line in enumerate(diff_of(item, changes)):
+            text.append("\n     " if index else "").append(line, "red" if line.startswith("-") else "green")
+    return text

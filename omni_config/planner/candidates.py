@@ -1,0 +1,124 @@
+"""Every valid plan on some GPUs, with its estimate: what ``omni suggest`` chooses from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from omni_config.cards import EngineCard, ModelCard
+from omni_config.catalog.load import catalog
+from omni_config.estimate.data import Gpu
+from omni_config.estimate.estimate import memory, seconds
+from omni_config.resolving.resolver import resolve_settings
+from omni_config.resolving.search import DEGREES, errors, open_rules, valid
+from omni_config.rules.quantities import Quantities
+from omni_config.rules.rule import Rule
+from omni_config.schema.settings import Settings
+
+#: What is tried beside the degrees; of each group one, and the first means nothing of it.
+WEIGHTS: tuple[Settings, ...] = (
+    {},
+    {"enable_cpu_offload": True},
+    {"enable_layerwise_offload": True},
+    {"use_hsdp": True},
+)
+CACHES: tuple[Settings, ...] = ({}, {"cache_dit": True}, {"tea_cache": True})
+VAE = ("vae_use_tiling", "vae_patch_parallel_size")
+CHANGED = {"gpus", *DEGREES, *VAE, *(name for group in (*WEIGHTS, *CACHES) for name in group)}
+SMALL = 16  # up to here every number of GPUs is tried for a plan, beyond only the divisors of what there is
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A valid plan: the settings that make it, and its estimate. ``replicas`` of it fill the GPUs."""
+
+    changes: Settings
+    gpus: int
+    replicas: int
+    gib: float
+    seconds: float
+    pictures: int
+
+    @property
+    def throughput(self) -> float:
+        """Pictures a second of all replicas together."""
+        return self.replicas * self.pictures / self.seconds
+
+    @property
+    def title(self) -> str:
+        """The plan in words: "cfg 2 x ulysses 4, vae tiling"."""
+        names = {"cfg_parallel_size": "cfg", "ring_degree": "ring", "ulysses_degree": "ulysses"}
+        names["tensor_parallel_size"] = "tp"
+        degrees = [f"{names[axis]} {self.changes[axis]}" for axis in DEGREES if self.changes[axis] > 1]
+        on = [_WORDS[name] for name, value in self.changes.items() if value is True]
+        if self.changes.get("vae_patch_parallel_size", 1) > 1:
+            on.append(f"vae patch parallel {self.changes['vae_patch_parallel_size']}")
+        return ", ".join([" x ".join(degrees) or "one GPU", *on])
+
+
+_WORDS = {
+    "enable_cpu_offload": "model offload",
+    "enable_layerwise_offload": "layerwise offload",
+    "use_hsdp": "hsdp",
+    "vae_use_tiling": "vae tiling",
+    "cache_dit": "cache-dit",
+    "tea_cache": "teacache",
+}
+
+
+def candidates(
+    settings: Settings, card: ModelCard, engine: EngineCard, gpu: Gpu, gpus: int, *, lossless: bool = False
+) -> Iterator[Candidate]:
+    """Every valid plan on at most ``gpus`` GPUs; ``lossless`` leaves out what changes the picture (step caches)."""
+    # What does not fit is to be seen, not to be refused.
+    free = resolve_settings(settings | {"memory": None, "gpu": None}, card, engine, ()).settings
+    rules = open_rules(free, card, engine, CHANGED)
+    work = Quantities(free, card, engine, catalog().features)["work"]  # the same whatever a plan changes
+    for size in sizes(gpus):
+        for shape in valid(free, card, engine, size, rules=rules):
+            for changes in _switched(shape, card, engine, rules, size, lossless):
+                q = Quantities(shape | changes, card, engine, catalog().features)
+                q["work"] = work
+                yield _estimated(q, changes, gpu, size, gpus // size)
+
+
+def sizes(gpus: int) -> list[int]:
+    """Numbers of GPUs that a plan may use."""
+    return [size for size in range(1, gpus + 1) if size <= SMALL or gpus % size == 0]
+
+
+def _switched(
+    shape: Settings, card: ModelCard, engine: EngineCard, rules: list[Rule], size: int, lossless: bool
+) -> Iterator[dict[str, Any]]:
+    """Changes on top of a shape that are valid: groups that are refused alone are not combined."""
+    vae: list[Settings] = [{}, {"vae_use_tiling": True}]
+    if size > 1:
+        vae.append({"vae_use_tiling": True, "vae_patch_parallel_size": size})
+    groups: list[list[Settings]] = []
+    for group in (vae, WEIGHTS, CACHES[:1] if lossless else CACHES):
+        groups.append([{}])
+        for changes in group:
+            if changes and not errors(shape | changes, card, engine, rules):
+                groups[-1].append(changes)
+    for chosen in product(*groups):
+        merged: Settings = {}
+        for changes in chosen:
+            merged |= changes
+        if sum(map(bool, chosen)) < 2 or not errors(shape | merged, card, engine, rules):
+            yield {axis: shape[axis] for axis in DEGREES} | merged
+
+
+def _estimated(q: Quantities, changes: Settings, gpu: Gpu, size: int, replicas: int) -> Candidate:
+    taken = sum(seconds(q, gpu).values())
+    return Candidate(changes, size, replicas, memory(q).peak, taken, int(q["num_images_per_prompt"]))
+
+
+def pareto(found: list[Candidate]) -> list[Candidate]:
+    """The plans that no other beats in both seconds and memory, from the fastest to the smallest."""
+    front: list[Candidate] = []
+    for candidate in sorted(found, key=lambda one: (one.seconds, one.gib, one.gpus)):
+        if not front or candidate.gib < front[-1].gib - 0.05:
+            front.append(candidate)
+    return front

@@ -1,0 +1,131 @@
+"""The estimate held against published measurements: scaling inside each table, and the order of its rows.
+
+python -m omni_config.planner.judge
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from omni_config.cards import Guidance, ModelCard
+from omni_config.catalog.load import catalog
+from omni_config.estimate.data import gpus
+from omni_config.estimate.estimate import seconds
+from omni_config.resolving.resolver import resolve_settings
+from omni_config.rules.quantities import Quantities
+from omni_config.schema.settings import validate
+
+AXES = {"u": "ulysses_degree", "r": "ring_degree", "c": "cfg_parallel_size", "t": "tensor_parallel_size"}
+_NOT_DENOISING = ("text encoder", "VAE decode")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One table: measured and estimated seconds, row by row. The first row is what the others are compared with."""
+
+    id: str
+    use: str
+    source: str
+    rows: tuple[str, ...]
+    measured: tuple[float, ...]
+    estimated: tuple[float, ...]
+
+    @property
+    def errors(self) -> list[float]:
+        """Relative error of each row's speed-up over the first row."""
+        speedups = [
+            (self.estimated[0] / ours) / (self.measured[0] / theirs)
+            for ours, theirs in zip(self.estimated[1:], self.measured[1:], strict=True)
+        ]
+        return [abs(ratio - 1) for ratio in speedups]
+
+    @property
+    def rank_correlation(self) -> float:
+        """Spearman's coefficient of the rows' order; 1 is the same order."""
+        return _pearson(_ranks(self.measured), _ranks(self.estimated))
+
+
+@cache
+def tables() -> list[Judged]:
+    """Every published table, estimated."""
+    import yaml
+
+    published = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
+    return [_judge(table) for table in published]
+
+
+def summary(use: str) -> dict[str, float]:
+    """Median error of all speed-ups, and mean and median rank correlation of tables with three rows or more."""
+    chosen = [table for table in tables() if table.use == use]
+    order = [table.rank_correlation for table in chosen if len(table.rows) > 2]
+    return {
+        "tables": len(chosen),
+        "rows": sum(len(table.errors) for table in chosen),
+        "median_error": median(error for table in chosen for error in table.errors),
+        "mean_rank_correlation": sum(order) / len(order),
+        "median_rank_correlation": median(order),
+    }
+
+
+def _judge(table: dict[str, Any]) -> Judged:
+    names, ours = [], []
+    for row in table["rows"]:
+        terms = seconds(_quantities(table, row), gpus()[table["gpu"]])
+        if table.get("what") == "denoising":
+            terms = {name: value for name, value in terms.items() if name not in _NOT_DENOISING}
+        ours.append(sum(terms.values()))
+        names.append(" ".join(f"{key}{value}" for key, value in row.items() if key != "seconds") or "1 GPU")
+    measured = tuple(row["seconds"] for row in table["rows"])
+    return Judged(table["id"], table["use"], table["source"], tuple(names), measured, tuple(ours))
+
+
+def _quantities(table: dict[str, Any], row: dict[str, Any]) -> Quantities:
+    engine = catalog().engine("vllm-omni")
+    assert engine is not None
+    card = _card(table)
+    settings = validate({"version": 1, "model": card.id, "engine": engine.id}) | table["settings"]
+    settings |= {AXES.get(key, key): value for key, value in row.items() if key != "seconds"}
+    return Quantities(resolve_settings(settings, card, engine, ()).settings, card, engine, catalog().features)
+
+
+def _card(table: dict[str, Any]) -> ModelCard:
+    card = catalog().model(table["model"])
+    if card is None:  # a model that the catalog has no card for: its dimensions stand in the table
+        flux = catalog().model("black-forest-labs/FLUX.1-dev")
+        assert flux is not None
+        guidance = Guidance("guidance_scale", 1.0, needs_negative_prompt=False, calls="batched")
+        card = replace(flux, id=table["model"], dims=table["dims"], vae=None, guidance=guidance)
+    return card
+
+
+def _ranks(values: tuple[float, ...]) -> list[float]:
+    return [sum(other < value for other in values) + 0.5 * sum(other == value for other in values) for value in values]
+
+
+def _pearson(a: list[float], b: list[float]) -> float:
+    mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
+    spread = sum((x - mean_a) ** 2 for x in a) * sum((y - mean_b) ** 2 for y in b)
+    return sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b, strict=True)) / spread**0.5 if spread else 0.0
+
+
+def report() -> str:
+    """All tables as Markdown."""
+    lines = ["| table | use | rows | median error | rank correlation |", "|---|---|---:|---:|---:|"]
+    for table in tables():
+        order = f"{table.rank_correlation:.2f}" if len(table.rows) > 2 else ""
+        lines.append(f"| {table.id} | {table.use} | {len(table.rows)} | {median(table.errors):.0%} | {order} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(report())
+    for use in ("calibrate", "judge"):
+        print(use, {name: round(value, 3) for name, value in summary(use).items()})
+    for table in tables():
+        print(f"\n{table.id} ({table.source})")
+        for name, theirs, ours in zip(table.rows, table.measured, table.estimated, strict=True):
+            print(f"  {name:<16} measured {theirs:9.3f}  estimated {ours:9.3f}")

@@ -1,0 +1,46 @@
+"""``# omni: ignore[OMNI104]`` accepts findings of its line; one that accepts none is itself a finding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from omni_config.findings import Finding, Span
+from omni_config.reading.nodes import Source
+
+_COMMENT = re.compile(r"(?:^|\s)#\s*omni:\s*ignore(?:\[(?P<codes>[^\]\n]*)\])?")
+
+
+def apply_ignores(source: Source, findings: Sequence[Finding], lines: range) -> tuple[list[Finding], list[Finding]]:
+    """Findings that remain, and those that a comment accepts; ``lines`` bounds the document that they are about.
+
+    A file that cannot be read or does not fit the schema (OMNI9xx) cannot be accepted.
+    """
+    if "omni:" not in source.text:
+        return list(findings), []
+    accepted: list[Finding] = []
+    remaining = list(findings)
+    unused: list[Finding] = []
+    for number, text in enumerate(source.text.splitlines(), start=1):
+        found = _COMMENT.search(text) if number in lines else None
+        if found is None:
+            continue
+        codes = [code.strip() for code in (found["codes"] or "").split(",") if code.strip()]
+        span = Span(source, number, text.index("#", found.start()) + 1, found.end() + 1)
+        if not codes:
+            unused.append(_finding("names no code", "write # omni: ignore[CODE]", span))
+        for code in codes:
+            here = [f for f in remaining if f.code == code and _stands_on(f, number) and not code.startswith("OMNI9")]
+            accepted += here
+            remaining = [finding for finding in remaining if finding not in here]
+            if not here:
+                unused.append(_finding(f"ignore[{code}] accepts nothing on this line", "remove it", span))
+    return remaining + unused, accepted
+
+
+def _stands_on(finding: Finding, line: int) -> bool:
+    return any(span.line == line for span in (finding.span, *finding.related) if span)
+
+
+def _finding(message: str, fix: str, span: Span) -> Finding:
+    return Finding("OMNI907", message, "warning", fix=fix, span=span)

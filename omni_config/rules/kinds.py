@@ -1,0 +1,304 @@
+"""The kinds of rule: the few classes that hold code, of which each rule in ``catalog/rules.yaml`` is one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from math import prod
+from typing import Any, ClassVar, Literal
+
+from omni_config.cards import EngineCard, Feature, ModelCard
+from omni_config.findings import Finding, Severity
+from omni_config.rules.expressions import Expression, parse
+from omni_config.rules.hardware import changed
+from omni_config.rules.quantities import DIMS, Quantities
+from omni_config.rules.rule import Rule
+from omni_config.schema.settings import Settings
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Product(Rule):
+    """A total equals a product of fields; a total that is left out is the product."""
+
+    total: str
+    factors: tuple[str, ...]
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        if q[self.total] is None or q[self.total] == self._product(q):
+            return []
+        return [self.finding(q, (self.total, *self.factors))]
+
+    def explain(self) -> str:
+        return f"{self.total} = {' x '.join(self.factors)}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        result: list[Settings] = [{self.total: self._product(q)}]
+        for factor in self.factors:
+            others = self._product(q) // q[factor]
+            if q[self.total] % others == 0:
+                result.append({factor: q[self.total] // others})
+        return result
+
+    def _product(self, q: Quantities) -> int:
+        return prod(q[factor] for factor in self.factors)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Exclusive(Rule):
+    """At most one of these features."""
+
+    features: tuple[str, ...]
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        on = [name for name in self.features if q[name]]
+        if len(on) < 2:
+            return []
+        fields = tuple(name for feature in reversed(on) for name in q.features[feature].fields)
+        return [self.finding(q, fields)]
+
+    def explain(self) -> str:
+        return f"At most one of {', '.join(self.features)}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        on = [name for name in self.features if q[name]]
+        return [
+            {key: value for other in on if other != kept for key, value in q.features[other].switch_off.items()}
+            for kept in on
+        ]
+
+    @property
+    def mends_all(self) -> bool:
+        """Only switching off all but one will do."""
+        return True
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Overrides(Rule):
+    """If both features are on, ``winner`` stays, ``loser`` is switched off, and that is said aloud."""
+
+    winner: str
+    loser: str
+    severity: Severity = "warning"
+    safe: bool = True
+
+    adjusts: ClassVar[bool] = True
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        if not (q[self.winner] and q[self.loser]):
+            return []
+        winner, loser = q.features[self.winner], q.features[self.loser]
+        return [self.finding(q, (*loser.fields, *winner.fields), changes=loser.switch_off)]
+
+    def explain(self) -> str:
+        return f"{self.winner} wins over {self.loser}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        return [q.features[self.loser].switch_off, q.features[self.winner].switch_off]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AtMost(Rule):
+    """A field is lowered to a bound, and that is said aloud."""
+
+    field: str
+    bound: str
+    severity: Severity = "warning"
+    safe: bool = True
+
+    adjusts: ClassVar[bool] = True
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        if q[self.field] <= q[self.bound]:
+            return []
+        return [self.finding(q, (self.field,), changes={self.field: q[self.bound]})]
+
+    def explain(self) -> str:
+        return f"{self.field} <= {self.bound}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        return [{self.field: q[self.bound]}]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Implies(Rule):
+    """Where the rule applies, settings are switched to ``sets``, and that is said aloud."""
+
+    fields: tuple[str, ...]
+    sets: Settings
+    severity: Severity = "warning"
+    safe: bool = True
+
+    adjusts: ClassVar[bool] = True
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        if all(q[name] == value for name, value in self.sets.items()):
+            return []
+        return [self.finding(q, self.fields, changes=self.sets)]
+
+    def explain(self) -> str:
+        return f"{', '.join(f'{name} = {value}' for name, value in self.sets.items())}, where {self.when}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        return [self.sets]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Divides(Rule):
+    """A field divides each of some dimensions; ``dimensions`` empty: those that the model card says are split."""
+
+    field: str
+    dimensions: tuple[str, ...] = ()
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        divisor = q[self.field]
+        if divisor == 1:
+            return []
+        bad = {name: size for name, size in self._sizes(q).items() if size % divisor}
+        if not bad:
+            return []
+        listed = ", ".join(f"{DIMS.get(name, name.replace('_', ' '))} {size}" for name, size in bad.items())
+        return [self.finding(q, (self.field,), undivided=listed)]
+
+    def explain(self) -> str:
+        return (
+            f"{self.field} divides {', '.join(self.dimensions) or 'the dimensions that the model card says are split'}"
+        )
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        sizes = self._sizes(q).values()
+        choices = [size for size in range(1, min(sizes) + 1) if not any(dimension % size for dimension in sizes)]
+        choices.sort(key=lambda size: (abs(size - q[self.field]), -size))
+        return [{self.field: size} for size in choices]
+
+    def _sizes(self, q: Quantities) -> dict[str, int]:
+        names = self.dimensions or q.card.tensor_parallel_splits
+        return {name: q[name] for name in names if q[name] is not None}
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Requires(Rule):
+    """Where the rule applies, ``needs`` must be true. ``repairs`` are the settings that make it so."""
+
+    needs: str
+    fields: tuple[str, ...]
+    repairs: tuple[Settings, ...] = ()  # a value "= ..." is an expression
+
+    @cached_property
+    def _needs(self) -> Expression:
+        return parse(self.needs)
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        return [] if self._needs(q) else [self.finding(q, self.fields)]
+
+    def explain(self) -> str:
+        return f"{self.needs}, where {self.when}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        return [changes for changes in _evaluated(self.repairs, q) if not self.check(changed(q, **changes))]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Supported(Rule):
+    """Each feature that is on is one that the engine has for this model.
+
+    ``verdict`` is the answer of the engine's card that breaks the rule; "conditional" means a supported feature whose
+    condition does not hold.
+    """
+
+    verdict: Literal["unsupported", "unverified", "conditional"]
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        card, engine = q.card, q.engine_card
+        claim = engine.claim(card)
+        return [
+            self.finding(
+                q,
+                tuple(feature.fields),
+                feature=feature.title,
+                effect=engine.effect(feature.name, card),
+                condition=claim.only.get(feature.name) if claim else None,
+            )
+            for feature in self._broken(q)
+        ]
+
+    def explain(self) -> str:
+        return f"No feature is on that the engine's card calls {self.verdict}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        off: Settings = {}
+        for feature in self._broken(q):
+            off |= feature.switch_off
+        return [off]
+
+    @property
+    def mends_all(self) -> bool:
+        """What an engine lacks, it lacks whatever else is set."""
+        return self.verdict != "conditional"
+
+    def _broken(self, q: Quantities) -> list[Feature]:
+        if self.verdict != "conditional":
+            names = _having(self.verdict, tuple(q.features), q.engine_card, q.card)
+            return [q.features[name] for name in names if q[name]]
+        claim = q.engine_card.claim(q.card)
+        only = claim.only if claim else {}
+        return [q.features[name] for name in only if name in q.features and q[name] and not parse(only[name])(q)]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Advise(Rule):
+    """Works, but something else works better."""
+
+    fields: tuple[str, ...]
+    severity: Severity = "advice"
+    repairs: tuple[Settings, ...] = ()
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        return [self.finding(q, self.fields)]
+
+    def explain(self) -> str:
+        return f"Advice where {self.when}"
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        return _evaluated(self.repairs, q)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Reading(Rule):
+    """A rule that reading the file decides, before there are settings to ask; here it is only explained."""
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        return []
+
+    def explain(self) -> str:
+        return self.why
+
+    def mend(self, q: Quantities) -> list[Settings]:
+        return []
+
+
+KINDS: dict[str, type[Rule]] = {
+    "product": Product,
+    "exclusive": Exclusive,
+    "overrides": Overrides,
+    "at_most": AtMost,
+    "implies": Implies,
+    "divides": Divides,
+    "requires": Requires,
+    "supported": Supported,
+    "advise": Advise,
+    "reading": Reading,
+}
+
+
+@cache
+def _having(verdict: str, features: tuple[str, ...], engine: EngineCard, card: ModelCard) -> list[str]:
+    """The features to which the engine's card gives this answer for a model."""
+    return [feature for feature in features if engine.verdict(feature, card) == verdict]
+
+
+def _evaluated(repairs: tuple[Settings, ...], q: Quantities) -> list[Settings]:
+    def value(stated: Any) -> Any:
+        return parse(stated[1:])(q) if isinstance(stated, str) and stated.startswith("=") else stated
+
+    settings = ({name: value(stated) for name, stated in repair.items()} for repair in repairs)
+    return [{name: new for name, new in changes.items() if new != q[name]} for changes in settings]

@@ -1,0 +1,277 @@
+"""Quantities that rules speak of by name: settings, dimensions of the model, features, and the derived ones below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import gcd, prod
+from typing import Any
+
+from omni_config.cards import EngineCard, Feature, ModelCard
+from omni_config.rules.expressions import parse
+from omni_config.rules.hardware import QUANTITIES
+
+
+class Quantities(dict[str, Any]):
+    """Settings and card facts, with derived quantities computed when they are first asked for.
+
+    Unknown dimensions are None, and rules that need them hold their tongue.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, Any], card: ModelCard, engine: EngineCard, features: Mapping[str, Feature]
+    ) -> None:
+        super().__init__(settings)
+        self.settings = settings
+        self.card = card
+        self.engine_card = engine
+        self.features = features
+
+    def __missing__(self, name: str) -> Any:
+        if name in DERIVED:
+            value = DERIVED[name](self)
+        elif name in self.features:
+            value = bool(parse(self.features[name].active)(self))
+        elif name in DIMS:
+            value = self.card.dims.get(name)
+        else:
+            raise KeyError(name)
+        self[name] = value
+        return value
+
+
+#: Dimensions that a model card may state, with the words for people.
+DIMS = {
+    "num_attention_heads": "attention heads",
+    "num_kv_heads": "key/value heads",
+    "hidden_size": "hidden size",
+    "ffn_dim": "feed-forward width",
+    "output_dim": "output width",
+    "num_layers": "blocks",
+    "two_transformers": "1 where two transformers take turns",
+    "ffn_matrices": "matrices of a feed-forward: 2, or 3 where it is gated",
+    "double_stream_layers": "blocks with weights of their own for the text",
+    "refiner_layers": "blocks that the picture passes before it meets the text, which passes as many",
+    "cross_attention": "1 where text enters by cross-attention rather than as tokens of the sequence",
+    "linear_attention": "1 where attention is linear in the number of tokens",
+    "text_tokens": "tokens of a prompt",
+    "condition_tokens": "tokens of the input picture in the sequence",
+    "patch_size": "patch size",
+    "vae_scale_factor": "VAE scale factor",
+    "vae_temporal_factor": "frames a latent frame",
+    "transformer_parameters": "parameters of the transformer, in millions",
+    "text_encoder_parameters": "parameters of the text encoders, in millions",
+    "text_encoder_heads": "attention heads of the text encoder",
+    "text_encoder_kv_heads": "key/value heads of the text encoder",
+    "text_encoder_ffn_dim": "feed-forward width of the text encoder",
+}
+
+
+def world_size(q: Quantities) -> int:
+    """Ranks: ulysses x ring x cfg x tensor."""
+    return prod((q["ulysses_degree"], q["ring_degree"], q["cfg_parallel_size"], q["tensor_parallel_size"]))
+
+
+def dit_group_size(q: Quantities) -> int:
+    """Ranks that hold the DiT, and so the group that VAE patch parallelism reuses."""
+    return world_size(q)
+
+
+def text_encoder_ranks(q: Quantities) -> int:
+    """Ranks that share one copy of the text encoder."""
+    return int(q["tensor_parallel_size"]) if q["text_encoder_tensor_parallel"] else 1
+
+
+def heads_per_tensor_rank(q: Quantities) -> int | None:
+    """Attention heads that one tensor rank holds; None where they are unknown or do not divide."""
+    return _shared(q["num_attention_heads"], q["tensor_parallel_size"])
+
+
+def kv_heads_per_tensor_rank(q: Quantities) -> int | None:
+    """Key/value heads that one tensor rank holds; None where they are unknown or do not divide."""
+    return _shared(q["num_kv_heads"], q["tensor_parallel_size"])
+
+
+def _shared(count: int | None, ranks: int) -> int | None:
+    return None if count is None or count % ranks else count // ranks
+
+
+def tensor_parallel_choices(q: Quantities) -> str:
+    """Tensor-parallel sizes that divide every dimension which the model card says is split: "1 or 2"."""
+    common = gcd(*(q.card.dims[name] for name in q.card.tensor_parallel_splits)) or 1
+    return one_of([size for size in range(1, common + 1) if common % size == 0])
+
+
+def tensor_parallel_dims(q: Quantities) -> str:
+    """The dimensions that tensor parallelism splits, for people."""
+    return ", ".join(f"{DIMS[name]} {q.card.dims[name]}" for name in q.card.tensor_parallel_splits)
+
+
+def ulysses_choices(q: Quantities) -> str:
+    """Ulysses degrees that divide the heads of a tensor rank."""
+    heads = q["heads_per_tensor_rank"] or 1
+    return one_of([size for size in range(1, heads + 1) if heads % size == 0])
+
+
+def cfg_branches(q: Quantities) -> int:
+    """Predictions that classifier-free guidance makes a step; 1 where it is off."""
+    guidance = q.card.guidance
+    if guidance is None or not q["guided"] or (guidance.needs_negative_prompt and q["negative_prompt"] is None):
+        return 1
+    return guidance.branches
+
+
+def pixel_multiple(q: Quantities) -> int | None:
+    """Width and height must be multiples of this: pixels a latent times latents a patch."""
+    scale, patch = q["vae_scale_factor"], q["patch_size"]
+    return None if scale is None or patch is None else scale * patch
+
+
+def image_tokens(q: Quantities) -> int | None:
+    """Tokens of the picture or video: latent frames x rows x columns of patches. Text tokens come on top."""
+    multiple, temporal, frames = q["pixel_multiple"], q["vae_temporal_factor"], q["num_frames"]
+    if multiple is None or q["width"] is None or q["height"] is None:
+        return None
+    latent_frames = 1 if temporal is None or frames is None else (frames - 1) // temporal + 1
+    return int(latent_frames * (q["width"] // multiple) * (q["height"] // multiple))
+
+
+def sequence_ranks(q: Quantities) -> int:
+    """Ranks that share a sequence: ulysses x ring."""
+    return int(q["ulysses_degree"] * q["ring_degree"])
+
+
+def tokens_per_rank(q: Quantities) -> int | None:
+    """Picture tokens that one rank holds."""
+    tokens = q["image_tokens"]
+    return None if tokens is None else tokens // q["sequence_ranks"]
+
+
+def gpu_count(q: Quantities) -> int:
+    """GPUs of the deployment; the product of the degrees where the config does not say."""
+    return int(q["gpus"] or q["world_size"])
+
+
+def inferred_replicas(q: Quantities) -> int:
+    """Whole replicas that the GPUs allow: gpus / world_size."""
+    return int(q["gpu_count"] // q["world_size"])
+
+
+def other_ranks(q: Quantities) -> int:
+    """Ranks that HSDP may shard over: cfg x ulysses x ring."""
+    return int(q["cfg_parallel_size"] * q["sequence_ranks"])
+
+
+def offline(q: Quantities) -> bool:
+    """Whether the config says what to generate; a server's config does not."""
+    return bool(q["prompt"] != "")
+
+
+def card_branches(q: Quantities) -> int:
+    """Branches that the model's guidance has when it is on; 1 for a model without."""
+    return q.card.guidance.branches if q.card.guidance else 1
+
+
+def guidance_off_at(q: Quantities) -> float | None:
+    """Guidance is on above this scale."""
+    return q.card.guidance.off_at if q.card.guidance else None
+
+
+def needs_negative_prompt(q: Quantities) -> bool:
+    """Whether the model's guidance is off without a negative prompt (true CFG)."""
+    return q.card.guidance is not None and q.card.guidance.needs_negative_prompt
+
+
+def batched_guidance(q: Quantities) -> bool:
+    """Whether both branches of guidance are one call of the model, with both prompts in one batch."""
+    return q.card.guidance is not None and q.card.guidance.calls == "batched"
+
+
+def takes_distilled_guidance(q: Quantities) -> bool:
+    """Whether guidance_scale is an input of the model."""
+    return q.card.guidance is not None and q.card.guidance.distilled_argument is not None
+
+
+def guided(q: Quantities) -> bool:
+    """Whether the guidance scale alone would switch classifier-free guidance on."""
+    return bool(
+        q["guidance_off_at"] is not None and q["cfg_scale"] is not None and q["cfg_scale"] > q["guidance_off_at"]
+    )
+
+
+def task(q: Quantities) -> str:
+    """What the model makes of what."""
+    return q.card.task
+
+
+def known_coefficients(q: Quantities) -> bool:
+    """Whether TeaCache has coefficients: the config's own, or the model card's."""
+    return q["coefficients"] is not None or q.card.teacache_coefficients is not None
+
+
+def some_adapter_is_off(q: Quantities) -> bool:
+    """Whether a LoRA adapter has scale 0."""
+    return any((item["scale"] if isinstance(item, dict) else item.scale) == 0 for item in q["lora"])
+
+
+def model_name(q: Quantities) -> str:
+    """Id of the model card."""
+    return q.card.id
+
+
+def pipeline_name(q: Quantities) -> str:
+    """Pipeline class of the model."""
+    return q.card.pipeline
+
+
+def engine_knows_model(q: Quantities) -> bool:
+    """Whether the engine's card says anything of the model."""
+    return q.engine_card.claim(q.card) is not None
+
+
+def engine_name(q: Quantities) -> str:
+    """Id of the engine card."""
+    return q.engine_card.id
+
+
+def one_of(values: list[int]) -> str:
+    """``[1, 2, 4]`` as "1, 2 or 4"."""
+    *front, last = [str(value) for value in values]
+    return f"{', '.join(front)} or {last}" if front else last
+
+
+DERIVED: dict[str, Callable[[Quantities], Any]] = {
+    function.__name__: function
+    for function in (
+        world_size,
+        dit_group_size,
+        text_encoder_ranks,
+        heads_per_tensor_rank,
+        kv_heads_per_tensor_rank,
+        tensor_parallel_choices,
+        tensor_parallel_dims,
+        ulysses_choices,
+        cfg_branches,
+        pixel_multiple,
+        image_tokens,
+        sequence_ranks,
+        tokens_per_rank,
+        gpu_count,
+        inferred_replicas,
+        other_ranks,
+        offline,
+        card_branches,
+        guidance_off_at,
+        needs_negative_prompt,
+        batched_guidance,
+        takes_distilled_guidance,
+        guided,
+        task,
+        known_coefficients,
+        some_adapter_is_off,
+        model_name,
+        pipeline_name,
+        engine_knows_model,
+        engine_name,
+        *QUANTITIES,
+    )
+}

@@ -1,0 +1,136 @@
+"""What every rule states and can do: decide (findings), explain (a sentence) and mend (settings that satisfy it).
+
+The rules themselves are data, ``catalog/rules.yaml``, and their kinds are in ``kinds.py``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from string import Formatter
+from typing import Any, ClassVar
+
+from omni_config.findings import Finding, Severity
+from omni_config.rules.expressions import Expression, parse
+from omni_config.rules.quantities import Quantities
+from omni_config.schema.settings import Settings
+
+# Attributes of rules that hold names, and what they are names of.
+_NAMED = {
+    "total": "fields",
+    "factors": "fields",
+    "field": "fields",
+    "fields": "fields",
+    "bound": "quantities",
+    "dimensions": "quantities",
+    "features": "features",
+    "winner": "features",
+    "loser": "features",
+}
+_ONLY_IN_FINDINGS = {"feature", "effect", "condition", "undivided"}
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Rule(ABC):
+    """What every rule states. ``when`` limits it to some configs and ``engines`` to some engines (empty: all).
+
+    ``safe``: mending it leaves what runs as it is, so it may be done unasked.
+    ``message`` and ``fix`` are format strings over quantities; ``bad`` and ``good`` are example documents, which tests
+    run. ``since`` says with which version of an engine its behaviour changed.
+    """
+
+    code: str
+    name: str
+    message: str
+    why: str
+    fix: str
+    source: str
+    bad: str
+    good: str
+    severity: Severity = "error"
+    when: str = "True"
+    engines: tuple[str, ...] = ()
+    safe: bool = False
+    since: str = ""
+
+    adjusts: ClassVar[bool] = False
+
+    @cached_property
+    def _when(self) -> Expression:
+        return parse(self.when)
+
+    def holds_for(self, q: Quantities) -> bool:
+        """Whether the rule speaks about this config at all."""
+        if self.engines and q.engine_card.id not in self.engines:
+            return False
+        return self.when == "True" or bool(self._when(q))
+
+    def check(self, q: Quantities) -> list[Finding]:
+        """Findings of this rule about a config; empty where it is kept or does not apply."""
+        return self.decide(q) if self.holds_for(q) else []
+
+    @abstractmethod
+    def decide(self, q: Quantities) -> list[Finding]:
+        """Findings, given that the rule applies."""
+
+    @abstractmethod
+    def explain(self) -> str:
+        """The rule as one sentence."""
+
+    @abstractmethod
+    def mend(self, q: Quantities) -> list[Settings]:
+        """Changes of settings, smallest first, each of which would satisfy this rule."""
+
+    @property
+    def mends_all(self) -> bool:
+        """Whether ``mend`` leaves nothing out: no other change satisfies the rule, so that a search need not try."""
+        return False
+
+    def expressions(self) -> list[str]:
+        """Every expression in the rule."""
+        repairs = getattr(self, "repairs", ())
+        stated = [v[1:] for repair in repairs for v in repair.values() if isinstance(v, str) and v.startswith("=")]
+        return [self.when, *([needs] if (needs := getattr(self, "needs", None)) else []), *stated]
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Every name that the rule speaks of, each with what it must be one of: fields, features or quantities."""
+        for entry in fields(self):
+            if entry.name in _NAMED:
+                value = getattr(self, entry.name)
+                yield from ((name, _NAMED[entry.name]) for name in ([value] if isinstance(value, str) else value))
+        for text in self.expressions():
+            yield from ((name, "quantities") for name in parse(text).names)
+        for text in (self.message, self.fix):
+            words = (name for _, name, _, _ in Formatter().parse(text) if name)
+            yield from ((name, "quantities") for name in words if name not in _ONLY_IN_FINDINGS)
+        for changes in (*getattr(self, "repairs", ()), getattr(self, "sets", {})):
+            yield from ((name, "fields") for name in changes)
+
+    def finding(
+        self, q: Mapping[str, Any], fields: tuple[str, ...], changes: Settings | None = None, **extra: Any
+    ) -> Finding:
+        """A finding of this rule, in the numbers of the config."""
+        words = _Words(q, extra)
+        return Finding(
+            code=self.code,
+            name=self.name,
+            severity=self.severity,
+            message=self.message.format_map(words),
+            why=self.why,
+            fix=self.fix.format_map(words),
+            fields=fields,
+            changes=tuple((changes or {}).items()),
+        )
+
+
+class _Words(dict[str, Any]):
+    """Quantities for a message; ``extra`` are the names that only one finding knows."""
+
+    def __init__(self, q: Mapping[str, Any], extra: Settings) -> None:
+        super().__init__(extra)
+        self.q = q
+
+    def __missing__(self, name: str) -> Any:
+        return self.q[name]

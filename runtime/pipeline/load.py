@@ -1,0 +1,119 @@
+"""Loads the pipeline of a Plan: safetensors only, no remote code."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from omni_config.plan import EMBEDDED, Model, Plan
+from runtime.errors import CannotRunError
+
+#: Of the embedded models, by name.
+FOLDERS = {name: Path(__file__).parents[1] / folder for name, folder in EMBEDDED.items()}
+_kept: dict[Model, Any] = {}
+
+
+def pipeline(plan: Plan) -> Any:
+    """The pipeline in the Plan's precision, with its progress bars off; on this rank's device if nothing is offloaded.
+
+    Raises:
+        CannotRunError: no such folder, the hub cannot be reached, or the checkpoint is damaged or of another class.
+    """
+    from runtime.pipeline import mesh
+
+    pipe = _kept.get(plan.model) or _load(plan)
+    gc.enable()  # a rank does without it until here
+    return pipe.to(mesh.device()) if plan.offload == "none" else pipe  # offload moves things by itself
+
+
+def keep(plans: Sequence[Plan]) -> None:
+    """Load the models that several Plans have, for processes that fork: each finds them in its own memory.
+
+    Without a GPU only, as what is there does not survive a fork. A model that cannot be loaded is left to its Plans.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    torch.set_num_threads(1)  # others would be missing in the forks, which would wait for them
+    for plan in plans:
+        if plan.model not in _kept and sum(plan.model == other.model for other in plans) > 2:
+            with suppress(Exception):
+                _kept[plan.model] = _load(plan)
+
+
+def _load(plan: Plan) -> Any:
+    source = str(FOLDERS.get(plan.model.source, plan.model.source))
+    found, wanted = _class_name(source), plan.model.pipeline
+    if found != wanted:
+        raise CannotRunError(f"{source} holds a {found}, and the model card of {plan.model.id} says {wanted}")
+
+    import diffusers
+    import torch
+
+    from runtime import compat
+
+    if not hasattr(diffusers, wanted):
+        raise CannotRunError(f"diffusers {diffusers.__version__} has no {wanted}; install a version that has")
+    diffusers.utils.logging.disable_progress_bar()
+    if plan.model.task.startswith("image_to_"):
+        compat.processor_without_video()
+    dtype = getattr(torch, plan.model.dtype)
+    try:
+        pipe = getattr(diffusers, wanted).from_pretrained(source, dtype=dtype, use_safetensors=True)
+    except Exception as error:
+        if damage := _damage(source):  # the libraries often do not say which file it was, or what is wrong with it
+            raise CannotRunError(f"{damage}; next: make it readable, or download it again") from error
+        raise
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _class_name(source: str) -> str:
+    """The class that ``model_index.json`` names, downloaded if it must be."""
+    if source.startswith(("/", ".", "~")) or source.count("/") != 1 or Path(source).is_dir():
+        try:
+            return str(json.loads(Path(source, "model_index.json").read_text(encoding="utf-8"))["_class_name"])
+        except (OSError, ValueError, KeyError) as error:
+            raise CannotRunError(f"{source} is not a diffusers folder (no model_index.json); check `model`") from error
+
+    from diffusers import DiffusionPipeline
+
+    try:
+        return str(DiffusionPipeline.load_config(source)["_class_name"])
+    except OSError as error:
+        raise CannotRunError(
+            f"{source} is no local folder, and the hub could not give it (offline, misspelt, or gated); "
+            f"download it elsewhere and name its folder as `model`"
+        ) from error
+
+
+def _damage(source: str) -> str | None:
+    """The first file of a checkpoint that cannot be read, and why; None where each can."""
+    from safetensors import SafetensorError, safe_open
+
+    folder = Path(source)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(source, local_files_only=True))
+        except FileNotFoundError:
+            return None  # nothing of it is here, and the first error says why
+    for path in sorted(folder.rglob("*")):
+        try:
+            if path.is_symlink() and not path.exists():
+                return f"{path} links to a file that is not there"
+            if path.suffix == ".safetensors":
+                with safe_open(path, "numpy"):
+                    pass
+            elif path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, SafetensorError) as error:
+            why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+            return f"{path} is truncated, damaged or unreadable: {why}"
+    return None

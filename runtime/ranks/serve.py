@@ -1,0 +1,187 @@
+"""What torchrun starts on every rank to serve: ``serve.py PLAN --folder FOLDER --timeout SECONDS``.
+
+The server writes each batch, whole, into a file of ``FOLDER/batches`` and its number into a pipe for each rank, to
+every rank in the same order; so no rank can begin what another one does not know. All ranks say what came of it in
+the one pipe ``outbox``, a JSON object a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+sys.path.insert(0, _ROOT)
+import omni_config.plan  # noqa: E402
+from runtime.ranks import generate as worker  # noqa: E402
+
+sys.path.remove(_ROOT)  # both packages are found now; what else lies beside them must not shadow anything
+
+if TYPE_CHECKING:
+    from omni_config.plan import Plan, Sampling
+    from runtime.events import Writer
+
+_QUIET = 1.0  # seconds between two signs of life while a batch is denoised
+
+
+class _Cancelled(Exception):
+    """Nobody waits for this batch any more."""
+
+
+def main() -> None:
+    """Serve as this rank until the server says stop, and end the process."""
+    parser = argparse.ArgumentParser(description="One rank of a server; torchrun starts it.")
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--folder", type=Path, required=True, help="Folder of the run.")
+    parser.add_argument("--timeout", type=float, required=True, help="Seconds that a collective may take.")
+    arguments = parser.parse_args()
+    rank = int(os.environ["RANK"])
+
+    def work(events: Writer) -> dict[str, Any]:
+        plan = omni_config.plan.Plan.from_json(arguments.plan.read_bytes())
+        return _serve(plan, rank, arguments.folder, arguments.timeout, events)
+
+    worker.end_with(work, rank, arguments.folder)
+
+
+def _serve(plan: Plan, rank: int, folder: Path, timeout: float, events: Writer) -> dict[str, Any]:
+    from runtime.pipeline import apply
+
+    events.progress("loading")
+    pipe, features = worker.build(plan, rank, timeout)
+    outbox = os.open(folder / "outbox", os.O_WRONLY)
+
+    def say(**message: Any) -> None:
+        os.write(outbox, (json.dumps(message) + "\n").encode())  # short, so that lines of ranks do not mix
+
+    say(rank=rank, memory=_memory())
+    with (folder / f"inbox{rank}").open() as inbox:
+        events.progress("waiting")
+        for line in inbox:
+            if line == "stop\n":
+                break
+            batch = _Batch(int(line), plan, folder, rank, events, say)
+            apply.adapt(features, pipe, batch.plan)
+            problem = batch.run(pipe)
+            if rank == 0:
+                cached = sum(len(feature.measure(pipe).get("cached_steps", ())) for feature in features)
+                steps = batch.steps_done
+                say(number=batch.number, problem=problem, computed=steps - cached, cached=cached)
+            say(rank=rank, memory=_memory())
+            events.progress("waiting")
+    return {}
+
+
+class _Batch:
+    """Pictures that are made in one call of the pipeline; they differ in prompt and seed only."""
+
+    def __init__(self, number: int, plan: Plan, folder: Path, rank: int, events: Writer, say: Any) -> None:
+        self.number = number
+        self._folder = folder / "batches"
+        told = json.loads((self._folder / f"{number}.json").read_text(encoding="utf-8"))
+        self.samplings = [omni_config.plan.sampling_from(item) for item in told["samplings"]]
+        self.plan = replace(plan, sampling=self.samplings[0])
+        self._previews: list[int] = told["previews"]  # steps, from 1, after which the picture so far is shown
+        self._rank = rank
+        self._events = events
+        self._say = say
+        self._latents: Any = None  # after the step before
+        self._heard = self._ended = time.monotonic()
+        self.steps_done = 0
+
+    def run(self, pipe: Any) -> str | None:
+        """Call the pipeline, and save the pictures from rank 0; why there are none, or None."""
+        from runtime.errors import CannotRunError
+
+        self._events.progress("denoising", 0, self.plan.sampling.num_inference_steps)
+        try:
+            given = _arguments(self.plan, self.samplings)
+            output = worker.call(pipe, self.plan, **given, callback_on_step_end=self._after_step)
+        except _Cancelled:
+            return "cancelled"
+        except CannotRunError as error:  # not a number: all ranks have come to the end
+            return str(error)
+        if self._rank == 0:
+            self._save(output.images, "")
+        return None
+
+    def _after_step(self, pipe: Any, step: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.steps_done = step + 1
+        now = time.monotonic()
+        if now > self._heard + _QUIET:
+            self._heard = now
+            self._events.progress("denoising", self.steps_done, self.plan.sampling.num_inference_steps)
+        if self._rank == 0:
+            self._say(number=self.number, step=self.steps_done, seconds=now - self._ended)
+        if _agreed((self._folder / f"{self.number}.cancel").exists()):
+            raise _Cancelled
+        if self.steps_done in self._previews:
+            self._preview(pipe, step, tensors["latents"])
+        self._latents = tensors["latents"]
+        self._ended = time.monotonic()
+        return {}
+
+    def _preview(self, pipe: Any, step: int, latents: Any) -> None:
+        from runtime.pipeline.preview import preview
+
+        if self._latents is None:
+            return
+        sampling = self.plan.sampling
+        images = preview(pipe, step, self._latents, latents, sampling.height, sampling.width)
+        if self._rank == 0:
+            index = self._previews.index(step + 1)
+            self._save(images, f"preview{index}-")
+            self._say(number=self.number, preview=index)
+
+    def _save(self, images: list[Any], name: str) -> None:
+        for index, image in enumerate(images):
+            image.save(self._folder / f"{self.number}-{name}{index}.png")
+
+
+def _arguments(plan: Plan, samplings: list[Sampling]) -> dict[str, Any]:
+    """Of one call of the pipeline; each picture has a generator of its own, so its noise is that of its seed."""
+    import torch
+
+    arguments = worker.arguments(plan)
+    if len(samplings) > 1:
+        arguments["prompt"] = [sampling.prompt for sampling in samplings]
+        arguments["generator"] = [torch.Generator("cpu").manual_seed(sampling.seed) for sampling in samplings]
+        if plan.sampling.negative_prompt is not None:
+            arguments["negative_prompt"] = [sampling.negative_prompt for sampling in samplings]
+    return arguments
+
+
+def _agreed(cancel: bool) -> bool:
+    """What rank 0 has seen, on every rank."""
+    import torch
+    import torch.distributed as dist
+
+    from runtime.pipeline import mesh
+
+    if not dist.is_initialized():
+        return cancel
+    flag = torch.tensor([cancel], dtype=torch.uint8, device=mesh.device())
+    dist.broadcast(flag, 0)
+    return bool(flag.item())
+
+
+def _memory() -> int:
+    """Bytes in use: the resident set of the process on CPU, what the allocator holds on a GPU."""
+    import psutil
+    import torch
+
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else int(psutil.Process().memory_info().rss)
+
+
+if __name__ == "__main__":
+    main()
