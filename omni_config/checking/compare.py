@@ -8,6 +8,7 @@ from typing import Any
 from omni_config.catalog.load import catalog
 from omni_config.checking.files import Checked
 from omni_config.findings import Finding
+from omni_config.mesh import Mesh
 from omni_config.rules.quantities import Quantities
 from omni_config.schema.settings import FIELDS
 
@@ -77,8 +78,7 @@ def _facts(item: Checked) -> dict[str, Any]:
     return {
         "runs": "yes" if item.exit_code == 0 else "no",
         "ranks": q["world_size"],
-        "mesh": f"cfg {q['cfg_parallel_size']} x ring {q['ring_degree']} x ulysses {q['ulysses_degree']}"
-        f" x tensor {q['tensor_parallel_size']}",
+        "mesh": str(Mesh.of(resolution.settings, nodes=q["nodes"])),
         "quality": "lossy" if lossy else "lossless",
         "lossy features": ", ".join(lossy) or "none",
         "GiB a GPU": q["estimated_gib"],

@@ -7,10 +7,8 @@ from math import ceil
 
 from omni_config.estimate.data import Decoder, Gpu
 from omni_config.estimate.work import Work, computed_steps, forwards_a_step
+from omni_config.mesh import DEGREES
 from omni_config.rules.quantities import Quantities
-
-# Axes of the mesh from the inside out (plan.AXES), and the settings that hold their sizes.
-INNER_FIRST = ("tensor_parallel_size", "ulysses_degree", "ring_degree", "cfg_parallel_size")
 
 
 def latency_of(
@@ -113,7 +111,7 @@ def decode_flops(q: Quantities, decoder: Decoder) -> float:
 def _link(q: Quantities, axis: str, gpu: Gpu, share: Mapping[str, float]) -> float:
     """Bytes a second that one rank of an axis sends: inside a node over the GPUs' link, else over the network."""
     extent = 1
-    for name in INNER_FIRST:
+    for name in reversed(DEGREES):
         extent *= q[name]
         if name == axis:
             break

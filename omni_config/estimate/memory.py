@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from omni_config.estimate.data import Decoder
 from omni_config.estimate.work import Work
+from omni_config.mesh import DEGREES
 from omni_config.rules.quantities import Quantities
 
 GIB = 2**30
@@ -49,8 +50,7 @@ def memory_of(q: Quantities, work: Work | None, decoder: Decoder | None, share: 
             phases["DiT activations"] += kept * size / GIB
     if decoder is not None and q["width"] and q["height"]:
         phases["VAE decode"] = decode_values(q, decoder) * size * grown / GIB
-    communicators = sum(q[axis] > 1 for axis in ("ulysses_degree", "ring_degree", "cfg_parallel_size"))
-    communicators += q["tensor_parallel_size"] > 1
+    communicators = sum(q[name] > 1 for name in DEGREES)
     resident = {"VAE weights": vae, "temporaries": share["context"] + communicators * share["communicator"]}
     if q["enable_layerwise_offload"]:
         blocks = work.blocks if work else 40

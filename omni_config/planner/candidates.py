@@ -11,8 +11,9 @@ from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.estimate.data import Gpu
 from omni_config.estimate.estimate import memory, seconds
+from omni_config.mesh import AXES, DEGREES
 from omni_config.resolving.resolver import resolve_settings
-from omni_config.resolving.search import DEGREES, errors, open_rules, valid
+from omni_config.resolving.search import errors, open_rules, valid
 from omni_config.rules.quantities import Quantities
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import Settings
@@ -49,9 +50,7 @@ class Candidate:
     @property
     def title(self) -> str:
         """The plan in words: "cfg 2 x ulysses 4, vae tiling"."""
-        names = {"cfg_parallel_size": "cfg", "ring_degree": "ring", "ulysses_degree": "ulysses"}
-        names["tensor_parallel_size"] = "tp"
-        degrees = [f"{names[axis]} {self.changes[axis]}" for axis in DEGREES if self.changes[axis] > 1]
+        degrees = [f"{axis.short} {self.changes[axis.setting]}" for axis in AXES if self.changes[axis.setting] > 1]
         on = [_WORDS[name] for name, value in self.changes.items() if value is True]
         if self.changes.get("vae_patch_parallel_size", 1) > 1:
             on.append(f"vae patch parallel {self.changes['vae_patch_parallel_size']}")

@@ -16,13 +16,13 @@ from typing import Any
 from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.findings import Finding
+from omni_config.mesh import DEGREES
 from omni_config.resolving.resolver import resolve_settings
 from omni_config.rules.kinds import Product
 from omni_config.rules.quantities import Quantities
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import FIELDS, Settings
 
-DEGREES = ("cfg_parallel_size", "ring_degree", "ulysses_degree", "tensor_parallel_size")
 MOST_STATES = 1000
 
 

@@ -7,6 +7,7 @@ from math import gcd, prod
 from typing import Any
 
 from omni_config.cards import EngineCard, Feature, ModelCard
+from omni_config.mesh import DEGREES
 from omni_config.rules.expressions import parse
 from omni_config.rules.hardware import QUANTITIES
 
@@ -68,7 +69,7 @@ DIMS = {
 
 def world_size(q: Quantities) -> int:
     """Ranks: ulysses x ring x cfg x tensor."""
-    return prod((q["ulysses_degree"], q["ring_degree"], q["cfg_parallel_size"], q["tensor_parallel_size"]))
+    return prod(q[name] for name in DEGREES)
 
 
 def dit_group_size(q: Quantities) -> int:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni_config.catalog.load import catalog
-from omni_config.resolving.search import DEGREES, conflict, errors, nearest, valid
+from omni_config.mesh import DEGREES
+from omni_config.resolving.search import conflict, errors, nearest, valid
 from omni_config.schema.document import Document
 from omni_config.schema.settings import settings_of
 

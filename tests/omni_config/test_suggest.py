@@ -15,8 +15,9 @@ from omni_config.catalog.load import catalog
 from omni_config.checking.files import check_bytes
 from omni_config.cli import app
 from omni_config.estimate.data import gpus
+from omni_config.mesh import DEGREES
 from omni_config.planner.candidates import candidates, sizes
-from omni_config.resolving.search import DEGREES, deciding, errors, valid
+from omni_config.resolving.search import deciding, errors, valid
 from omni_config.schema.settings import validate
 
 runner = CliRunner()

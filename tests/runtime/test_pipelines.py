@@ -24,7 +24,7 @@ from PIL import Image
 
 from omni_config.catalog.folder_card import card_of_folder
 from omni_config.catalog.load import catalog
-from omni_config.plan import Cache, Mesh, Plan, Vae
+from omni_config.plan import Mesh, Plan, Vae
 from omni_config.resolving.resolver import resolve_settings
 from omni_config.rules.quantities import Quantities
 from omni_config.schema.settings import DEFAULTS
@@ -149,7 +149,7 @@ def reference(of: Plan) -> Plan:
 
 def plain(of: Plan) -> Plan:
     """The same without any feature."""
-    return replace(reference(of), cache=Cache("none", {}), lora=[], vae=Vae(False, False, 1))
+    return replace(reference(of), cache=None, lora=[], vae=Vae(False, False, 1))
 
 
 def name_of(of: Plan) -> str:

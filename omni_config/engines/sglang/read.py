@@ -13,6 +13,7 @@ from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.engines.vllm_omni.read import guidance, lora_path
 from omni_config.findings import Span
+from omni_config.mesh import DEGREES
 from omni_config.reading.nodes import Node
 
 ENGINE = "sglang"
@@ -157,8 +158,7 @@ def _finish(draft: Draft) -> None:
     gpus = draft.root.find(("hardware", "gpus"))
     if gpus is None or not isinstance(gpus.value, int):
         return
-    degrees = ("ulysses_degree", "ring_degree", "tensor_parallel_size", "cfg_parallel_size", "data_parallel_size")
-    said = {name: draft.get(name) for name in degrees if draft.has(name)}
+    said = {name: draft.get(name) for name in (*DEGREES, "data_parallel_size") if draft.has(name)}
     if gpus.value > 1 and all(size == 1 for size in said.values()):
         draft.drop("gpus")
         draft.pass_by(f"{gpus.value} GPUs (the engine chooses how to share them)", gpus.span)

@@ -12,6 +12,7 @@ from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.engines.vllm_omni.read import guidance
 from omni_config.findings import Span
+from omni_config.mesh import DEGREES
 
 ENGINE = "xdit"
 
@@ -71,8 +72,7 @@ def _fully_shard(draft: Draft, word: Word, span: Span) -> None:
 
 def _parallel_vae(draft: Draft, span: Span) -> None:
     """``--use_parallel_vae`` takes every rank of the DiT."""
-    degrees = ("ulysses_degree", "ring_degree", "cfg_parallel_size", "tensor_parallel_size")
-    sizes = [draft.get(name) for name in degrees]
+    sizes = [draft.get(name) for name in DEGREES]
     if all(isinstance(size, int) for size in sizes):
         draft.set("vae_patch_parallel_size", prod(sizes), span)
 
