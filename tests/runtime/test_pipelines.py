@@ -153,7 +153,7 @@ def plain(of: Plan) -> Plan:
 
 
 def name_of(of: Plan) -> str:
-    on = [of.cache.backend, *(["tiled"] if of.vae.use_tiling else []), *(["lora"] if of.lora else [])]
+    on = [of.cache.backend if of.cache else "none", *(["tiled"] if of.vae.use_tiling else []), *(["lora"] if of.lora else [])]
     return f"reference {Path(of.model.id).name} {' '.join(on)}"
 
 
@@ -271,8 +271,8 @@ def difference(results: Results, family: str, on: tuple[str, ...], found: Plan) 
             noticed = run.distance(alone, "broken") > 10 * BOUND
         if not noticed:
             problems.append("a broken weight is not noticed")
-    backend = found.cache.backend
-    if backend != "none":
+    if found.cache:
+        backend = found.cache.backend
         reused = {str(run.measured(backend, rank)["cached_steps"]) for rank in range(found.mesh.world_size)}
         if reused != {str(alone.measured(backend)["cached_steps"])} or reused == {"[]"}:
             problems.append(f"reused steps {reused}, and alone {alone.measured(backend)}")
