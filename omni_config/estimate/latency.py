@@ -19,7 +19,7 @@ def latency_of(
     """Seconds by term, for all pictures of a prompt; ``share`` holds the efficiencies."""
     passes = computed_steps(q, share["cache_dit_hits"], share["tea_cache_computed"]) * forwards_a_step(q)
     step = {name: value * passes for name, value in pass_of(q, work, gpu, share).items()}
-    return step | _once(q, work, gpu, decoder, share)
+    return step | _once(q, gpu, decoder, share)
 
 
 def pass_of(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, float]) -> dict[str, float]:
@@ -82,9 +82,7 @@ def _moved_weights(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[st
     return 0.0
 
 
-def _once(
-    q: Mapping[str, Any], work: Work, gpu: Gpu, decoder: Decoder | None, share: Mapping[str, float]
-) -> dict[str, float]:
+def _once(q: Mapping[str, Any], gpu: Gpu, decoder: Decoder | None, share: Mapping[str, float]) -> dict[str, float]:
     """Seconds of what happens once a picture: the text encoder, the VAE decode, and models fetched from the CPU."""
     size = q["bytes_per_value"]
     terms = {}

@@ -30,7 +30,7 @@ _SCALARS = {
     "tag:yaml.org,2002:int": _construct.construct_yaml_int,
     "tag:yaml.org,2002:float": _construct.construct_yaml_float,
     "tag:yaml.org,2002:bool": _construct.construct_yaml_bool,
-    "tag:yaml.org,2002:null": lambda node: None,
+    "tag:yaml.org,2002:null": lambda _: None,
 }
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")  # not 010 (8), 0x10, 1:30 (90) or 1_000
 _INT = "tag:yaml.org,2002:int"

@@ -16,7 +16,7 @@ T = TypeVar("T")
 class Quantities(dict[str, Any]):
     """Settings and card facts, with derived quantities computed when they are first asked for.
 
-    Unknown dimensions are None, and rules that need them hold their tongue.
+    Unknown dimensions are None, and rules that need them are skipped.
     """
 
     def __init__(
