@@ -1,6 +1,6 @@
 """The catalog: features, rules, model cards and engine cards, read from the YAML beside this file.
 
-Reading and validating it takes longer than a check, so the result is kept compiled (``cached.py``).
+Reading and validating it takes longer than a check, so the result is kept compiled (``compiled_data.py``).
 """
 
 from __future__ import annotations

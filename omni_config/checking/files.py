@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import ValidationError
 
 from omni_config.catalog.load import catalog
-from omni_config.findings import Finding, Span, spoken
+from omni_config.findings import Finding, Source, Span, spoken
 from omni_config.reading.ignores import apply_ignores
-from omni_config.reading.nodes import Node, Source, Unreadable, decode, parse
+from omni_config.reading.nodes import Node, Unreadable, decode, parse
 from omni_config.resolving.resolver import Resolution, resolve_settings
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import FIELDS, Settings, keys_of, validate

@@ -12,9 +12,9 @@ from omni_config.catalog.load import catalog
 from omni_config.checking.files import Checked, check_node, documented
 from omni_config.engines.detect import drafts_of
 from omni_config.engines.formats.draft import Draft
-from omni_config.findings import Finding
+from omni_config.findings import Finding, Source
 from omni_config.reading.ignores import apply_ignores
-from omni_config.reading.nodes import Node, Source
+from omni_config.reading.nodes import Node
 from omni_config.rules.quantities import Quantities
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import Settings

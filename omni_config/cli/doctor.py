@@ -12,7 +12,6 @@ from omni_config.cli.inputs import checked
 from omni_config.doctor.diagnosis import diagnose
 from omni_config.doctor.machine import Machine, this_machine
 from omni_config.estimate.estimate import memory
-from omni_config.rules.hardware import changed
 from omni_config.rules.quantities import Quantities
 
 MARKS = {"problem": "[!!]", "warning": "[ !]", "fine": "[ok]"}
@@ -49,7 +48,7 @@ def doctor(
 def _gib(settings, card, engine) -> float | None:  # type: ignore[no-untyped-def]
     from omni_config.catalog.load import catalog
 
-    q = changed(Quantities(settings, card, engine, catalog().features))
+    q = Quantities(settings, card, engine, catalog().features)
     return None if q["transformer_parameters"] is None else memory(q).peak
 
 

@@ -10,7 +10,8 @@ import re
 
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.text import File
-from omni_config.reading.nodes import Node, Source
+from omni_config.findings import Source
+from omni_config.reading.nodes import Node
 
 #: A file that holds none of these words is no file of an engine; asked before anything is read closely.
 _WORDS = re.compile(

@@ -1,6 +1,6 @@
 """What every rule states and can do: decide (findings), explain (a sentence) and mend (settings that satisfy it).
 
-The rules themselves are data, ``catalog/rules.yaml``, and their kinds are in ``kinds.py``.
+The rules themselves are data, ``rules/*.yaml``, and their kinds are in ``kinds.py``.
 """
 
 from __future__ import annotations

@@ -153,7 +153,11 @@ def plain(of: Plan) -> Plan:
 
 
 def name_of(of: Plan) -> str:
-    on = [of.cache.backend if of.cache else "none", *(["tiled"] if of.vae.use_tiling else []), *(["lora"] if of.lora else [])]
+    on = [
+        of.cache.backend if of.cache else "none",
+        *(["tiled"] if of.vae.use_tiling else []),
+        *(["lora"] if of.lora else []),
+    ]
     return f"reference {Path(of.model.id).name} {' '.join(on)}"
 
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.shell import Command, Word, commands
 from omni_config.engines.formats.text import File, Text, joined
-from omni_config.reading.nodes import Node, Source, Unreadable, parse
+from omni_config.findings import Source
+from omni_config.reading.nodes import Node, Unreadable, parse
 
 _INSTRUCTION = re.compile(r"^[ \t]*(RUN|CMD|ENTRYPOINT)[ \t]+", re.IGNORECASE | re.MULTILINE)
 
