@@ -71,7 +71,7 @@ def test_settings_and_document_are_inverse() -> None:
 
 
 def test_the_catalog_rejects_typos(tmp_path) -> None:
-    text = (FOLDER.parent / "rules" / "rules.yaml").read_text().replace("factors:", "factor:", 1)
+    text = (FOLDER.parent / "rules" / "1_parallelism.yaml").read_text().replace("factors:", "factor:", 1)
     (tmp_path / "rules").mkdir()
     (tmp_path / "rules" / "rules.yaml").write_text(text)
     with pytest.raises(ValueError, match="unknown key factor"):
