@@ -24,6 +24,7 @@ with atheris.instrument_imports(include=["omni_config"]):
     from omni_config.checking.files import check_bytes
     from omni_config.output import formats
     from omni_config.reading.nodes import MAX_BYTES
+    from omni_config.rules.rule import examples
     from omni_config.schema.settings import DEFAULTS, FIELDS
 
 ROOT = Path(__file__).parents[2]
