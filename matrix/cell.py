@@ -185,7 +185,7 @@ def _rules(engine: EngineCard) -> tuple[Rule, ...]:
     return tuple(
         rule
         for rule in catalog().rules
-        if rule.severity != "advice" and not isinstance(rule, Reading) and engine.id in (rule.engines or [engine.id])
+        if rule.severity != "advice" and not isinstance(rule, Reading) and rule.speaks_of(engine)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from omni_config.checking.files import Checked, check_node, documented
+from omni_config.engines import ENGINES
 from omni_config.engines.formats.unwritten import Unwritten
 from omni_config.findings import Finding
 from omni_config.plan import EMBEDDED
@@ -12,8 +13,6 @@ from omni_config.reading.nodes import Node
 from omni_config.resolving.resolver import Resolution
 from omni_config.schema.overrides import with_engine
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES, Settings
-
-ENGINES = ("vllm-omni", "sglang", "xdit", "cache-dit")
 
 #: Settings that are no business of an engine's command: the format itself, who runs it, where pictures go.
 #: The last three describe the machine.
@@ -25,11 +24,6 @@ def export(checked: Checked, engine: str) -> tuple[str | None, list[Finding]]:
 
     The text is None where a finding is an error.
     """
-    from omni_config.engines.cache_dit import write as cache_dit
-    from omni_config.engines.sglang import write as sglang
-    from omni_config.engines.vllm_omni import write as vllm_omni
-    from omni_config.engines.xdit import write as xdit
-
     assert checked.node is not None
     moved = with_engine(checked.node, engine)
     again = check_node(checked.source, moved)
@@ -37,8 +31,7 @@ def export(checked: Checked, engine: str) -> tuple[str | None, list[Finding]]:
     if again.exit_code or again.resolution is None:
         return None, findings
     said = Unwritten(_written(moved), again.resolution)
-    writers = {"vllm-omni": vllm_omni, "sglang": sglang, "xdit": xdit, "cache-dit": cache_dit}
-    text = writers[engine.partition("==")[0]].write(said)
+    text = ENGINES[again.resolution.engine.family].write(said)
     left = [
         name
         for name, value in said.settings.items()

@@ -189,11 +189,7 @@ def valid(
 
 def deciding(engine: EngineCard) -> list[Rule]:
     """The rules that decide whether a config is valid for an engine; the others only warn or advise."""
-    return [
-        rule
-        for rule in catalog().rules
-        if (rule.severity == "error" or rule.adjusts) and (not rule.engines or engine.id in rule.engines)
-    ]
+    return [rule for rule in catalog().rules if (rule.severity == "error" or rule.adjusts) and rule.speaks_of(engine)]
 
 
 def open_rules(settings: Settings, card: ModelCard, engine: EngineCard, names: Collection[str]) -> list[Rule]:

@@ -1,4 +1,4 @@
-"""The kinds of rule: the few classes that hold code, of which each rule in ``rules/*.yaml`` is one."""
+"""The kinds of rule: the few classes that hold code, of which each rule in YAML is one."""
 
 from __future__ import annotations
 

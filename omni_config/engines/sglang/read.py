@@ -7,11 +7,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from omni_config.catalog.load import catalog
+from omni_config.engines.formats.common import guidance, lora_path
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.flags import Flags
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
-from omni_config.engines.vllm_omni.read import guidance, lora_path
 from omni_config.findings import Span
 from omni_config.mesh import DEGREES
 from omni_config.reading.nodes import Node
@@ -93,7 +93,7 @@ _DIFFUSION_ONLY = {
 }
 
 
-def read(command: Command, file: File) -> Draft | None:
+def from_command(command: Command, file: File) -> Draft | None:
     """The deployment of a command; None where the command does not start this engine."""
     names = [PurePosixPath(word.value).name for word in command.words]
     for at, name in enumerate(names):
@@ -112,10 +112,10 @@ def read(command: Command, file: File) -> Draft | None:
     return None
 
 
-def read_config(node: Node, file: File) -> Draft | None:
-    """A file for ``--config``; None where the mapping is none."""
+def from_yaml(node: Node, file: File) -> list[Draft]:
+    """A file for ``--config``; empty where the mapping is none."""
     if not isinstance(node.value, dict) or "model_path" not in node.value:
-        return None
+        return []
     draft = Draft(file, ENGINE, node.children["model_path"].span)
     for key, child in node.children.items():
         name, span = str(key).replace("_", "-"), child.key_span or child.span
@@ -132,7 +132,7 @@ def read_config(node: Node, file: File) -> Draft | None:
         else:
             draft.pass_by(str(key), span)
     _finish(draft)
-    return draft
+    return [draft]
 
 
 def _environment(draft: Draft, environment: dict[str, Word]) -> None:

@@ -6,11 +6,11 @@ from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
+from omni_config.engines.formats.common import guidance
 from omni_config.engines.formats.draft import Draft, plain
 from omni_config.engines.formats.flags import Flags
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
-from omni_config.engines.vllm_omni.read import guidance
 from omni_config.findings import Span
 from omni_config.mesh import DEGREES
 
@@ -89,7 +89,7 @@ FLAGS = Flags(
 )
 
 
-def read(command: Command, file: File) -> Draft | None:
+def from_command(command: Command, file: File) -> Draft | None:
     """The deployment of a command; None where the command does not start this engine."""
     words = command.words
     names = [PurePosixPath(word.value).name for word in words]
