@@ -1,6 +1,6 @@
 # Two commands: `make demo` shows it working, `make test` proves it. PYTHON=python3.12 chooses another Python.
 # `make test-all` takes every pair of features of every pipeline too, and every moment of a fault.
-.PHONY: demo test test-all
+.PHONY: demo test test-all site
 SHELL := /bin/sh
 
 demo: .venv/installed
@@ -17,6 +17,13 @@ test: .venv/installed
 
 test-all: .venv/installed
 	OMNI_EVERY_PAIR=1 OMNI_EVERY_COMMAND=1 OMNI_KILLS=20 .venv/bin/pytest -m "" -o timeout_func_only=true
+
+# All pages, those that are not kept in git too, and the web page of the matrix.
+site: .venv/installed
+	rm -rf site
+	cp -R docs site
+	.venv/bin/omni docs site --all
+	.venv/bin/omni matrix --format html -o site/matrix.html
 
 .venv/installed: pyproject.toml constraints.txt install.sh
 	./install.sh

@@ -24,7 +24,7 @@ VERDICTS: dict[Verdict, str] = {
     "yes": "works",
     "warned": "runs, with a warning",
     "only": "only under a condition",
-    "adjusted": "lowered or switched off, and that is said aloud",
+    "adjusted": "lowered or switched off, and that is reported",
     "no": "refused",
 }
 _RANK = {verdict: rank for rank, verdict in enumerate(VERDICTS)}

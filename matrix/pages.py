@@ -1,4 +1,7 @@
-"""Generated pages of the matrix: overview, table of models, a page a feature and a model, a picture an engine."""
+"""Generated pages of the matrix: overview, table of models, a page a feature and a model, an image an engine.
+
+The overview and the images are kept in git; the rest is built where it is published.
+"""
 
 from __future__ import annotations
 
@@ -16,33 +19,48 @@ from omni_config.catalog.load import catalog
 from omni_config.output.pages import GENERATED
 from omni_config.schema.settings import DEFAULTS, tree_of
 
-#: Files below ``docs/`` that are generated here.
+#: Files that are generated here, below the folder of the pages.
 OWNED = ("matrix/*.md", "matrix/*.svg", "matrix/*/*.md")
 
 
+def kept(tables: Sequence[Matrix] | None = None) -> dict[str, str]:
+    """The pages that are kept in git, by their path below ``docs/``: they link to nothing that is not."""
+    known = _known(tables)
+    return {"matrix/README.md": f"{GENERATED}{_overview(known, published=False)}\n"} | _images(known)
+
+
 def pages(tables: Sequence[Matrix] | None = None) -> dict[str, str]:
-    """Every page by its path below ``docs/``."""
-    known = tables or [compile_matrix(engine) for engine in sorted(catalog().engine_ids)]
-    result = {"matrix/README.md": _overview(known), "matrix/models.md": _models(known)}
+    """Every page that is published, by its path."""
+    known = _known(tables)
+    result = {"matrix/README.md": _overview(known, published=True), "matrix/models.md": _models(known)}
     result |= {f"matrix/features/{name}.md": _feature(name, known) for name in catalog().features}
     result |= {f"matrix/models/{slug(name)}.md": _model(name, known) for name in catalog().model_ids}
-    pictures = {f"matrix/{table.engine.id.replace('==', '-')}.svg": to_svg(table) for table in known}
-    return {path: GENERATED + text + "\n" for path, text in result.items()} | pictures
+    return {path: f"{GENERATED}{text}\n" for path, text in result.items()} | _images(known)
 
 
-def _overview(tables: Sequence[Matrix]) -> str:
+def _known(tables: Sequence[Matrix] | None) -> Sequence[Matrix]:
+    return tables or [compile_matrix(engine) for engine in sorted(catalog().engine_ids)]
+
+
+def _images(tables: Sequence[Matrix]) -> dict[str, str]:
+    return {f"matrix/{table.engine.id.replace('==', '-')}.svg": to_svg(table) for table in tables}
+
+
+def _overview(tables: Sequence[Matrix], *, published: bool) -> str:
+    models = "[table of models](models.md)" if published else "table of models"
     lines = [
         "# Compatibility matrix",
         "",
         "Compiled from the rules: each cell is what `omni check` says of a config with these features on, and links to",
-        "the rule that decides. What one feature is denied by itself stands in the [table of models](models.md) and is",
+        f"the rule that decides. What one feature is denied by itself stands in the {models} and is",
         "not repeated in the pairs.",
         "",
+        *(() if published else ("`make site` builds that table, and a page for each feature and model.", "")),
         *(f"- **{verdict}**: {words}" for verdict, words in VERDICTS.items()),
     ]
     for table in tables:
         lines += ["", f"## `{table.engine.id}`", "", f"{table.engine.title}.", ""]
-        lines.append(pairs_markdown(table, "../rules/", "features/{}.md"))
+        lines.append(pairs_markdown(table, "../rules/", "features/{}.md" if published else ""))
         differing = [
             f"| {_title(first)} + {_title(second)} | {explained(cell, '../rules/')} |"
             for first, second in table.pairs

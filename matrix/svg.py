@@ -1,4 +1,4 @@
-"""The pairs of an engine as a picture (SVG) for light and dark pages; each cell has its reason as a tooltip."""
+"""The pairs of an engine as an image (SVG) for light and dark pages; each cell has its reason as a tooltip."""
 
 from __future__ import annotations
 

@@ -76,13 +76,16 @@ def docs(
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; fail, with a diff, where they differ.")
     ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also the pages that are published and not kept in git.")
+    ] = False,
 ) -> None:
     """Write the pages that are generated from the catalog, or check that they are up to date."""
-    from matrix.pages import OWNED
-    from matrix.pages import pages as matrix_pages
+    from matrix import pages as matrix_pages
     from omni_config.output import pages
 
-    generate(folder, check, pages.pages() | matrix_pages(), (*pages.OWNED, *OWNED))
+    of_matrix = matrix_pages.pages() if everything else matrix_pages.kept()
+    generate(folder, check, pages.pages() | of_matrix, (*pages.OWNED, *matrix_pages.OWNED))
 
 
 def generate(folder: Path, check: bool, wanted: dict[str, str], owned: tuple[str, ...]) -> None:

@@ -33,7 +33,7 @@ class Action(StrEnum):
 
 def matrix(
     action: Annotated[
-        Action | None, typer.Argument(help="diff: where tables and source differ. prove: run the cells.")
+        Action | None, typer.Argument(help="diff: where tables and source diff. prove: run the cells.")
     ] = None,
     engine: Annotated[list[str], typer.Option("--engine", help="Only this engine; may be repeated.")] = [],  # noqa: B006
     model: Annotated[list[str], typer.Option("--model", help="Only this model; may be repeated.")] = [],  # noqa: B006
@@ -44,7 +44,7 @@ def matrix(
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write to.")] = None,
     check: Annotated[
-        Path | None, typer.Option("--check", help="Folder of the generated pages; fail where they differ.")
+        Path | None, typer.Option("--check", help="Folder of the generated pages; fail where they diff.")
     ] = None,
 ) -> None:
     """Show which features go together, on which models, by asking the rules about every pair.
@@ -53,10 +53,10 @@ def matrix(
     """
     chosen = Format.json if as_json else output_format
     if check is not None:
-        from matrix.pages import OWNED, pages
+        from matrix.pages import OWNED, kept
         from omni_config.cli.explain import generate
 
-        generate(check, True, pages(), OWNED)
+        generate(check, True, kept(), OWNED)
     try:
         if action == Action.prove:
             raise typer.Exit(_prove(model, _names(together)))
@@ -106,16 +106,15 @@ def _runs(engine: str, models: tuple[str, ...]) -> bool:
 
 
 def _diff(chosen: Format) -> str:
-    from matrix import diff as differ
-    from matrix import formats
+    from matrix import diff, formats
     from matrix.compatibility import compile_matrix
 
     documented, source = compile_matrix("vllm-omni"), compile_matrix("vllm-omni==0.30")
     parts = {
-        "published table -> vllm-omni": list(differ.against_published(documented)),
-        "vllm-omni -> vllm-omni==0.30": list(differ.against(documented, source)),
+        "published table -> vllm-omni": list(diff.against_published(documented)),
+        "vllm-omni -> vllm-omni==0.30": list(diff.against(documented, source)),
     }
-    proven = differ.proven_unverified()
+    proven = diff.proven_unverified()
     if chosen == Format.json:
         cells = {name: [item.to_dict() for item in found] for name, found in parts.items()}
         return json.dumps(cells | {"not verified there, proven here": proven}, indent=1) + "\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 from omni_config.cards import Retired
 from omni_config.catalog.load import catalog
+from omni_config.output.writing_rules import writing_rules
 from omni_config.rules.rule import Rule, examples
 from omni_config.schema.document import Document
 
@@ -104,6 +105,7 @@ def pages() -> dict[str, str]:
     result |= {f"rules/{entry.code}.md": GENERATED + retired_page(entry) for entry in catalog().retired}
     result["rules/README.md"] = GENERATED + rule_index()
     result["disagreements.md"] = GENERATED + disagreements()
+    result["writing-rules.md"] = GENERATED + writing_rules()
     result["schema.json"] = json.dumps(schema(), indent=2) + "\n"
     return result
 

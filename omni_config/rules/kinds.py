@@ -74,7 +74,7 @@ class Exclusive(Rule):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Overrides(Rule):
-    """If both features are on, ``winner`` stays, ``loser`` is switched off, and that is said aloud."""
+    """If both features are on, ``winner`` stays, ``loser`` is switched off, and that is reported."""
 
     winner: str
     loser: str
@@ -98,7 +98,7 @@ class Overrides(Rule):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class AtMost(Rule):
-    """A field is lowered to a bound, and that is said aloud."""
+    """A field is lowered to a bound, and that is reported."""
 
     field: str
     bound: str
@@ -121,7 +121,7 @@ class AtMost(Rule):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Implies(Rule):
-    """Where the rule applies, settings are switched to ``sets``, and that is said aloud."""
+    """Where the rule applies, settings are switched to ``sets``, and that is reported."""
 
     fields: tuple[str, ...]
     sets: Settings

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from itertools import combinations, product
 from pathlib import Path
 
@@ -13,14 +14,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from matrix import diff as differ
-from matrix import formats, pages
+from matrix import diff, formats, pages
 from matrix.cell import Cell, ask
 from matrix.compatibility import Matrix, compile_matrix, usable
 from omni_config.catalog.load import catalog
 from omni_config.checking.files import check_bytes
 from omni_config.cli import app
-from omni_config.output.pages import drift
+from omni_config.output.pages import drift, write
 from omni_config.schema.settings import DEFAULTS, tree_of
 
 ROOT = Path(__file__).parents[2]
@@ -105,35 +105,41 @@ def test_what_the_guide_says_of_pairs(tables: dict[str, Matrix]) -> None:
 
 
 def test_the_diff_finds_what_the_code_drops(tables: dict[str, Matrix]) -> None:
-    found = list(differ.against(tables["vllm-omni"], tables["vllm-omni==0.30"]))
+    found = list(diff.against(tables["vllm-omni"], tables["vllm-omni==0.30"]))
     (edit,) = [d for d in found if (d.model, d.features) == ("Qwen/Qwen-Image-Edit", ("vae_patch_parallel",))]
     assert (edit.first, edit.second, edit.codes) == ("yes", "no", ("OMNI503",))
     assert edit.disagreements == ("VAE patch parallelism of the Qwen-Image editing and layered models",)
-    assert not list(differ.against(tables["vllm-omni"], tables["vllm-omni"]))
+    assert not list(diff.against(tables["vllm-omni"], tables["vllm-omni"]))
 
 
 def test_the_diff_names_every_cell_that_differs_from_the_published_table(tables: dict[str, Matrix]) -> None:
     table = tables["vllm-omni"]
-    found = {(d.model, d.features): d for d in differ.against_published(table)}
+    found = {(d.model, d.features): d for d in diff.against_published(table)}
     words = {"supported": "yes", "unverified": "warned", "unsupported": "no"}
-    for row in differ.published()["models"]:
+    for row in diff.published()["models"]:
         for key, verdict in words.items():
             for feature in row.get(key, []):
                 cell = table.models[row["ids"][0]][feature]
                 assert (cell.verdict != verdict) == ((row["ids"][0], (feature,)) in found)
-    for second, row in differ.published()["pairs"].items():
+    for second, row in diff.published()["pairs"].items():
         for key, verdict in words.items():
             for first in row.get(key, []):
                 assert (table.pair(first, second).verdict != verdict) == (("", (first, second)) in found)
     assert all(difference.codes and difference.words for difference in found.values())
 
 
-def test_the_pages_in_docs_are_up_to_date(tables: dict[str, Matrix], tmp_path: Path) -> None:
-    wanted = pages.pages([tables[engine] for engine in sorted(tables)])
-    assert drift(ROOT / "docs", wanted, pages.OWNED) == ""
-    for path, text in wanted.items():  # every link leads to a page
-        for link in re.findall(r"\]\(([^)]+)\)", text):
-            assert (ROOT / "docs" / path).parent.joinpath(link).resolve().is_file(), (path, link)
+def test_the_pages_in_docs_are_up_to_date(tables: dict[str, Matrix]) -> None:
+    assert drift(ROOT / "docs", pages.kept([tables[engine] for engine in sorted(tables)]), pages.OWNED) == ""
+
+
+def test_what_is_published_has_every_page_that_it_links_to(tables: dict[str, Matrix], tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    write(tmp_path / "docs", pages.pages([tables[engine] for engine in sorted(tables)]), pages.OWNED)
+    linking = list((tmp_path / "docs" / "matrix").rglob("*.md"))
+    assert len(linking) == 2 + len(catalog().features) + len(catalog().model_ids)
+    for page in linking:
+        for link in set(re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))):
+            assert page.parent.joinpath(link).resolve().is_file(), (page, link)
 
 
 def test_pages_that_differ_are_shown(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Draw the README's picture: the terminal of a check that fails, and what the launch of a good config made.
+"""Draw the images of the README: the terminal of a check that fails, and what the launch of a good config made.
 
-    python docs/pictures.py PICTURE.png ...        (pictures of `omni launch`)
+    python docs/draw.py IMAGE.png ...        (images of `omni launch`)
 
-Writes docs/check.svg from the real output of the command, and docs/shapes.png from the pictures given.
+Writes docs/check.svg from the real output of the command, and docs/shapes.png from the images given.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.text import Text
 ROOT = Path(__file__).parents[1]
 
 
-def main(pictures: list[str]) -> None:
+def main(images: list[str]) -> None:
     """Write both files."""
     command = ["check", "examples/cannot_run.yaml"]
     environment = {"FORCE_COLOR": "1", "COLUMNS": "118", "PATH": ""}
@@ -30,8 +30,8 @@ def main(pictures: list[str]) -> None:
     console.print(Text("$ omni " + " ".join(command), "bold"))
     console.print(Text.from_ansi(shown))
     console.save_svg(str(ROOT / "docs" / "check.svg"), title="omni check")
-    if pictures:
-        tiles = [Image.open(path).convert("RGB").resize((128, 128), Image.Resampling.LANCZOS) for path in pictures]
+    if images:
+        tiles = [Image.open(path).convert("RGB").resize((128, 128), Image.Resampling.LANCZOS) for path in images]
         sheet = Image.new("RGB", (len(tiles) * 132 - 4, 128), "white")
         for index, tile in enumerate(tiles):
             sheet.paste(tile, (index * 132, 0))
