@@ -8,7 +8,6 @@ demo: .venv/installed
 	.venv/bin/omni launch examples/quickstart.yaml
 
 test: .venv/installed
-	./tests/browser.sh
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -23,7 +22,6 @@ site: .venv/installed
 	rm -rf site
 	cp -R docs site
 	.venv/bin/omni docs site --all
-	.venv/bin/omni matrix --format html -o site/matrix.html
 
 .venv/installed: pyproject.toml constraints.txt install.sh
 	./install.sh

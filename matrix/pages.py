@@ -14,13 +14,16 @@ from matrix.cell import VERDICTS, Cell
 from matrix.compatibility import Matrix, compile_matrix
 from matrix.evidence import everything
 from matrix.formats import explained, models_markdown, pairs_markdown, slug
+from matrix.html import to_html
 from matrix.svg import to_svg
 from omni_config.catalog.load import catalog
 from omni_config.output.pages import GENERATED
 from omni_config.schema.settings import DEFAULTS, tree_of
 
 #: Files that are generated here, below the folder of the pages.
-OWNED = ("matrix/*.md", "matrix/*.svg", "matrix/*/*.md")
+OWNED = ("matrix/*.md", "matrix/*.svg", "matrix/*.html", "matrix/*/*.md")
+
+_NOT_HERE = "`make site` builds that table, a page for each feature and model, and one page with a configurator."
 
 
 def kept(tables: Sequence[Matrix] | None = None) -> dict[str, str]:
@@ -35,7 +38,8 @@ def pages(tables: Sequence[Matrix] | None = None) -> dict[str, str]:
     result = {"matrix/README.md": _overview(known, published=True), "matrix/models.md": _models(known)}
     result |= {f"matrix/features/{name}.md": _feature(name, known) for name in catalog().features}
     result |= {f"matrix/models/{slug(name)}.md": _model(name, known) for name in catalog().model_ids}
-    return {path: f"{GENERATED}{text}\n" for path, text in result.items()} | _images(known)
+    marked = {path: f"{GENERATED}{text}\n" for path, text in result.items()}
+    return marked | _images(known) | {"matrix/page.html": to_html()}
 
 
 def _known(tables: Sequence[Matrix] | None) -> Sequence[Matrix]:
@@ -55,7 +59,8 @@ def _overview(tables: Sequence[Matrix], *, published: bool) -> str:
         f"the rule that decides. What one feature is denied by itself stands in the {models} and is",
         "not repeated in the pairs.",
         "",
-        *(() if published else ("`make site` builds that table, and a page for each feature and model.", "")),
+        "The same as [one page](page.html), with a configurator." if published else _NOT_HERE,
+        "",
         *(f"- **{verdict}**: {words}" for verdict, words in VERDICTS.items()),
     ]
     for table in tables:

@@ -1,8 +1,12 @@
 """Settings of all tests, and how several processes share them (``pytest -n 3``)."""
 
 import gc
+import os
+import shutil
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -12,6 +16,23 @@ from xdist.scheduler import LoadScopeScheduling
 settings.register_profile("omni", deadline=None)
 settings.load_profile("omni")
 gc.set_threshold(100_000, 50, 50)  # the libraries' objects live to the end
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium that Playwright drives. Where there is none the test is skipped, or fails where CI has said so."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    path = next((path for name in names if (path := shutil.which(name))), None)
+    if path is None:
+        missing = "no Chromium on PATH; next: tests/browser.sh as root, or install one as your system does"
+        if os.environ.get("OMNI_BROWSER_REQUIRED"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 class _Scheduler(LoadScopeScheduling):

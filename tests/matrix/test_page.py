@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,10 +12,6 @@ from matrix.html import to_html
 from omni_config.catalog.load import catalog
 from omni_config.checking.files import check_bytes
 
-api = pytest.importorskip("playwright.sync_api")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH")
 DRAWS = 600
 
 #: Sets the controls as a person does, and reads what the page then shows.
@@ -40,21 +34,18 @@ DRIVE = """(draws) => draws.map(({engine, model, settings}) => {
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def page(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("page") / "matrix.html"
     path.write_text(to_html(), encoding="utf-8")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": 1200, "height": 900}, offline=True)
-        page = context.new_page()
-        page.path = path
-        page.problems = []
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else None)
-        page.goto(path.as_uri())
-        page.wait_for_selector("body[data-ready]", timeout=120_000)
-        yield page
-        browser.close()
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, offline=True)
+    page = context.new_page()
+    page.path = path
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else None)
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-ready]", timeout=120_000)
+    return page
 
 
 def drawn(count: int, domain: dict[str, list[Any]]) -> list[dict[str, Any]]:

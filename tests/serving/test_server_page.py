@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from live_server import Server, picture
 
-api = pytest.importorskip("playwright.sync_api")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH")
-
 
 @pytest.fixture(scope="module")
-def page(server: Server) -> Iterator[Any]:
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1000, "height": 800})
-        page.problems = []
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on("requestfailed", lambda request: page.problems.append(request.url))
-        page.goto(server.url)
-        page.wait_for_selector("#plan tr")
-        yield page
-        browser.close()
+def page(browser: Any, server: Server) -> Any:
+    page = browser.new_page(viewport={"width": 1000, "height": 800})
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("requestfailed", lambda request: page.problems.append(request.url))
+    page.goto(server.url)
+    page.wait_for_selector("#plan tr")
+    return page
 
 
 def test_it_shows_the_plan_that_is_served(page: Any) -> None:
