@@ -78,7 +78,7 @@ class Evidence:
         if self.difference is None:
             return self.why
         allowed = (self.bound or {}).get("difference")
-        limit = f", {allowed:g} is allowed" if allowed is not None else f"; picture {self.psnr or 99:.0f} dB"
+        limit = f", {allowed:g} is allowed" if allowed is not None else f"; image {self.psnr or 99:.0f} dB"
         return f"{self.why}: latents differ by {self.difference:.1g}{limit}"
 
 
@@ -133,7 +133,7 @@ def _usual(values: Iterable[Any]) -> Any:
 def digest(path: Path) -> str:
     """The start of the SHA-256 of a module's or a package's code; empty where there is neither.
 
-    What the parser makes of it is hashed, in a form that is the same for every version of Python.
+    What the parser makes of it is hashed, without empty fields, as newer versions of Python have more of them.
     """
     module = path.with_suffix(".py")
     files = [module] if module.is_file() else sorted(path.rglob("*.py"))

@@ -160,10 +160,10 @@ def _accepted(settings: Settings, subject: Subject) -> Plan:
 
 
 def _request(settings: Settings, subject: Subject) -> Settings:
-    """What is generated: a picture of several tiles, several pictures, and steps to cache, where that is asked for.
+    """What is generated: an image of several tiles, several images, and steps to cache, where that is asked for.
 
     All that is compiled gets the same, so that it finds the graphs that another cell has compiled, and prompts of one
-    length, as each length takes a graph: one of the pairs with which step caches keep the picture at this size, for
+    length, as each length takes a graph: one of the pairs with which step caches keep the image at this size, for
     which the embedded models were not trained; with some they do not, compiled or not.
     """
     several, compiled = settings.get("vae_use_slicing"), settings.get("compile")

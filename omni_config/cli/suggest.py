@@ -15,7 +15,7 @@ from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked
 from omni_config.estimate.data import gpus
 from omni_config.planner.candidates import Candidate
-from omni_config.planner.suggest import CannotEstimateError, Objective, Plan, Suggestion, document
+from omni_config.planner.suggest import CannotEstimateError, Objective, Suggested, Suggestion, document
 from omni_config.planner.suggest import suggest as find
 from omni_config.schema.overrides import Override
 from omni_config.schema.settings import FIELDS, validate
@@ -70,7 +70,7 @@ def suggest(
     raise typer.Exit(0 if found.best else 1)
 
 
-def config(plan: Plan) -> str:
+def config(plan: Suggested) -> str:
     """The plan as the text of a config."""
     import yaml
 

@@ -47,13 +47,13 @@ class Decoder:
     shared: Mapping[str, int] | None = None
 
     def shared_by_ranks(self, width: int, height: int) -> Decoder:
-        """The decoder with the tiles that ranks share of a picture of so many pixels."""
+        """The decoder with the tiles that ranks share of an image of so many pixels."""
         if self.shared is None or min(width, height) < self.shared["pixels"]:
             return self
         return replace(self, tile=self.shared["tile"], stride=self.shared["stride"])
 
     def tiles(self, width: int, height: int) -> int:
-        """Tiles of a picture of so many pixels; 1 where it is no larger than a tile."""
+        """Tiles of an image of so many pixels; 1 where it is no larger than a tile."""
         if max(width, height) <= self.tile:
             return 1
         return ceil(width / self.stride) * ceil(height / self.stride)

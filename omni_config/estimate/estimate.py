@@ -1,4 +1,4 @@
-"""What a config will need and take, before it runs: peak memory a GPU and seconds a picture, as ranges.
+"""What a config will need and take, before it runs: peak memory a GPU and seconds an image, as ranges.
 
 Analytic: see docs/estimates.md for every term. Neither torch nor a GPU is needed.
 """
@@ -31,7 +31,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Memory in GiB a GPU; seconds a picture or video (None without a GPU or the dimensions), and seconds by term."""
+    """Memory in GiB a GPU; seconds an image or video (None without a GPU or the dimensions), and seconds by term."""
 
     memory: Memory
     gib: Range

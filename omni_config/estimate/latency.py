@@ -1,4 +1,4 @@
-"""Seconds of one picture or video on one replica, term by term: a roofline for the GPU, and bytes over its links."""
+"""Seconds of one image or video on one replica, term by term: a roofline for the GPU, and bytes over its links."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omni_config.mesh import DEGREES
 def latency_of(
     q: Mapping[str, Any], work: Work, gpu: Gpu, decoder: Decoder | None, share: Mapping[str, float]
 ) -> dict[str, float]:
-    """Seconds by term, for all pictures of a prompt; ``share`` holds the efficiencies."""
+    """Seconds by term, for all images of a prompt; ``share`` holds the efficiencies."""
     passes = computed_steps(q, share["cache_dit_hits"], share["tea_cache_computed"]) * forwards_a_step(q)
     step = {name: value * passes for name, value in pass_of(q, work, gpu, share).items()}
     return step | _once(q, gpu, decoder, share)
@@ -81,7 +81,7 @@ def _moved_weights(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[st
 
 
 def _once(q: Mapping[str, Any], gpu: Gpu, decoder: Decoder | None, share: Mapping[str, float]) -> dict[str, float]:
-    """Seconds of what happens once a picture: the text encoder, the VAE decode, and models fetched from the CPU."""
+    """Seconds of what happens once an image: the text encoder, the VAE decode, and models fetched from the CPU."""
     size = q["bytes_per_value"]
     terms = {}
     text = (q["text_encoder_parameters"] or 0) * 1e6 / q["text_encoder_ranks"]

@@ -95,11 +95,11 @@ def decode_values(q: Mapping[str, Any], decoder: Decoder) -> float:
     """Numbers that are live when one rank decodes: those of the tile or the frames at hand, and the result."""
     frames = (q["num_frames"] or 1) if q["vae_temporal_factor"] else 1
     pixels = q["width"] * q["height"]
-    pictures = 1 if q["vae_use_slicing"] else q["num_images_per_prompt"]
+    images = 1 if q["vae_use_slicing"] else q["num_images_per_prompt"]
     result = 3 * pixels * frames * q["num_images_per_prompt"]
-    at_once = pixels * pictures
+    at_once = pixels * images
     if q["vae_use_tiling"]:
-        at_once = min(at_once, decoder.tile**2 * pictures)
+        at_once = min(at_once, decoder.tile**2 * images)
     if decoder.first_frame is not None and frames == 1:
         return float(decoder.first_frame * at_once + result)
     return float(decoder.values * at_once * min(frames, decoder.frames_at_once or frames) + result)

@@ -1,4 +1,4 @@
-"""What one pass through a DiT computes, from the dimensions of its card and the size of the picture."""
+"""What one pass through a DiT computes, from the dimensions of its card and the size of the image."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ NEEDED = ("num_layers", "num_attention_heads", "hidden_size", "ffn_dim", "image_
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One pass of one picture through all blocks, undivided. Flops count a multiplication and an addition as two.
+    """One pass of one image through all blocks, undivided. Flops count a multiplication and an addition as two.
 
-    ``tokens`` are those that attend to each other: the picture's, its condition's, and the text's where text joins the
+    ``tokens`` are those that attend to each other: the image's, its condition's, and the text's where text joins the
     sequence. ``block_weights`` are the elements of the blocks' matrices; ``all_reduces`` what tensor parallelism needs
     in a pass, each of a hidden vector a token.
     """
@@ -44,21 +44,21 @@ def work_of(q: Mapping[str, Any]) -> Work:
     kv_heads = q["num_kv_heads"] or heads
     double, refiners = q["double_stream_layers"] or 0, q["refiner_layers"] or 0
     text, crossed = q["text_tokens"] or 0, bool(q["cross_attention"])
-    picture = q["image_tokens"] + (q["condition_tokens"] or 0)
-    tokens = picture if crossed else picture + text
+    image = q["image_tokens"] + (q["condition_tokens"] or 0)
+    tokens = image if crossed else image + text
     key_width = hidden * kv_heads // heads
     attention = 2 * hidden * hidden + 2 * hidden * key_width
     feed_forward = (q["ffn_matrices"] or 2) * hidden * ffn
-    # Refiners are blocks of the same size before the joint ones: some see only the picture, as many only the text.
+    # Refiners are blocks of the same size before the joint ones: some see only the image, as many only the text.
     passes = blocks + refiners
-    scores = blocks * tokens**2 + refiners * (picture**2 + text**2)
+    scores = blocks * tokens**2 + refiners * (image**2 + text**2)
     projections = passes * tokens * attention
     weights = (blocks + double + 2 * refiners) * (attention + feed_forward)
     if q["linear_attention"]:  # a state of head by head for each head, instead of scores of token by token
         scores = passes * tokens * 2 * hidden // heads
     if crossed:
-        projections += blocks * (picture + text) * 2 * hidden * hidden
-        scores += blocks * picture * text
+        projections += blocks * (image + text) * 2 * hidden * hidden
+        scores += blocks * image * text
         weights += blocks * 4 * hidden * hidden
     # A block of a single stream behind double ones has attention and feed-forward side by side, and adds them once.
     fused = blocks - double if double else 0

@@ -40,12 +40,12 @@ class Candidate:
     replicas: int
     gib: float
     seconds: float
-    pictures: int
+    images: int
 
     @property
     def throughput(self) -> float:
-        """Pictures a second of all replicas together."""
-        return self.replicas * self.pictures / self.seconds
+        """Images a second of all replicas together."""
+        return self.replicas * self.images / self.seconds
 
     @property
     def title(self) -> str:
@@ -70,7 +70,7 @@ _WORDS = {
 def candidates(
     settings: Settings, card: ModelCard, engine: EngineCard, gpu: Gpu, gpus: int, *, lossless: bool = False
 ) -> Iterator[Candidate]:
-    """Every valid plan on at most ``gpus`` GPUs; ``lossless`` leaves out what changes the picture (step caches)."""
+    """Every valid plan on at most ``gpus`` GPUs; ``lossless`` leaves out what changes the image (step caches)."""
     # What does not fit is to be seen, not to be refused.
     free = resolve_settings(settings | {"memory": None, "gpu": None}, card, engine, ()).settings
     rules = open_rules(free, card, engine, CHANGED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from statistics import median
+from statistics import correlation, median
 from typing import Any
 
 from omni_config.cards import Guidance, ModelCard
@@ -47,7 +47,7 @@ class Judged:
     @property
     def rank_correlation(self) -> float:
         """Spearman's coefficient of the rows' order; 1 is the same order."""
-        return _pearson(_ranks(self.measured), _ranks(self.estimated))
+        return correlation(_ranks(self.measured), _ranks(self.estimated))
 
 
 @cache
@@ -105,12 +105,6 @@ def _card(table: dict[str, Any]) -> ModelCard:
 
 def _ranks(values: tuple[float, ...]) -> list[float]:
     return [sum(other < value for other in values) + 0.5 * sum(other == value for other in values) for value in values]
-
-
-def _pearson(a: list[float], b: list[float]) -> float:
-    mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
-    spread = sum((x - mean_a) ** 2 for x in a) * sum((y - mean_b) ** 2 for y in b)
-    return sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b, strict=True)) / spread**0.5 if spread else 0.0
 
 
 def report() -> str:

@@ -14,7 +14,7 @@ SUFFIXES = (".svg", ".png", ".html")
 
 
 def draw(found: Suggestion, path: Path, title: str) -> None:
-    """Write the picture; an .html page holds it with the table of the front.
+    """Write the image; an .html page holds it with the table of the front.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -45,7 +45,7 @@ def _figure(found: Suggestion, title: str) -> Any:
     except ImportError:
         raise ImportError("--plot needs matplotlib; next: pip install 'omni-config[plot]'") from None
     figure = Figure(figsize=(8, 5 + 0.14 * len(found.front)), layout="constrained")
-    axes = figure.add_subplot(xlabel="seconds a picture", ylabel="GiB a GPU", title=title, xscale="log")
+    axes = figure.add_subplot(xlabel="seconds an image", ylabel="GiB a GPU", title=title, xscale="log")
     front = found.front
     axes.step([one.seconds for one in front], [one.gib for one in front], where="post", color="tab:blue", alpha=0.5)
     axes.plot([one.seconds for one in front], [one.gib for one in front], "o", color="tab:blue", label="Pareto front")

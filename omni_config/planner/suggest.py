@@ -27,11 +27,11 @@ MORE_GPUS = 64  # how far to look for a number of GPUs on which a plan fits
 
 
 class CannotEstimateError(ValueError):
-    """The card of the model does not state what an estimate needs, or the size of the picture is not known."""
+    """The card of the model does not state what an estimate needs, or the size of the image is not known."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class Suggested:
     """One suggestion: what to write in a config, its estimate, and why it is here."""
 
     candidate: Candidate
@@ -55,7 +55,7 @@ class Suggestion:
     Without a plan, ``problem`` says which limit is in the way and ``remedies`` the smallest changes that lift it.
     """
 
-    best: tuple[Plan, ...]
+    best: tuple[Suggested, ...]
     front: tuple[Candidate, ...]
     valid: int
     fitting: int
@@ -89,12 +89,12 @@ def suggest(
     limit = float(settings["memory"] or gpu.memory)
     found = list(candidates(base, card, engine, gpu, gpu_count, lossless=lossless))
     fitting = [plan for plan in found if round(plan.gib, 1) <= limit]
-    plans: list[Plan] = []
+    plans: list[Suggested] = []
     for candidate in sorted(fitting, key=ORDER[objective]):
         if len(plans) == most:
             break
         if not any(_same_but_for_more(candidate, plan.candidate) for plan in plans):
-            plans.append(_plan(base, candidate, card, engine, gpu))
+            plans.append(_suggested(base, candidate, card, engine, gpu))
     result = Suggestion(tuple(plans), tuple(pareto(fitting)), len(found), len(fitting), limit)
     if plans:
         return result
@@ -103,7 +103,7 @@ def suggest(
         reasons = "; ".join(f"{finding.code} {finding.message}" for finding in broken if finding.severity == "error")
         return replace(result, problem=f"no plan is valid: {reasons}", remedies=("run omni check on the config",))
     least = min(found, key=ORDER["memory"])
-    memory = _plan(base, least, card, engine, gpu).estimate.memory
+    memory = _suggested(base, least, card, engine, gpu).estimate.memory
     parts = ", ".join(f"{name} {gib:.1f}" for name, gib in sorted(memory.resident.items(), key=lambda part: -part[1]))
     problem = (
         f"none of {len(found)} valid plans fits into {limit:g} GiB; the smallest ({least.title}) "
@@ -115,7 +115,7 @@ def suggest(
 def _remedies(
     base: Settings, card: ModelCard, engine: EngineCard, gpu: Gpu, gpu_count: int, limit: float, least: Candidate
 ) -> Iterator[str]:
-    """The smallest changes that let a plan fit: more GPUs, a quantized DiT, a smaller picture, a larger GPU."""
+    """The smallest changes that let a plan fit: more GPUs, a quantized DiT, a smaller image, a larger GPU."""
     for more in range(gpu_count + 1, max(MORE_GPUS, gpu_count) + 1):
         free = base | {"gpus": None}
         smallest = min(
@@ -133,7 +133,7 @@ def _remedies(
     width, height = (base[name] or card.defaults.get(name) for name in ("width", "height"))
     if width and height:
         half = {"width": width // 2 // 64 * 64, "height": height // 2 // 64 * 64}
-        tried.append((f"half the picture's sides, {half['width']}x{half['height']}", half))
+        tried.append((f"half the image's sides, {half['width']}x{half['height']}", half))
     for words, changes in tried:
         possible = candidates(base | changes, card, engine, gpu, gpu_count, lossless=True)
         fits = min(possible, key=ORDER["memory"], default=None)
@@ -158,9 +158,9 @@ def _same_but_for_more(candidate: Candidate, better: Candidate) -> bool:
     return same and candidate.gib >= better.gib - 0.05 and candidate.seconds >= better.seconds - 1e-9
 
 
-def _plan(base: Settings, candidate: Candidate, card: ModelCard, engine: EngineCard, gpu: Gpu) -> Plan:
+def _suggested(base: Settings, candidate: Candidate, card: ModelCard, engine: EngineCard, gpu: Gpu) -> Suggested:
     settings = base | candidate.changes | {"gpus": candidate.gpus, "gpu": gpu.id}
-    return Plan(candidate, settings, estimate(_quantities(settings, card, engine), gpu))
+    return Suggested(candidate, settings, estimate(_quantities(settings, card, engine), gpu))
 
 
 def _quantities(settings: Settings, card: ModelCard, engine: EngineCard) -> Quantities:

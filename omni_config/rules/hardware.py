@@ -63,14 +63,14 @@ def decoder(q: Quantities) -> Decoder | None:
 
 @quantity
 def vae_tiles(q: Quantities) -> int | None:
-    """Tiles of a picture, each decoded by one rank; None where the decoder or the size of the picture is unknown."""
+    """Tiles of an image, each decoded by one rank; None where the decoder or the size of the image is unknown."""
     known = q["decoder"]
     return known.tiles(q["width"], q["height"]) if known and q["width"] and q["height"] else None
 
 
 @quantity
 def work(q: Quantities) -> Work | None:
-    """What a pass through the DiT computes; None where the card or the size of the picture leaves it open."""
+    """What a pass through the DiT computes; None where the card or the size of the image leaves it open."""
     from omni_config.estimate.work import unknown, work_of
 
     return None if unknown(q) else work_of(q)
@@ -118,7 +118,7 @@ def _tiled(q: Quantities) -> float:
 
 @quantity
 def estimated_seconds(q: Quantities) -> float | None:
-    """Best guess of the seconds of a picture; None without a known GPU or dimensions."""
+    """Best guess of the seconds of an image; None without a known GPU or dimensions."""
     result = q["estimated"]
     return None if result is None or result.seconds is None else result.seconds.value
 

@@ -68,11 +68,11 @@ DIMS = {
     "two_transformers": "1 where two transformers take turns",
     "ffn_matrices": "matrices of a feed-forward: 2, or 3 where it is gated",
     "double_stream_layers": "blocks with weights of their own for the text",
-    "refiner_layers": "blocks that the picture passes before it meets the text, which passes as many",
+    "refiner_layers": "blocks that the image passes before it meets the text, which passes as many",
     "cross_attention": "1 where text enters by cross-attention rather than as tokens of the sequence",
     "linear_attention": "1 where attention is linear in the number of tokens",
     "text_tokens": "tokens of a prompt",
-    "condition_tokens": "tokens of the input picture in the sequence",
+    "condition_tokens": "tokens of the input image in the sequence",
     "patch_size": "patch size",
     "vae_scale_factor": "VAE scale factor",
     "vae_temporal_factor": "frames a latent frame",
@@ -156,7 +156,7 @@ def pixel_multiple(q: Quantities) -> int | None:
 
 @quantity
 def image_tokens(q: Quantities) -> int | None:
-    """Tokens of the picture or video: latent frames x rows x columns of patches. Text tokens come on top."""
+    """Tokens of the image or video: latent frames x rows x columns of patches. Text tokens come on top."""
     multiple, temporal, frames = q["pixel_multiple"], q["vae_temporal_factor"], q["num_frames"]
     if multiple is None or q["width"] is None or q["height"] is None:
         return None
