@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from omni_config.checking.files import Checked, check_node, documented
+from omni_config.checking.document import UNNAMED, CheckResult, documented, unknown_model
 from omni_config.engines.formats.unwritten import Unwritten
 from omni_config.findings import Finding
 from omni_config.plan import EMBEDDED
 from omni_config.reading.nodes import Node
 from omni_config.resolving.resolver import Resolution
-from omni_config.schema.overrides import with_engine
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES, Settings
 
 ENGINES = ("vllm-omni", "sglang", "xdit", "cache-dit")
@@ -20,39 +19,53 @@ ENGINES = ("vllm-omni", "sglang", "xdit", "cache-dit")
 _OWN = {"version", "engine", "output", "memory", "gpu", "gpus_per_node"}
 
 
-def export(checked: Checked, engine: str) -> tuple[str | None, list[Finding]]:
-    """The command or file of an engine (a version may be named: ``vllm-omni==0.30``), and what there is to say of it.
+def export(checked: CheckResult) -> tuple[str | None, list[Finding]]:
+    """The command or file of the engine that a document was judged for, and what there is to say of it.
 
     The text is None where a finding is an error.
     """
+    assert checked.node is not None
+    findings = list(checked.findings)
+    if checked.exit_code or checked.resolution is None:
+        return None, findings
+    if checked.resolution.card is UNNAMED:
+        return None, [*findings, documented(unknown_model(checked.node.value["model"], checked.node))]
+    text, left = _written_by(checked.resolution, checked.node)
+    for name in left:
+        place = checked.node.find(FIELDS[name])
+        span = (place.key_span or place.span) if place else None
+        message = f"{checked.resolution.engine.id} has no {'.'.join(FIELDS[name])} like this"
+        findings.append(documented(Finding("OMNI503", message, span=span)))
+    return (None if left else text), findings
+
+
+def unwritten(checked: CheckResult) -> list[str]:
+    """The settings that a document says and its engine has no words for, so that they would be dropped."""
+    if checked.exit_code or checked.resolution is None or checked.node is None:
+        return []
+    if checked.resolution.card is UNNAMED or checked.resolution.engine.id.partition("==")[0] not in ENGINES:
+        return []
+    return _written_by(checked.resolution, checked.node)[1]
+
+
+def _written_by(resolution: Resolution, node: Node) -> tuple[str, list[str]]:
+    """The text that the engine's writer makes, and the settings that it has no words for."""
     from omni_config.engines.cache_dit import write as cache_dit
     from omni_config.engines.sglang import write as sglang
     from omni_config.engines.vllm_omni import write as vllm_omni
     from omni_config.engines.xdit import write as xdit
 
-    assert checked.node is not None
-    moved = with_engine(checked.node, engine)
-    again = check_node(checked.source, moved)
-    findings = list(again.findings)
-    if again.exit_code or again.resolution is None:
-        return None, findings
-    said = Unwritten(_written(moved), again.resolution)
+    said = Unwritten(_written(node), resolution)
     writers = {"vllm-omni": vllm_omni, "sglang": sglang, "xdit": xdit, "cache-dit": cache_dit}
-    text = writers[engine.partition("==")[0]].write(said)
+    text = writers[resolution.engine.id.partition("==")[0]].write(said)
     left = [
         name
         for name, value in said.settings.items()
-        if name not in _OWN and value != DEFAULTS[name] and not _is_default_dtype(name, value, again.resolution)
+        if name not in _OWN and value != DEFAULTS[name] and not _is_default_dtype(name, value, resolution)
     ]
-    if moved.value["model"] in EMBEDDED:  # which only the built-in runtime has
+    if node.value["model"] in EMBEDDED:  # which only the built-in runtime has
         left.append("model")
-    for name in left:
-        place = moved.find(FIELDS[name])
-        span = (place.key_span or place.span) if place else None
-        findings.append(
-            documented(Finding("OMNI503", f"{engine} has no {'.'.join(FIELDS[name])} like this", span=span))
-        )
-    return (None if any(finding.severity == "error" for finding in findings) else text), findings
+    return text, left
 
 
 def _is_default_dtype(name: str, value: Any, resolution: Resolution) -> bool:

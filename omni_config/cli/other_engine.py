@@ -11,17 +11,17 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from omni_config.checking.document import CheckResult
 from omni_config.checking.export import ENGINES, export
-from omni_config.checking.files import Checked
 from omni_config.output.text import render
 
 
-def start_other(command: str, checked: Checked, engine: str, *, dry_run: bool) -> int:
+def start_other(command: str, checked: CheckResult, engine: str, *, dry_run: bool) -> int:
     """Run the engine for our command, in the foreground; its exit code, or 1 where it is not installed or cannot."""
     family = engine.partition("==")[0]
     if family not in ENGINES or family == "cache-dit":
         return _fail(command, f"engine {engine} has no command; next: omni export --to {engine}, for its file")
-    text, findings = export(checked, engine)
+    text, findings = export(checked)
     if text is None:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         for finding in findings:

@@ -13,6 +13,7 @@ from rich.table import Table
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_plan
 from omni_config.plan import AXES, Plan
+from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
 
 
@@ -21,9 +22,10 @@ def plan(
     file: Annotated[Path | None, typer.Argument(help="The config.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the Plan as JSON.")] = False,
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
+    policies: tuple[Rule, ...] = (),
 ) -> None:
     """Show what would run: every setting decided, and which rank holds which part of the mesh."""
-    result = checked_plan(file, overrides)
+    result = checked_plan(file, overrides, policies)
     if as_json:
         typer.echo(json.dumps(result.to_dict() | {"ranks": ranks(result)}, indent=2))
         return

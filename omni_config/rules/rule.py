@@ -1,4 +1,4 @@
-"""What every rule states and can do: decide (findings), explain (a sentence) and mend (settings that satisfy it).
+"""What every rule states and can do: decide (findings), explain (a sentence) and repair (settings that satisfy it).
 
 The rules themselves are data, ``catalog/rules.yaml``, and their kinds are in ``kinds.py``.
 """
@@ -36,7 +36,7 @@ _ONLY_IN_FINDINGS = {"feature", "effect", "condition", "undivided"}
 class Rule(ABC):
     """What every rule states. ``when`` limits it to some configs and ``engines`` to some engines (empty: all).
 
-    ``safe``: mending it leaves what runs as it is, so it may be done unasked.
+    ``safe``: repairing it leaves what runs as it is, so it may be done unasked.
     ``message`` and ``fix`` are format strings over quantities; ``bad`` and ``good`` are example documents, which tests
     run. ``since`` says with which version of an engine its behaviour changed.
     """
@@ -80,12 +80,12 @@ class Rule(ABC):
         """The rule as one sentence."""
 
     @abstractmethod
-    def mend(self, q: Quantities) -> list[Settings]:
+    def repairs_for(self, q: Quantities) -> list[Settings]:
         """Changes of settings, smallest first, each of which would satisfy this rule."""
 
     @property
-    def mends_all(self) -> bool:
-        """Whether ``mend`` leaves nothing out: no other change satisfies the rule, so that a search need not try."""
+    def has_all_repairs(self) -> bool:
+        """Whether ``repairs_for`` leaves nothing out, so that a search need not try another change."""
         return False
 
     def expressions(self) -> list[str]:

@@ -47,7 +47,7 @@ def yaml_value(text: str, flag: str) -> Any:
     return nodes[0].value if nodes else None
 
 
-def lay_over(node: Node | None, overrides: Sequence[Override]) -> tuple[Source, Node]:
+def lay_over(node: Node | None, overrides: Sequence[Override]) -> Node:
     """A file's document (or none) with the overrides in it, later ones over earlier ones."""
     words = [" ".join(shlex.quote(word) for word in override.words) for override in overrides]
     source = Source("command line", " ".join(words))
@@ -65,7 +65,7 @@ def lay_over(node: Node | None, overrides: Sequence[Override]) -> tuple[Source, 
                 break
             place = place.children.setdefault(section, Node({}, span))
         place.children[override.path[-1]] = _tree(override.value, span)
-    return source, _rebuilt(root)
+    return _rebuilt(root)
 
 
 def with_engine(node: Node, engine: str) -> Node:

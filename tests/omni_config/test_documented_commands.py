@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from omni_config.checking.document import CheckResult
 from omni_config.checking.export import export
-from omni_config.checking.files import Checked, check_bytes
+from omni_config.checking.files import check_bytes
 from omni_config.cli.exchange import as_yaml
 from omni_config.schema.settings import FIELDS
 
@@ -21,12 +22,12 @@ MODEL = {"model": "Qwen/Qwen-Image"}
 SERVER = {"server", "host", "port"}
 
 
-def read(text: str, **assume: str) -> Checked:
+def read(text: str, **assume: str) -> CheckResult:
     (checked,) = check_bytes("file", text.encode(), assume=assume)
     return checked
 
 
-def said(checked: Checked) -> dict[str, Any]:
+def said(checked: CheckResult) -> dict[str, Any]:
     assert checked.node is not None
     found = {name: checked.node.find(path) for name, path in FIELDS.items()}
     return {name: isinstance(node.value, dict) or node.value for name, node in found.items() if node is not None}
@@ -56,7 +57,7 @@ def test_the_table_is_large_and_has_every_engine() -> None:
     assert families == {"vllm-omni", "sglang", "xdit", "cache-dit"}
 
 
-def has_plan(checked: Checked) -> bool:
+def has_plan(checked: CheckResult) -> bool:
     return (
         checked.resolution is not None
         and checked.resolution.plan is not None

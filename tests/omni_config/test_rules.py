@@ -8,10 +8,10 @@ import pytest
 
 from omni_config.catalog.load import FOLDER, catalog, read
 from omni_config.checking.files import check_bytes
-from omni_config.resolving.resolver import resolve_settings
+from omni_config.resolving.target import target_of
 from omni_config.rules.expressions import parse
 from omni_config.rules.kinds import Reading
-from omni_config.rules.quantities import DERIVED, DIMS, Quantities
+from omni_config.rules.quantities import DERIVED, DIMS
 from omni_config.rules.rule import Rule
 from omni_config.schema.document import Document
 from omni_config.schema.settings import FIELDS, settings_of, tree_of
@@ -32,19 +32,19 @@ def test_the_bad_example_breaks_the_rule_and_the_good_one_is_clean(rule: Rule) -
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if not isinstance(rule, Reading)], ids=lambda rule: rule.code)
-def test_a_mend_satisfies_the_rule_that_it_mends(rule: Rule) -> None:
+def test_a_repair_satisfies_its_rule(rule: Rule) -> None:
     (checked,) = check_bytes("bad.yaml", rule.bad.encode())
     assert checked.node is not None
     document = Document.model_validate(checked.node.value)
     card, engine = catalog().model(document.model), catalog().engine(document.engine)
     assert card is not None
     assert engine is not None
-    settings = settings_of(document)
-    settings |= {name: value for name, value in card.defaults.items() if settings[name] is None}
-    mends = rule.mend(Quantities(settings, card, engine, catalog().features))
-    assert mends or rule.severity == "advice" or not getattr(rule, "repairs", True)
-    for changes in mends:
-        assert rule.code not in {f.code for f in resolve_settings(settings | changes, card, engine, [rule]).findings}
+    target = target_of(card, engine).by([rule])
+    settings = target.with_defaults(settings_of(document))
+    repairs = rule.repairs_for(target.quantities(settings))
+    assert repairs or rule.severity == "advice" or not getattr(rule, "repairs", True)
+    for changes in repairs:
+        assert rule.code not in {finding.code for finding in target.applied(settings | changes)[1]}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)

@@ -17,6 +17,7 @@ from omni_config.cli import app
 from omni_config.estimate.data import gpus
 from omni_config.planner.candidates import candidates, sizes
 from omni_config.resolving.search import DEGREES, deciding, errors, valid
+from omni_config.resolving.target import target_of
 from omni_config.schema.settings import validate
 
 runner = CliRunner()
@@ -122,5 +123,5 @@ def test_1024_gpus_are_planned_in_a_second_or_so() -> None:
     assert engine
     settings = validate({"version": 1, "model": card.id, "engine": engine.id, "sampling": {"negative_prompt": ""}})
     begun = time.process_time()
-    assert len(list(candidates(settings, card, engine, gpus()["h100"], 1024))) > 1000
+    assert len(list(candidates(settings, target_of(card, engine), gpus()["h100"], 1024))) > 1000
     assert time.process_time() - begun < 3
