@@ -112,6 +112,18 @@ class CheckResult:
         return self.document is not None and self.document.foreign
 
     @property
+    def unaccepted(self) -> Target:
+        """The model and engine, with the rules of which no comment accepts a finding: for a search from here.
+
+        Raises:
+            ValueError: the document could not be read.
+        """
+        if self.resolution is None:
+            raise ValueError("a document that cannot be read has no target")
+        accepted = {finding.code for finding in self.ignored}
+        return self.resolution.target.by(rule for rule in self.resolution.target.rules if rule.code not in accepted)
+
+    @property
     def plan(self) -> Plan | None:
         """The Plan of a document without errors, but for those that a comment accepts."""
         return self.resolution.accepted_plan() if self.resolution and self.exit_code == 0 else None

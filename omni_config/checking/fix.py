@@ -64,12 +64,9 @@ def settings_written(checked: CheckResult) -> Settings:
 
 def nearest_changes(checked: CheckResult, most: int = 3) -> list[Settings]:
     """The smallest changes after which a document has no errors."""
-    assert checked.resolution is not None
-    target = checked.resolution.target
+    target = checked.unaccepted
     if not target.card.pipeline:  # of a file that names no model
         return []
-    accepted = {finding.code for finding in checked.ignored}
-    target = target.by(rule for rule in target.rules if rule.code not in accepted)
     return nearest(settings_written(checked), target, most=most)
 
 
@@ -145,7 +142,7 @@ def conflict_of(checked: CheckResult) -> list[str]:
     settings = settings_written(checked)
     concerned = {name for finding in checked.findings if finding.severity == "error" for name in finding.fields}
     written = [name for name in FIELDS if name in concerned and checked.node.find(FIELDS[name]) is not None]
-    core = conflict(settings, checked.resolution.target, written)
+    core = conflict(settings, checked.unaccepted, written)
     return [f"{'.'.join(FIELDS[name])}: {_shown(settings[name])}" for name in core]
 
 

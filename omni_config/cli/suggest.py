@@ -56,7 +56,7 @@ def suggest(
         _fail(f"--gpu: {'name one of' if settings['gpu'] is None else 'unknown; name one of'} {', '.join(gpus())}")
     if settings["gpus"] is None:
         _fail("--gpus: say how many GPUs there are")
-    target, gpu = done.resolution.target, gpus()[settings["gpu"]]
+    target, gpu = done.unaccepted, gpus()[settings["gpu"]]
     card = target.card
     try:
         found = find(settings, target, gpu, settings["gpus"], objective=objective, lossless=lossless, most=top)

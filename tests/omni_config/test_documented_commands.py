@@ -79,7 +79,7 @@ def test_import_export_import_is_equal(entry: dict[str, Any]) -> None:
     assert ours.resolution is not None
     assert ours.resolution.settings == first.resolution.settings
     engine = ours.resolution.engine.id
-    text, findings = export(ours, engine)
+    text, findings = export(ours)
     assert text is not None, [finding.message for finding in findings]
     assume = {"engine": engine, "model": first.resolution.settings["model"]}
     again = read(text, **assume)
