@@ -14,7 +14,7 @@ from omni_config.checking.environment import folder_card, missing_adapters
 from omni_config.checking.schema_findings import validated
 from omni_config.findings import Finding, Span, spoken
 from omni_config.reading.ignores import apply_ignores
-from omni_config.reading.nodes import Node, Source
+from omni_config.reading.nodes import Source, YamlNode
 from omni_config.resolving.resolver import Resolution, resolve_settings
 from omni_config.resolving.target import Target, target_of
 from omni_config.rules.quantities import Quantities
@@ -52,7 +52,7 @@ class ParsedDocument:
     """
 
     source: Source
-    node: Node | None
+    node: YamlNode | None
     lines: range = range(1, sys.maxsize)
     index: int = 0
     notes: tuple[Finding, ...] = ()
@@ -102,7 +102,7 @@ class CheckResult:
     ignored: tuple[Finding, ...] = ()
 
     @property
-    def node(self) -> Node | None:
+    def node(self) -> YamlNode | None:
         """The document with its places; None where the text could not be parsed."""
         return self.document.node if self.document else None
 
@@ -195,12 +195,12 @@ def _rules_without_model(target: Target, settings: Settings) -> Iterable[Rule]:
         yield rule
 
 
-def unknown_model(name: str, node: Node) -> Finding:
+def unknown_model(name: str, node: YamlNode) -> Finding:
     """There is no card for the model of a document."""
     return _unknown("OMNI501", "model", name, catalog().model_ids, node)
 
 
-def _unknown(code: str, key: str, value: str, known: list[str], node: Node) -> Finding:
+def _unknown(code: str, key: str, value: str, known: list[str], node: YamlNode) -> Finding:
     import difflib
 
     folded = {name.lower(): name for name in known}
@@ -216,7 +216,7 @@ def documented(finding: Finding) -> Finding:
     return replace(finding, name=rule.name, why=rule.why, fix=finding.fix or rule.fix)
 
 
-def _locate(finding: Finding, node: Node) -> Finding:
+def _locate(finding: Finding, node: YamlNode) -> Finding:
     """Put a finding where its first field that the file says stands; the other fields become related places."""
     spans = list(_spans(finding.fields, node)) or [node.children["model"].span]
     return replace(finding, span=spans[0], related=tuple(spans[1:]))
@@ -226,7 +226,7 @@ def _place(finding: Finding) -> tuple[int, int]:
     return (finding.span.line, finding.span.column) if finding.span else (0, 0)
 
 
-def _spans(fields: tuple[str, ...], node: Node) -> Iterable[Span]:
+def _spans(fields: tuple[str, ...], node: YamlNode) -> Iterable[Span]:
     for name in fields:
         place = node.find(FIELDS[name])
         if place is not None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.findings import Finding
-from omni_config.reading.nodes import Node
+from omni_config.reading.nodes import YamlNode
 from omni_config.schema.settings import Settings
 
 
-def folder_card(folder: str, node: Node) -> tuple[ModelCard | None, list[Finding]]:
+def folder_card(folder: str, node: YamlNode) -> tuple[ModelCard | None, list[Finding]]:
     """The card of a local diffusers folder; None, with the reason, where it holds no known pipeline."""
     from omni_config.catalog.folder_card import card_of_folder
 
@@ -23,7 +23,7 @@ def folder_card(folder: str, node: Node) -> tuple[ModelCard | None, list[Finding
         return None, [Finding("OMNI501", f"{folder}: {error}", fix=fix, fields=("model",), span=place)]
 
 
-def missing_adapters(settings: Settings, engine: EngineCard, node: Node) -> Iterator[Finding]:
+def missing_adapters(settings: Settings, engine: EngineCard, node: YamlNode) -> Iterator[Finding]:
     """LoRA adapters that are no .safetensors file here; other engines run elsewhere, and take other sources."""
     if engine.id != "native":
         return

@@ -8,7 +8,7 @@ from omni_config.checking.document import UNNAMED, CheckResult, documented, unkn
 from omni_config.engines.formats.unwritten import Unwritten
 from omni_config.findings import Finding
 from omni_config.plan import EMBEDDED
-from omni_config.reading.nodes import Node
+from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES, Settings
 
@@ -48,7 +48,7 @@ def unwritten(checked: CheckResult) -> list[str]:
     return _written_by(checked.resolution, checked.node)[1]
 
 
-def _written_by(resolution: Resolution, node: Node) -> tuple[str, list[str]]:
+def _written_by(resolution: Resolution, node: YamlNode) -> tuple[str, list[str]]:
     """The text that the engine's writer makes, and the settings that it has no words for."""
     from omni_config.engines.cache_dit import write as cache_dit
     from omni_config.engines.sglang import write as sglang
@@ -72,7 +72,7 @@ def _is_default_dtype(name: str, value: Any, resolution: Resolution) -> bool:
     return name == "dtype" and value == resolution.card.dtype
 
 
-def _written(node: Node) -> Settings:
+def _written(node: YamlNode) -> Settings:
     found = {name: node.find(path) for name, path in FIELDS.items()}
     return {
         name: bool(place.value is not False) if name in SWITCHES else place.value

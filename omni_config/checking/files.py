@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from omni_config.checking.document import CheckResult, ParsedDocument, judge
 from omni_config.checking.schema_findings import validated
 from omni_config.findings import Finding, Span
-from omni_config.reading.nodes import Node, Source, Unreadable, decode, parse
+from omni_config.reading.nodes import Source, Unreadable, YamlNode, decode, parse
 from omni_config.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def read(path: str | Path, assume: Mapping[str, str] | None = None) -> list[Pars
 def read_bytes(name: str, data: bytes, assume: Mapping[str, str] | None = None) -> list[ParsedDocument]:
     """``read`` for a text that is in memory."""
     source = Source(name, "")
-    nodes: list[Node] | None = None
+    nodes: list[YamlNode] | None = None
     unreadable: tuple[Finding, ...] = ()
     try:
         source = decode(name, data)
@@ -73,7 +73,7 @@ def read_bytes(name: str, data: bytes, assume: Mapping[str, str] | None = None) 
     ]
 
 
-def _is_ours(node: Node) -> bool:
+def _is_ours(node: YamlNode) -> bool:
     return isinstance(node.value, dict) and "version" in node.value and "model" in node.value
 
 

@@ -11,10 +11,10 @@ from omni_config.checking.document import UNNAMED, ParsedDocument
 from omni_config.engines.detect import drafts_of
 from omni_config.engines.formats.draft import Draft
 from omni_config.findings import Finding
-from omni_config.reading.nodes import Node, Source
+from omni_config.reading.nodes import Source, YamlNode
 
 
-def documents_of(source: Source, nodes: list[Node] | None, assume: Mapping[str, str]) -> list[ParsedDocument]:
+def documents_of(source: Source, nodes: list[YamlNode] | None, assume: Mapping[str, str]) -> list[ParsedDocument]:
     """Every deployment of a file of another engine; empty where the file is none.
 
     ``assume`` says the model, and the version of the engine, where the file itself does not.
@@ -51,7 +51,7 @@ def _choose_version(draft: Draft) -> None:
     versions = [name for name in catalog().engine_ids if name.startswith(f"{family}==") and _knows(name, card)]
     if versions:
         draft.set("engine", versions[-1], draft.place)
-        draft.pass_by(f"any version but {versions[-1]}, whose card alone has the model", draft.place)
+        draft.leave_unjudged(f"any version but {versions[-1]}, whose card alone has the model", draft.place)
 
 
 def _knows(engine: str, card: ModelCard) -> bool:

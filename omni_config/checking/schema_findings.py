@@ -8,11 +8,11 @@ from typing import Any
 from pydantic_core import ValidationError
 
 from omni_config.findings import Finding, spoken
-from omni_config.reading.nodes import Node
+from omni_config.reading.nodes import YamlNode
 from omni_config.schema.settings import FIELDS, Settings, keys_of, validate
 
 
-def validated(node: Node) -> tuple[Settings | None, list[Finding]]:
+def validated(node: YamlNode) -> tuple[Settings | None, list[Finding]]:
     """The settings of a document, or None and what is wrong with it."""
     if not isinstance(node.value, dict):
         return None, [Finding("OMNI905", "a config is a mapping of keys to values", span=node.span)]
@@ -22,7 +22,7 @@ def validated(node: Node) -> tuple[Settings | None, list[Finding]]:
         return None, [_schema_finding(item, node) for item in error.errors(include_url=False, include_input=False)]
 
 
-def _schema_finding(error: Mapping[str, Any], node: Node) -> Finding:
+def _schema_finding(error: Mapping[str, Any], node: YamlNode) -> Finding:
     path = tuple(part for part in error["loc"] if not str(part).startswith("function-"))
     place, depth = node, 0
     for part in path:
@@ -49,7 +49,7 @@ _TYPES = {
 }
 
 
-def _reason(error: Mapping[str, Any], place: Node) -> str:
+def _reason(error: Mapping[str, Any], place: YamlNode) -> str:
     kind, value = error["type"], place.value
     if kind in _TYPES:
         reason = _TYPES[kind]
@@ -65,7 +65,7 @@ def _reason(error: Mapping[str, Any], place: Node) -> str:
     return message[0].lower() + message[1:]
 
 
-def _unknown_key(path: tuple[Any, ...], place: Node) -> Finding:
+def _unknown_key(path: tuple[Any, ...], place: YamlNode) -> Finding:
     *section, key = path
     near = key_suggestion(path)
     message = f"unknown key '{spoken(key)}'" + (f" in {'.'.join(map(str, section))}" if section else "")

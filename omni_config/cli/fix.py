@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from omni_config.atomic import write_bytes
 from omni_config.cli.policies import Rules, load_rules
 from omni_config.reading.discover import STDIN, discover
 from omni_config.rules.rule import Rule
@@ -61,15 +61,11 @@ def _fix(name: str, named: bool, unsafe: bool, diff: bool, policies: tuple[Rule,
 
 
 def _write(path: Path, text: str) -> None:
-    """Write whole or not at all, keeping a byte order mark, and the file that a link points to."""
+    """Write in place, keeping a byte order mark, and the file that a link points to."""
     path = path.resolve()
     mark = b"\xef\xbb\xbf" if path.read_bytes().startswith(b"\xef\xbb\xbf") else b""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_bytes(mark + text.encode())
-        partial.chmod(path.stat().st_mode & 0o777)
-        partial.replace(path)
+        write_bytes(path, mark + text.encode())
     except OSError as error:
-        partial.unlink(missing_ok=True)
         typer.echo(f"omni: {path}: {error.strerror}", err=True)
         raise typer.Exit(2) from None

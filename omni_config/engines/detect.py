@@ -10,7 +10,7 @@ import re
 
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.text import File
-from omni_config.reading.nodes import Node, Source
+from omni_config.reading.nodes import Source, YamlNode
 
 #: A file that holds none of these words is no file of an engine; asked before anything is read closely.
 _WORDS = re.compile(
@@ -19,7 +19,7 @@ _WORDS = re.compile(
 )
 
 
-def drafts_of(source: Source, nodes: list[Node] | None) -> list[Draft]:
+def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
     """The deployments of a file that is not ours; empty where there are none. ``nodes`` None: it is not YAML either."""
     if not _WORDS.search(source.text):
         return []

@@ -14,7 +14,7 @@ from omni_config.rules.hardware import QUANTITIES
 class Quantities(dict[str, Any]):
     """Settings and card facts, with derived quantities computed when they are first asked for.
 
-    Unknown dimensions are None, and rules that need them hold their tongue.
+    Unknown dimensions are None, and rules that need them are skipped.
     """
 
     def __init__(

@@ -143,7 +143,7 @@ def test_z_image_splits_into_1_or_2_tensor_ranks(model: str) -> None:
     assert [card.dims[name] for name in card.tensor_parallel_splits] == [30, 30, 3840, 10240, 64]
 
 
-def test_adjustments_are_said_aloud() -> None:
+def test_adjustments_are_reported() -> None:
     result = resolved(
         parallel={"ulysses_degree": 2, "vae_patch_parallel_size": 8},
         memory={"enable_cpu_offload": True, "enable_layerwise_offload": True},
