@@ -1,4 +1,4 @@
-"""A command line, flag by flag, into settings by the table of an engine; what is in no table is not judged, and named."""
+"""A command line, flag by flag, into settings by the table of an engine; what is in no table is named, not judged."""
 
 from __future__ import annotations
 
