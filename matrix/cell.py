@@ -73,7 +73,7 @@ def asked_of(card: ModelCard, engine: EngineCard) -> Target:
     return target.by(
         rule
         for rule in target.rules
-        if rule.severity != "advice" and not isinstance(rule, Reading) and engine.id in (rule.engines or [engine.id])
+        if rule.severity != "advice" and not isinstance(rule, Reading) and rule.speaks_of(engine)
     )
 
 

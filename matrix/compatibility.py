@@ -10,7 +10,7 @@ from itertools import combinations
 from matrix.cell import Cell, ask, ask_sizes, asked_of
 from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog.load import catalog
-from omni_config.resolving.search import DEGREES
+from omni_config.mesh import DEGREES
 
 Pair = tuple[str, str]
 

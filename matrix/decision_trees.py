@@ -18,13 +18,13 @@ from typing import Any
 from omni_config.cards import EngineCard, Feature, ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.findings import Finding
+from omni_config.mesh import DEGREES
 from omni_config.rules.kinds import Reading, Supported
 from omni_config.rules.quantities import Quantities
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import FIELDS, Settings, tree_of, validate
 
 SIZES = (1, 2, 4, 8)
-DEGREES = ("ulysses_degree", "ring_degree", "cfg_parallel_size", "tensor_parallel_size", "vae_patch_parallel_size")
 
 
 def domain() -> dict[str, list[Any]]:
@@ -32,7 +32,9 @@ def domain() -> dict[str, list[Any]]:
 
     Degrees are powers of two up to 8; every other feature of the catalog is off or as ``switch_on`` has it.
     """
-    result: dict[str, list[Any]] = {"gpus": [None, *SIZES]} | {name: list(SIZES) for name in DEGREES}
+    result: dict[str, list[Any]] = {"gpus": [None, *SIZES]} | {
+        name: list(SIZES) for name in (*DEGREES, "vae_patch_parallel_size")
+    }
     plain = validate({"version": 1, "model": "tiny"})
     for feature in catalog().features.values():
         on = validate(tree_of(plain | feature.switch_on))

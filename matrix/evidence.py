@@ -1,17 +1,20 @@
-"""What runs have shown of the matrix, kept as JSON: a file a pipeline, an entry a cell, read without torch.
+"""What runs have shown of the matrix, kept as JSON Lines: a file a pipeline, a line a cell, read without torch.
 
-An entry is about the versions and the code that ran. Where either has changed since, it is stale and says so.
+An entry is about the versions and the code that ran. Where either has changed since, it is stale and says so. Code is
+compared without its comments and docstrings: words make nothing stale.
 """
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 from matrix.cell import ask, asked_of
@@ -19,13 +22,25 @@ from omni_config.catalog.load import catalog
 
 FOLDER = Path(__file__).with_name("evidence")
 ROOT = FOLDER.parents[1]
+#: Code that decides every cell that is run: modules or packages.
+SHARED = (
+    "runtime/compat",
+    "runtime/models",
+    "runtime/pipeline/apply",
+    "runtime/pipeline/load",
+    "runtime/pipeline/mesh",
+    "runtime/ranks",
+)
+#: What most cells of a file have in common, and its first line says for them.
+_COMMON = ("date", "versions", "shared")
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """One cell that was run. ``difference`` and ``psnr`` are those of the run, ``bound`` those that it had to keep.
 
-    ``why`` is what the run showed, in words; ``code`` has the files of the features that were on, with their hashes.
+    ``why`` is what the run showed, in words. ``shared`` has the digests of the code that decides every cell, ``code``
+    those of the features that were on; both are empty where nothing could be run.
     """
 
     verdict: str
@@ -35,6 +50,7 @@ class Evidence:
     settings: dict[str, Any]
     date: str
     versions: dict[str, str]
+    shared: dict[str, str]
     code: dict[str, str]
     difference: float | None = None
     psnr: float | None = None
@@ -43,7 +59,7 @@ class Evidence:
 
     def stale(self) -> str:
         """What has changed since the run, as one phrase; empty where nothing has."""
-        changed = [name for name, then in self.code.items() if digest(ROOT / name) != then]
+        changed = [name for name, then in (self.shared | self.code).items() if digest(ROOT / name) != then]
         changed += [name for name, then in self.versions.items() if _installed(name) not in (then, "")]
         return f"stale: {', '.join(changed)} changed" if changed else ""
 
@@ -69,7 +85,7 @@ class Evidence:
 def everything() -> dict[str, dict[str, Evidence]]:
     """Evidence of all cells that the rules decide as they did when it was run, by cell and pipeline class."""
     found: dict[str, dict[str, Evidence]] = {}
-    for path in sorted(FOLDER.glob("*.json")):
+    for path in sorted(FOLDER.glob("*.jsonl")):
         for name, entry in read(path.stem).items():
             if entry.outdated(name.split("+")):
                 continue
@@ -85,25 +101,68 @@ def key(features: Iterable[str]) -> str:
 @cache
 def read(pipeline: str) -> dict[str, Evidence]:
     """Evidence about a pipeline class, by cell; empty where there is none."""
-    path = FOLDER / f"{pipeline}.json"
+    path = FOLDER / f"{pipeline}.jsonl"
     if not path.is_file():
         return {}
-    return {name: Evidence(**entry) for name, entry in json.loads(path.read_text(encoding="utf-8")).items()}
+    common, *cells = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {cell.pop("cell"): Evidence(**common | cell) for cell in cells}
 
 
-def add(pipeline: str, found: dict[str, Evidence]) -> Path:
+def add(pipeline: str, found: dict[str, Evidence]) -> None:
     """Write evidence about a pipeline; that of other cells stays as it is."""
-    path = FOLDER / f"{pipeline}.json"
-    entries = {name: asdict(entry) for name, entry in (read(pipeline) | found).items()}
+    entries = {name: asdict(entry) for name, entry in sorted((read(pipeline) | found).items())}
+    common = {field: _usual(entry[field] for entry in entries.values()) for field in _COMMON}
+    lines = [common]
+    for name, entry in entries.items():
+        told = {field: value for field, value in entry.items() if value is not None and value != common.get(field)}
+        lines.append({"cell": name, **told})
     FOLDER.mkdir(exist_ok=True)
-    path.write_text(json.dumps(dict(sorted(entries.items())), indent=1) + "\n", encoding="utf-8")
+    partial = FOLDER / f"{pipeline}.partial"
+    partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    partial.replace(FOLDER / f"{pipeline}.jsonl")  # whole or not at all, as a proof may be interrupted
     read.cache_clear()
-    return path
 
 
+def _usual(values: Iterable[Any]) -> Any:
+    """The value that most have, of those that have one."""
+    texts = [json.dumps(value) for value in values if value]
+    return json.loads(mode(texts)) if texts else {}
+
+
+@cache
 def digest(path: Path) -> str:
-    """The start of a file's SHA-256; empty where there is no such file."""
-    return sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+    """The start of the SHA-256 of a module's or a package's code; empty where there is neither.
+
+    What the parser makes of it is hashed, in a form that is the same for every version of Python.
+    """
+    module = path.with_suffix(".py")
+    files = [module] if module.is_file() else sorted(path.rglob("*.py"))
+    trees = [(file.relative_to(path.parent).as_posix(), file.read_text(encoding="utf-8")) for file in files]
+    text = "\n".join(f"{name} {''.join(_dump(ast.parse(code)))}" for name, code in trees)
+    return sha256(text.encode()).hexdigest()[:16] if files else ""
+
+
+def _dump(node: Any) -> Iterator[str]:
+    """A syntax tree as text, without docstrings and what else stands there as a string, and without empty fields."""
+    if isinstance(node, list):
+        yield "["
+        for item in node:
+            if not (
+                isinstance(item, ast.Expr)
+                and isinstance(item.value, ast.Constant)
+                and isinstance(item.value.value, str)
+            ):
+                yield from _dump(item)
+        yield "]"
+    elif isinstance(node, ast.AST):
+        yield f"{type(node).__name__}("
+        for name, value in ast.iter_fields(node):
+            if value is not None and value != []:
+                yield f"{name}="
+                yield from _dump(value)
+        yield ")"
+    else:
+        yield f"{node!r},"
 
 
 @cache

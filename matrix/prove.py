@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from matrix.cell import Cell, ask, asked_of
-from matrix.evidence import ROOT, Evidence, add, digest, key
+from matrix.evidence import ROOT, SHARED, Evidence, add, digest, key
 from omni_config.cards import ModelCard
 from omni_config.catalog.folder_card import card_of_folder
 from omni_config.catalog.load import catalog
@@ -67,7 +67,8 @@ def prove(
 ) -> dict[str, dict[str, Evidence]]:
     """Prove the cells of pipeline classes, embedded models, or small pipelines in folders; by model and cell.
 
-    Of those only that have all ``features``. What they showed is written down when all have run.
+    Of those only that have all ``features``. What a cell shows is written down as it comes, so that what has run is
+    kept where the rest is interrupted.
 
     Raises:
         LaunchError: torchrun failed as a whole.
@@ -82,15 +83,25 @@ def prove(
             if {*features} <= {*names}
         }
         planned = {place: _plan(names, cell, subjects[model]) for place, (model, names, cell) in cells.items()}
+        found: dict[str, dict[str, Evidence]] = {model: {} for model in subjects}
+
+        def note(place: str, shown: Evidence) -> None:
+            model, names, _ = cells[place]
+            found[model][key(names)] = shown
+            add(subjects[model].model.pipeline, {key(names): shown})
+
+        def on_proof(place: str, proof: Proof) -> None:
+            model, _, cell = cells[place]
+            plan = planned[place]
+            assert plan is not None
+            note(place, _judged(cell, proof, plan, subjects[model]))
+
+        for place, (model, _, cell) in cells.items():
+            if planned[place] is None:
+                note(place, _refused(cell, subjects[model]))
         plans = {place: plan for place, plan in planned.items() if plan is not None}
-        proofs = prove_all(plans, on_progress=on_progress)
-    found: dict[str, dict[str, Evidence]] = {model: {} for model in subjects}
-    for place, (model, names, cell) in cells.items():
-        plan, subject = planned[place], subjects[model]
-        shown = _refused(cell, subject) if plan is None else _judged(cell, proofs[place], plan, subject)
-        found[model][key(names)] = shown
-    for model, subject in subjects.items():
-        add(subject.model.pipeline, found[model])
+        for place, proof in prove_all(plans, on_progress=on_progress).items():
+            on_proof(place, proof)
     return found
 
 
@@ -199,21 +210,29 @@ def _judged(cell: Cell, proof: Proof, plan: Plan, subject: Subject) -> Evidence:
         settings=_request(dict(cell.settings), subject) | dict(cell.settings),
         date=datetime.now(UTC).date().isoformat(),
         versions=proof.versions,
+        shared={name: digest(ROOT / name) for name in SHARED},
         code=_code(plan),
-        difference=distance.get("difference"),
-        psnr=distance.get("psnr"),
-        bound=said["bound"],
-        controls=said["controls"],
+        difference=_rounded(distance.get("difference")),
+        psnr=_rounded(distance.get("psnr")),
+        bound=_rounded(said["bound"]),
+        controls=_rounded(said["controls"]),
     )
 
 
 def _refused(cell: Cell, subject: Subject) -> Evidence:
     why = f"refused by {', '.join(cell.codes)}, and no Plan can say it"
     date = datetime.now(UTC).date().isoformat()
-    return Evidence(cell.verdict, True, why, subject.model.id, dict(cell.settings), date, versions(), {})
+    return Evidence(cell.verdict, True, why, subject.model.id, dict(cell.settings), date, versions(), {}, {})
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers with three digits: the others differ from run to run."""
+    if isinstance(value, dict):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
 def _code(plan: Plan) -> dict[str, str]:
-    """The files of the features that a Plan switches on, with their hashes."""
-    files = (f"runtime/features/{feature.__name__.rpartition('.')[2]}.py" for feature in ORDER if feature.wanted(plan))
-    return {name: digest(ROOT / name) for name in files}
+    """The digests of the features that a Plan switches on."""
+    names = (f"runtime/features/{feature.__name__.rpartition('.')[2]}" for feature in ORDER if feature.wanted(plan))
+    return {name: digest(ROOT / name) for name in names}

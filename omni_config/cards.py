@@ -92,18 +92,24 @@ class ModelCard:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class EngineCard:
-    """What an engine can do: by pipeline class, or by the claims of model cards that it names.
+    """What an engine can do in one version: by pipeline class, or by the claims of model cards that it names.
 
-    ``effects`` says, by feature, what the engine does where it lacks it.
+    ``effects`` says, by feature, what the engine does where it lacks it. ``aliases`` are other names of this card.
     """
 
     id: str
     title: str
     source: str
+    aliases: tuple[str, ...] = ()
     claimant: str | None = None
     features: tuple[str, ...] = ()
     effects: dict[str, str] = field(default_factory=dict)
     pipelines: dict[str, Claim] = field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        """The engine without its version."""
+        return self.id.partition("==")[0]
 
     def claim(self, card: ModelCard) -> Claim | None:
         """What is said of the model, or None where nothing is."""
@@ -141,3 +147,14 @@ class Disagreement:
     source_code: str | None = None
     models: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Retired:
+    """A code that is no rule any more, and is never given to another: ``since`` is the version of omni-config."""
+
+    code: str
+    name: str
+    since: str
+    why: str
+    replaced_by: str = ""

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from omni_config.reading.nodes import Source
+from typing import Any, Literal
 
 Severity = Literal["error", "warning", "advice"]
+
+
+@dataclass(slots=True)
+class Source:
+    """A named text, split into lines for display."""
+
+    name: str
+    text: str
+    _lines: list[str] | None = None
+
+    def line(self, number: int) -> str:
+        """Line ``number``, from 1; empty past the end."""
+        if self._lines is None:
+            self._lines = self.text.splitlines()
+        return self._lines[number - 1] if number <= len(self._lines) else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,55 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
-from math import prod
 from typing import TYPE_CHECKING, Any, Literal
+
+from omni_config.mesh import Mesh
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-VERSION: Literal[1] = 1
-
-# Outermost first. CFG moves the fewest bytes and tensor parallelism the most, so tensor ranks are neighbours.
-AXES = ("cfg", "ring", "ulysses", "tensor")
+VERSION: Literal[2] = 2
 
 #: The models that come with the runtime, by name: their folders in it.
 EMBEDDED = {"tiny": "tiny_model", "tiny-qwen": "tiny_qwen_model"}
-
-
-@dataclass(frozen=True, slots=True)
-class Mesh:
-    """Sizes of the device mesh, outermost axis first."""
-
-    cfg: int = 1
-    ring: int = 1
-    ulysses: int = 1
-    tensor: int = 1
-    nodes: int = 1  # machines, each with the same number of ranks, in order: whole ulysses and tensor groups
-
-    @property
-    def world_size(self) -> int:
-        """Number of ranks."""
-        return prod(getattr(self, axis) for axis in AXES)
-
-    @property
-    def ranks_per_node(self) -> int:
-        """Number of ranks of a machine."""
-        return self.world_size // self.nodes
-
-    def coordinates(self, rank: int) -> dict[str, int]:
-        """Coordinates of a rank on each axis; the last axis varies fastest. The one place that orders ranks.
-
-        Raises:
-            IndexError: the mesh has no such rank.
-        """
-        if not 0 <= rank < self.world_size:
-            raise IndexError(f"rank {rank} of a mesh of {self.world_size}")
-        result = {}
-        for axis in reversed(AXES):
-            rank, result[axis] = divmod(rank, getattr(self, axis))
-        return {axis: result[axis] for axis in AXES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +29,29 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Cache:
-    """Which step cache runs, with every parameter that it takes."""
+class TeaCache:
+    """TeaCache runs. ``coefficients``, highest power first, are None where neither config nor model card has them."""
 
-    backend: Literal["none", "tea_cache", "cache_dit"]
-    parameters: dict[str, Any]
+    rel_l1_thresh: float
+    coefficients: tuple[float, ...] | None
+    backend: Literal["tea_cache"] = "tea_cache"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheDiT:
+    """Cache-DiT runs; its parameters by the names of the config."""
+
+    Fn_compute_blocks: int
+    Bn_compute_blocks: int
+    max_warmup_steps: int
+    max_cached_steps: int
+    max_continuous_cached_steps: int
+    residual_diff_threshold: float
+    enable_taylorseer: bool
+    taylorseer_order: int
+    scm_steps_mask_policy: Literal["slow", "medium", "fast", "ultra"] | None
+    scm_steps_policy: Literal["dynamic", "static"]
+    backend: Literal["cache_dit"] = "cache_dit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,23 +96,49 @@ class Sampling:
     seed: int
 
 
+#: How the vae of a plain pipeline decodes.
+WHOLE = Vae(use_tiling=False, use_slicing=False, patch_parallel_size=1)
+#: Fields of a Plan that its reference run shares. Every other field says in its metadata what ``off`` is.
+SHARED = ("version", "engine", "model", "guidance_calls", "lora", "sampling", "output")
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that the runtime needs; nothing in it means "decide later"."""
 
-    version: Literal[1]
+    version: Literal[2]
     engine: str
     model: Model
-    mesh: Mesh
-    cache: Cache
-    offload: Literal["none", "model", "layerwise"]
+    guidance_calls: Literal["two", "batched"] | None  # of the transformer a step, where guidance has two branches
+    mesh: Mesh = field(metadata={"off": Mesh()})
+    cache: TeaCache | CacheDiT | None = field(metadata={"off": None})
+    offload: Literal["none", "model", "layerwise"] = field(metadata={"off": "none"})
     lora: list[Lora]
-    text_encoder_tensor_parallel: bool
-    compile: bool
-    attention_backend: str
-    vae: Vae
+    text_encoder_tensor_parallel: bool = field(metadata={"off": False})
+    compile: bool = field(metadata={"off": False})
+    attention_backend: str = field(metadata={"off": "native"})
+    vae: Vae = field(metadata={"off": WHOLE})
     sampling: Sampling
     output: str
+
+    @property
+    def decoding_ranks(self) -> range:
+        """The ranks that decode latents: all that share the tiles, from the first on."""
+        return range(self.vae.patch_parallel_size)
+
+    def plain(self) -> Plan:
+        """The reference run: the plain pipeline on one rank, with the same model, adapters and sampling.
+
+        It decodes in tiles where this Plan does, because tiles make another image; only where tiles are all that this
+        Plan switches on does it decode the whole image.
+        """
+        values = {
+            item.name: getattr(self, item.name) if item.name in SHARED else item.metadata["off"]
+            for item in fields(self)
+        }
+        plain = Plan(**values | {"output": ""})
+        tiled = replace(plain, vae=replace(WHOLE, use_tiling=self.vae.use_tiling or len(self.decoding_ranks) > 1))
+        return plain if tiled == replace(self, output="") else tiled
 
     def to_dict(self) -> dict[str, Any]:
         """The Plan as JSON-ready values."""

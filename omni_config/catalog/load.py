@@ -1,17 +1,19 @@
-"""The catalog: features, rules, model cards and engine cards, read from the YAML beside this file.
+"""The catalog: features and model cards, read from the YAML beside this file, rules and engine cards from theirs.
 
-Reading and validating it takes longer than a check, so the result is kept compiled (``cached.py``).
+Reading and validating it takes longer than a check, so the result is kept compiled (``compiled_data.py``).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omni_config.cards import Claim, Disagreement, EngineCard, Feature, Guidance, ModelCard
+from omni_config.cards import Claim, Disagreement, EngineCard, Feature, Guidance, ModelCard, Retired
+from omni_config.catalog import versions
 from omni_config.compiled_data import cached
 from omni_config.rules.kinds import KINDS
 from omni_config.rules.rule import Rule
@@ -30,6 +32,8 @@ class Catalog:
         self.features: dict[str, Feature] = {name: _build(Feature, item) for name, item in data["features"].items()}
         self.rules: tuple[Rule, ...] = tuple(_rule(item) for item in data["rules"])
         self.by_code = {rule.code: rule for rule in self.rules}
+        #: What the first digit of a code stands for.
+        self.areas: dict[str, str] = data["areas"]
 
     @property
     def model_ids(self) -> list[str]:
@@ -38,8 +42,18 @@ class Catalog:
 
     @property
     def engine_ids(self) -> list[str]:
-        """Every id that a config may name in ``engine``."""
+        """The id of every engine card; a config may name its aliases, too."""
         return list(self._data["engines"])
+
+    @property
+    def engine_aliases(self) -> dict[str, list[str]]:
+        """The other names of every engine card, by its id."""
+        return _names(self._data)
+
+    @property
+    def retired(self) -> tuple[Retired, ...]:
+        """Codes that are no rules any more."""
+        return tuple(_build(Retired, item) for item in self._data["retired"])
 
     @property
     def disagreements(self) -> tuple[Disagreement, ...]:
@@ -56,19 +70,34 @@ class Catalog:
         return self._models.get(name)
 
     def engine(self, name: str) -> EngineCard | None:
-        """The card of an engine id, or None."""
-        if name not in self._engines and name in self._data["engines"]:
-            item = dict(self._data["engines"][name])
+        """The card of an engine: by its id, by an alias, or by its version written differently; or None.
+
+        An engine without a version is the newest that is known, unless a card has that name.
+        """
+        known, aliases = self._data["engines"], self._data["aliases"]
+        name = aliases.get(name, name)
+        if name not in known:
+            same = versions.same(name, [*known, *aliases])
+            if same is None:
+                return None
+            name = aliases.get(same, same)
+        if name not in self._engines:
+            item = dict(known[name])
             item["pipelines"] = _claims(item.get("pipelines", {}))
             self._engines[name] = _build(EngineCard, item)
-        return self._engines.get(name)
+        return self._engines[name]
+
+    def nearest_engines(self, name: str) -> list[str]:
+        """The ids of the nearest versions of an engine whose version has no card."""
+        known, aliases = self._data["engines"], self._data["aliases"]
+        return versions.neighbours(aliases.get(name, name), known)
 
 
 @cache
 def catalog() -> Catalog:
     """The catalog of this installation."""
     rules = FOLDER.parent / "rules"
-    code = [FOLDER.parent / "cards.py", rules / "rule.py", rules / "kinds.py", Path(__file__)]
+    code = [FOLDER.parent / "cards.py", rules / "rule.py", rules / "kinds.py", FOLDER / "versions.py", Path(__file__)]
     files = sources()
     return Catalog(cached("catalog", [*code, *files], lambda: read(files)))
 
@@ -76,8 +105,8 @@ def catalog() -> Catalog:
 def sources() -> list[Path]:
     """The YAML files that the catalog is read from."""
     root = FOLDER.parent
-    found = [*FOLDER.rglob("*.yaml"), *(root / "rules").glob("*.yaml"), *(root / "engines").glob("*/card*.yaml")]
-    return sorted(found)
+    engines = [path for name in ("card.yaml", "rules.yaml") for path in (root / "engines").glob(f"*/{name}")]
+    return sorted([*FOLDER.rglob("*.yaml"), *(root / "rules").glob("*.yaml"), *engines])
 
 
 def read(files: list[Path]) -> dict[str, Any]:
@@ -88,30 +117,87 @@ def read(files: list[Path]) -> dict[str, Any]:
     """
     from omni_config.reading.nodes import Unreadable, decode, parse
 
-    data: dict[str, Any] = {"features": {}, "rules": [], "models": {}, "engines": {}, "disagreements": []}
+    lists: dict[str, Any] = {"rules": [], "disagreements": [], "retired": []}
+    data: dict[str, Any] = {"features": {}, "models": {}, "engines": {}, "areas": {}} | lists
     for path in files:
         try:
-            content = parse(decode(path.name, path.read_bytes()))[0].value
+            contents = [node.value for node in parse(decode(path.name, path.read_bytes()))]
         except Unreadable as error:
             raise ValueError(f"{error.finding.span}: {error}") from None
-        if path.parent.name == "models":
+        content, folder = contents[0], path.parent.name
+        if folder == "models":
             _add(data["models"], _cards_of(content), path)
-        elif path.name.startswith("card"):
-            _add(data["engines"], {content["id"]: content}, path)
+        elif path.name == "card.yaml":
+            _add(data["engines"], {item["id"]: item for item in contents}, path)
         elif path.name == "features.yaml":
             _add(data["features"], {item["name"]: item for item in content}, path)
-        elif path.parent.name == "rules":
+        elif path.stem in ("disagreements", "retired"):
+            data[path.stem] += content
+        elif folder == "rules":
+            digit, area = path.stem.split("_", 1)
+            data["areas"][digit] = (area[0].upper() + area[1:]).replace("_", " ")
             data["rules"] += content
-        elif path.name == "disagreements.yaml":
-            data["disagreements"] += content
+        elif path.name == "rules.yaml":
+            data["rules"] += [{"engines": [folder.replace("_", "-")]} | item for item in content]
         else:
             raise ValueError(f"{path.name}: the catalog has no place for it")
-    _validate([(Feature, item) for item in data["features"].values()])
-    _validate([(ModelCard, item) for item in data["models"].values()])
-    _validate([(EngineCard, item) for item in data["engines"].values()])
+    data["engines"] = {name: _inherited(data["engines"], name) for name in data["engines"]}
+    data["aliases"] = _aliases(data["engines"])
+    for kind, key in ((Feature, "features"), (ModelCard, "models"), (EngineCard, "engines")):
+        _validate([(kind, item) for item in data[key].values()])
     _validate([(Disagreement, item) for item in data["disagreements"]])
-    rules_of(data["rules"])
+    _validate([(Retired, item) for item in data["retired"]])
+    data["rules"].sort(key=lambda item: str(item.get("code")))
+    data["rules"] = _resolved(data["rules"], _names(data))
     return data
+
+
+def _names(data: dict[str, Any]) -> dict[str, list[str]]:
+    """The aliases of every engine card."""
+    return {name: [alias for alias, meant in data["aliases"].items() if meant == name] for name in data["engines"]}
+
+
+def _inherited(cards: dict[str, Any], name: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
+    """An engine card with what it takes over from the one that it extends."""
+    card = dict(cards[name])
+    base = card.pop("extends", None)
+    if base is None:
+        return card
+    if base not in cards or base in (name, *below):
+        raise ValueError(f"{name}: extends {base}, which is no other card")
+    inherited = _inherited(cards, base, (name, *below))
+    inherited.pop("aliases", None)
+    pipelines = inherited.get("pipelines", {}) | {
+        pipeline: claim and _changed_claim(inherited.get("pipelines", {}).get(pipeline, {}), claim)
+        for pipeline, claim in card.get("pipelines", {}).items()
+    }
+    effects = inherited.get("effects", {}) | card.get("effects", {})
+    merged = inherited | card
+    for key, value in (("pipelines", pipelines), ("effects", effects)):
+        merged[key] = {entry: said for entry, said in value.items() if said is not None}
+    return merged
+
+
+def _changed_claim(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """A claim about a pipeline, changed: a feature that the new one names leaves its old place, all others stay."""
+    lists = ("supported", "unsupported", "unverified")
+    named = {*(feature for verdict in lists for feature in new.get(verdict, ())), *new.get("only", ())}
+    merged = {**old, **new}
+    for verdict in lists:
+        merged[verdict] = [feature for feature in old.get(verdict, ()) if feature not in named] + new.get(verdict, [])
+    for key in ("only", "effects"):
+        kept = {feature: said for feature, said in old.get(key, {}).items() if feature not in named}
+        merged[key] = kept | new.get(key, {})
+    return merged
+
+
+def _aliases(cards: dict[str, Any]) -> dict[str, str]:
+    """Other names of engine cards: those that they state, and of an engine without its version, the newest."""
+    found = {alias: name for name, card in cards.items() for alias in card.get("aliases", ())}
+    for name in versions.in_order(cards):  # the newest is the last
+        if versions.family(name) not in cards:
+            found[versions.family(name)] = name
+    return found
 
 
 def _cards_of(family: dict[str, Any]) -> dict[str, Any]:
@@ -133,20 +219,34 @@ def _add(target: dict[str, Any], items: dict[str, Any], path: Path) -> None:
         target[name] = item
 
 
-def rules_of(items: list[dict[str, Any]]) -> tuple[Rule, ...]:
-    """Rules from their YAML form, validated.
+def rules_of(items: list[dict[str, Any]], engines: Mapping[str, Iterable[str]]) -> tuple[Rule, ...]:
+    """Rules from their YAML form, validated; ``engines`` are the ids that they may speak of, each with its aliases.
 
     Raises:
-        ValueError: a kind or key is unknown, a key is missing or of the wrong type, or a code is there twice.
+        ValueError: a kind, key or engine is unknown, a key is missing or of the wrong type, or a code is there twice.
     """
+    return tuple(_rule(item) for item in _resolved(items, engines))
+
+
+def _resolved(items: list[dict[str, Any]], engines: Mapping[str, Iterable[str]]) -> list[dict[str, Any]]:
+    """Rules in their YAML form, validated, with the ids of the engines that they hold for."""
     for item in items:
         if item.get("kind") not in KINDS:
             raise ValueError(f"{item.get('code')}: kind must be one of {', '.join(KINDS)}")
+        if "engine_ids" in item:
+            raise ValueError(f"{item.get('code')}: unknown key engine_ids")
     _validate([(KINDS[item["kind"]], _without_kind(item)) for item in items])
     codes = [item["code"] for item in items]
     if len(set(codes)) < len(codes):
         raise ValueError("a code is there twice")
-    return tuple(_rule(item) for item in items)
+    result = []
+    for item in items:
+        try:
+            meant = [name for stated in item.get("engines", ()) for name in versions.resolve(stated, engines)]
+        except ValueError as error:
+            raise ValueError(f"{item['code']}: {error}") from None
+        result.append(item | {"engine_ids": list(dict.fromkeys(meant))})
+    return result
 
 
 def _validate(items: list[tuple[type[Any], dict[str, Any]]]) -> None:

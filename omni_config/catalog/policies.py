@@ -44,7 +44,7 @@ def load_policies(path: str | Path) -> tuple[Rule, ...]:
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ValueError(f"{path}: a policy is a list of rules")
     try:
-        rules = rules_of([_OPTIONAL | item for item in items])
+        rules = rules_of([_OPTIONAL | item for item in items], catalog().engine_aliases)
         for rule in rules:
             _check_names(rule)
     except ValueError as error:

@@ -9,6 +9,7 @@ from typing import Any
 from omni_config.checking.document import CheckResult
 from omni_config.checking.export import unwritten
 from omni_config.findings import Finding
+from omni_config.mesh import Mesh
 from omni_config.schema.settings import FIELDS
 
 Change = tuple[Any, Any]
@@ -108,8 +109,7 @@ def _facts(item: CheckResult) -> dict[str, Any]:
     return {
         "runs": "yes" if item.exit_code == 0 else "no",
         "ranks": q["world_size"],
-        "mesh": f"cfg {q['cfg_parallel_size']} x ring {q['ring_degree']} x ulysses {q['ulysses_degree']}"
-        f" x tensor {q['tensor_parallel_size']}",
+        "mesh": str(Mesh.of(resolution.settings, nodes=q["nodes"])),
         "quality": "lossy" if lossy else "lossless",
         "lossy features": ", ".join(lossy) or "none",
         "GiB a GPU": q["estimated_gib"],

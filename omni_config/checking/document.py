@@ -12,9 +12,9 @@ from omni_config.cards import ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.checking.environment import folder_card, missing_adapters
 from omni_config.checking.schema_findings import validated
-from omni_config.findings import Finding, Span, spoken
+from omni_config.findings import Finding, Source, Span, spoken
 from omni_config.reading.ignores import apply_ignores
-from omni_config.reading.nodes import Source, YamlNode
+from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution, resolve_settings
 from omni_config.resolving.target import Target, target_of
 from omni_config.rules.quantities import Quantities

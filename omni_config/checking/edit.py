@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from omni_config.reading.nodes import Source, Unreadable, YamlNode, parse
+from omni_config.findings import Source
+from omni_config.reading.nodes import Unreadable, YamlNode, parse
 from omni_config.schema.settings import FIELDS, PARAMETERS, SWITCHES, validate
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from omni_config.checking.document import UNNAMED, CheckResult, documented, unknown_model
+from omni_config.engines import ENGINES
 from omni_config.engines.formats.unwritten import Unwritten
 from omni_config.findings import Finding
 from omni_config.plan import EMBEDDED
 from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES, Settings
-
-ENGINES = ("vllm-omni", "sglang", "xdit", "cache-dit")
 
 #: Settings that are no business of an engine's command: the format itself, who runs it, where pictures go.
 #: The last three describe the machine.
@@ -43,21 +42,15 @@ def unwritten(checked: CheckResult) -> list[str]:
     """The settings that a document says and its engine has no words for, so that they would be dropped."""
     if checked.exit_code or checked.resolution is None or checked.node is None:
         return []
-    if checked.resolution.card is UNNAMED or checked.resolution.engine.id.partition("==")[0] not in ENGINES:
+    if checked.resolution.card is UNNAMED or checked.resolution.engine.family not in ENGINES:
         return []
     return _written_by(checked.resolution, checked.node)[1]
 
 
 def _written_by(resolution: Resolution, node: YamlNode) -> tuple[str, list[str]]:
     """The text that the engine's writer makes, and the settings that it has no words for."""
-    from omni_config.engines.cache_dit import write as cache_dit
-    from omni_config.engines.sglang import write as sglang
-    from omni_config.engines.vllm_omni import write as vllm_omni
-    from omni_config.engines.xdit import write as xdit
-
     said = Unwritten(_written(node), resolution)
-    writers = {"vllm-omni": vllm_omni, "sglang": sglang, "xdit": xdit, "cache-dit": cache_dit}
-    text = writers[resolution.engine.id.partition("==")[0]].write(said)
+    text = ENGINES[resolution.engine.family].write(said)
     left = [
         name
         for name, value in said.settings.items()

@@ -10,8 +10,8 @@ from omni_config.catalog.load import catalog
 from omni_config.checking.document import UNNAMED, ParsedDocument
 from omni_config.engines.detect import drafts_of
 from omni_config.engines.formats.draft import Draft
-from omni_config.findings import Finding
-from omni_config.reading.nodes import Source, YamlNode
+from omni_config.findings import Finding, Source
+from omni_config.reading.nodes import YamlNode
 
 
 def documents_of(source: Source, nodes: list[YamlNode] | None, assume: Mapping[str, str]) -> list[ParsedDocument]:

@@ -55,10 +55,11 @@ def export(
     Exit code: 0 done, 1 refused, 2 a config that cannot be used.
     """
     from omni_config.catalog.load import catalog
-    from omni_config.checking.export import ENGINES
     from omni_config.checking.export import export as write
+    from omni_config.engines import ENGINES
 
-    if to.partition("==")[0] not in ENGINES or catalog().engine(to) is None:
+    engine = catalog().engine(to)
+    if engine is None or engine.family not in ENGINES:
         known = [name for name in catalog().engine_ids if name.partition("==")[0] in ENGINES]
         raise typer.BadParameter(f"{to}: expected one of {', '.join(known)}", param_hint="--to")
     policies = load_rules(rules)

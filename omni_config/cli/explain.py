@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from omni_config.cards import Retired
 from omni_config.catalog.load import catalog
 from omni_config.rules.rule import Rule
 
@@ -21,6 +22,10 @@ def explain(
     """Explain a rule: what it asks, why, how to repair it, with a bad and a good example."""
     known = catalog().by_code
     rule = known.get(code.upper())
+    retired = next((entry for entry in catalog().retired if entry.code == code.upper()), None)
+    if retired is not None:
+        _explain_retired(retired, as_json)
+        return
     if rule is None:
         near = difflib.get_close_matches(code.upper(), known, 3)
         typer.echo(
@@ -35,6 +40,19 @@ def explain(
     from omni_config.output.pages import rule_page
 
     Console().print(Markdown(rule_page(rule)))
+
+
+def _explain_retired(entry: Retired, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from rich.markdown import Markdown
+
+    from omni_config.output.pages import retired_page
+
+    if as_json:
+        typer.echo(json.dumps(asdict(entry), indent=2))
+    else:
+        Console().print(Markdown(retired_page(entry)))
 
 
 def rules(as_json: Annotated[bool, typer.Option("--json", help="Print all rules as JSON.")] = False) -> None:

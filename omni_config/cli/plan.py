@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,8 @@ from rich.table import Table
 
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_plan
-from omni_config.plan import AXES, Plan
+from omni_config.mesh import NAMES
+from omni_config.plan import Plan
 from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
 
@@ -51,8 +53,8 @@ def plan_table(plan: Plan) -> Table:
     table.add_column(style="bold")
     table.add_column()
     sampling, vae = plan.sampling, plan.vae
-    mesh = " x ".join(f"{axis} {getattr(plan.mesh, axis)}" for axis in AXES)
-    parameters = [f"{name}={value}" for name, value in plan.cache.parameters.items() if value is not None]
+    cache = {name: value for name, value in asdict(plan.cache).items() if value is not None} if plan.cache else {}
+    backend = cache.pop("backend", "none")
     tiling, slicing = ("on" if on else "off" for on in (vae.use_tiling, vae.use_slicing))
     tensor = " (and the text encoder)" if plan.text_encoder_tensor_parallel and plan.mesh.tensor > 1 else ""
     count = f"{sampling.num_images_per_prompt} of " if sampling.num_images_per_prompt > 1 else ""
@@ -63,9 +65,9 @@ def plan_table(plan: Plan) -> Table:
     rows: dict[str, Any] = {
         "engine": plan.engine,
         "pipeline": f"{plan.model.pipeline} ({plan.model.dtype}) from {plan.model.source}",
-        "mesh": f"{mesh}{tensor} = {plan.mesh.world_size} rank{'s' if plan.mesh.world_size > 1 else ''}"
+        "mesh": f"{plan.mesh}{tensor} = {plan.mesh.world_size} rank{'s' if plan.mesh.world_size > 1 else ''}"
         + (f" on {plan.mesh.nodes} nodes" if plan.mesh.nodes > 1 else ""),
-        "cache": " ".join([plan.cache.backend, *parameters]),
+        "cache": " ".join([backend, *(f"{name}={value}" for name, value in cache.items())]),
         "offload": plan.offload,
         "lora": ", ".join(f"{adapter.path} x {adapter.scale:g}" for adapter in plan.lora) or "none",
         "attention": f"{plan.attention_backend}, blocks {'compiled' if plan.compile else 'not compiled'}",
@@ -86,7 +88,7 @@ def plan_table(plan: Plan) -> Table:
 def rank_table(plan: Plan) -> Table:
     """Which rank holds which coordinate."""
     table = Table(title="Ranks", title_justify="left")
-    for column in ("rank", "node", *AXES):
+    for column in ("rank", "node", *NAMES):
         table.add_column(column, justify="right")
     for row in ranks(plan):
         table.add_row(*(str(value) for value in row.values()))

@@ -8,7 +8,7 @@ from typing import Literal
 
 from omni_config.doctor.machine import TESTED, Machine
 from omni_config.doctor.topology import LINKS, SLOW, kind
-from omni_config.plan import AXES, Mesh
+from omni_config.mesh import NAMES, Mesh
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _plan(machine: Machine, mesh: Mesh, gib: float | None) -> list[Note]:
                 "omni suggest finds what fits",
             )
         )
-    for axis in AXES:
+    for axis in NAMES:
         worst = _slowest(machine, mesh, axis)
         if worst:
             pair, link = worst
@@ -90,7 +90,7 @@ def _slowest(machine: Machine, mesh: Mesh, axis: str) -> tuple[tuple[int, int], 
     found = []
     for one, other in combinations(range(mesh.world_size), 2):
         a, b = mesh.coordinates(one), mesh.coordinates(other)
-        if all(a[name] == b[name] for name in AXES if name != axis):
+        if all(a[name] == b[name] for name in NAMES if name != axis):
             link = machine.links.get((one, other))
             if link and kind(link) in SLOW:
                 found.append(((one, other), link))

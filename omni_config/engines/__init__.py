@@ -1,0 +1,59 @@
+"""The engines whose commands and files are read and written: the one list of them.
+
+All else about an engine is in its folder: ``card.yaml`` (what each version can do), ``rules.yaml`` (rules of it only),
+``read.py`` and ``write.py`` (its commands and files, into and out of our settings), ``examples.yaml`` (those that its
+documentation shows).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omni_config.engines.formats.draft import Draft
+    from omni_config.engines.formats.shell import Command
+    from omni_config.engines.formats.text import File
+    from omni_config.engines.formats.unwritten import Unwritten
+    from omni_config.reading.nodes import YamlNode
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine: its folder, and the ``words`` one of which every command or file of it has.
+
+    ``read.py`` has ``from_command(command, file)`` for an engine with ``commands``, and ``from_yaml(node, file)`` for
+    one with ``files``; ``write.py`` has ``write(unwritten)``. They are imported when they are needed.
+    """
+
+    folder: str
+    words: tuple[str, ...]
+    commands: bool = True
+    files: bool = True
+
+    def from_command(self, command: Command, file: File) -> Draft | None:
+        """The deployment that a command starts; None where it does not start this engine."""
+        draft: Draft | None = import_module(f"{__name__}.{self.folder}.read").from_command(command, file)
+        return draft
+
+    def from_yaml(self, node: YamlNode, file: File) -> list[Draft]:
+        """The deployments in a YAML document; empty where it is none of this engine's."""
+        drafts: list[Draft] = import_module(f"{__name__}.{self.folder}.read").from_yaml(node, file)
+        return drafts
+
+    def write(self, unwritten: Unwritten) -> str:
+        """The command or file of a config."""
+        text: str = import_module(f"{__name__}.{self.folder}.write").write(unwritten)
+        return text
+
+
+ENGINES = {
+    "vllm-omni": Engine(
+        "vllm_omni",
+        words=("vllm", "omni", "usp", "stage_id", "text_to_", "image_to_", "image_edit"),
+    ),
+    "sglang": Engine("sglang", words=("sglang", "model_path")),
+    "xdit": Engine("xdit", words=("xdit", "_example.py"), files=False),
+    "cache-dit": Engine("cache_dit", words=("cache_config", "parallelism_config", "quantize_config"), commands=False),
+}

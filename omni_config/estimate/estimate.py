@@ -5,6 +5,7 @@ Analytic: see docs/estimates.md for every term. Neither torch nor a GPU is neede
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,6 @@ from omni_config.estimate.data import Bound, Gpu, efficiencies, gpus
 from omni_config.estimate.latency import latency_of
 from omni_config.estimate.memory import Memory, memory_of
 from omni_config.estimate.work import unknown
-from omni_config.rules.quantities import Quantities
 
 __all__ = ["Estimate", "Range", "estimate", "gpus", "memory"]
 
@@ -59,19 +59,19 @@ class Estimate:
         }
 
 
-def memory(q: Quantities, bound: Bound = "value") -> Memory:
+def memory(q: Mapping[str, Any], bound: Bound = "value") -> Memory:
     """Memory of a config on one GPU, with the efficiencies at their best guess or at one end."""
     return memory_of(q, q["work"], q["decoder"], efficiencies(bound))
 
 
-def seconds(q: Quantities, gpu: Gpu, bound: Bound = "value") -> dict[str, float]:
+def seconds(q: Mapping[str, Any], gpu: Gpu, bound: Bound = "value") -> dict[str, float]:
     """Seconds by term; empty where the card does not state the dimensions."""
     if q["work"] is None:
         return {}
     return latency_of(q, q["work"], gpu, q["decoder"], efficiencies(bound))
 
 
-def estimate(q: Quantities, gpu: Gpu | None = None) -> Estimate:
+def estimate(q: Mapping[str, Any], gpu: Gpu | None = None) -> Estimate:
     """All that can be said of a config on a GPU."""
     parts = memory(q)
     gib = Range(parts.peak, memory(q, "best").peak, memory(q, "worst").peak)

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import ceil
+from typing import Any
 
 from omni_config.estimate.data import Decoder, Gpu
 from omni_config.estimate.work import Work, computed_steps, forwards_a_step
-from omni_config.rules.quantities import Quantities
-
-# Axes of the mesh from the inside out (plan.AXES), and the settings that hold their sizes.
-INNER_FIRST = ("tensor_parallel_size", "ulysses_degree", "ring_degree", "cfg_parallel_size")
+from omni_config.mesh import DEGREES
 
 
 def latency_of(
-    q: Quantities, work: Work, gpu: Gpu, decoder: Decoder | None, share: Mapping[str, float]
+    q: Mapping[str, Any], work: Work, gpu: Gpu, decoder: Decoder | None, share: Mapping[str, float]
 ) -> dict[str, float]:
     """Seconds by term, for all pictures of a prompt; ``share`` holds the efficiencies."""
     passes = computed_steps(q, share["cache_dit_hits"], share["tea_cache_computed"]) * forwards_a_step(q)
     step = {name: value * passes for name, value in pass_of(q, work, gpu, share).items()}
-    return step | _once(q, work, gpu, decoder, share)
+    return step | _once(q, gpu, decoder, share)
 
 
-def pass_of(q: Quantities, work: Work, gpu: Gpu, share: Mapping[str, float]) -> dict[str, float]:
+def pass_of(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, float]) -> dict[str, float]:
     """Seconds of one pass through the DiT on one rank, by term."""
     ulysses, ring, tensor = q["ulysses_degree"], q["ring_degree"], q["tensor_parallel_size"]
     ranks, group = ulysses * ring, ulysses * ring * tensor
-    size = 4 if (q["dtype"] or q.card.dtype) == "float32" else 2
+    size = q["bytes_per_value"]
     peak = gpu.tflops * 1e12 * (2 if q["quantization"] else 1) * (2 / size)
     memory = gpu.bandwidth * 1e9 * share["memory"]
     matmul = peak * share[f"matmul_{gpu.architecture}"]
@@ -72,7 +70,7 @@ def pass_of(q: Quantities, work: Work, gpu: Gpu, share: Mapping[str, float]) -> 
     return terms
 
 
-def _moved_weights(q: Quantities, work: Work, gpu: Gpu, share: Mapping[str, float], size: int) -> float:
+def _moved_weights(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, float], size: int) -> float:
     """Seconds that the blocks' weights travel in one pass: from the CPU (layerwise offload) or other ranks (HSDP)."""
     held = work.block_weights * (1 if q["quantization"] else size)
     if q["enable_layerwise_offload"]:
@@ -82,9 +80,9 @@ def _moved_weights(q: Quantities, work: Work, gpu: Gpu, share: Mapping[str, floa
     return 0.0
 
 
-def _once(q: Quantities, work: Work, gpu: Gpu, decoder: Decoder | None, share: Mapping[str, float]) -> dict[str, float]:
+def _once(q: Mapping[str, Any], gpu: Gpu, decoder: Decoder | None, share: Mapping[str, float]) -> dict[str, float]:
     """Seconds of what happens once a picture: the text encoder, the VAE decode, and models fetched from the CPU."""
-    size = 4 if (q["dtype"] or q.card.dtype) == "float32" else 2
+    size = q["bytes_per_value"]
     terms = {}
     text = (q["text_encoder_parameters"] or 0) * 1e6 / q["text_encoder_ranks"]
     peak = gpu.tflops * 1e12 * share[f"matmul_{gpu.architecture}"] * (2 / size)
@@ -99,7 +97,7 @@ def _once(q: Quantities, work: Work, gpu: Gpu, decoder: Decoder | None, share: M
     return terms
 
 
-def decode_flops(q: Quantities, decoder: Decoder) -> float:
+def decode_flops(q: Mapping[str, Any], decoder: Decoder) -> float:
     """Flops of decoding on the busiest rank: tiles overlap, and are dealt out whole to the ranks that share them."""
     frames = (q["num_frames"] or 1) if q["vae_temporal_factor"] else 1
     pixels = q["width"] * q["height"] * frames * q["num_images_per_prompt"] * decoder.flops
@@ -110,10 +108,10 @@ def decode_flops(q: Quantities, decoder: Decoder) -> float:
     return float(pixels * overlap * ceil(tiles / q["vae_patch_parallel_size"]) / tiles)
 
 
-def _link(q: Quantities, axis: str, gpu: Gpu, share: Mapping[str, float]) -> float:
+def _link(q: Mapping[str, Any], axis: str, gpu: Gpu, share: Mapping[str, float]) -> float:
     """Bytes a second that one rank of an axis sends: inside a node over the GPUs' link, else over the network."""
     extent = 1
-    for name in INNER_FIRST:
+    for name in reversed(DEGREES):
         extent *= q[name]
         if name == axis:
             break

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from omni_config.estimate.data import Decoder
 from omni_config.estimate.work import Work
-from omni_config.rules.quantities import Quantities
+from omni_config.mesh import DEGREES
 
 GIB = 2**30
 
@@ -31,9 +32,9 @@ class Memory:
         return max(self.phases, key=lambda name: self.phases[name], default="")
 
 
-def memory_of(q: Quantities, work: Work | None, decoder: Decoder | None, share: Mapping[str, float]) -> Memory:
+def memory_of(q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, share: Mapping[str, float]) -> Memory:
     """Memory of a config; ``share`` holds the efficiencies. What the card does not state is left out, and named."""
-    size = 4 if (q["dtype"] or q.card.dtype) == "float32" else 2
+    size = q["bytes_per_value"]
     dit, text, vae, unknown = _weights(q, work, decoder, size)
     # Some models have two transformers of one size that take turns; offload keeps one of them here.
     turns = _transformers(q, work)
@@ -49,8 +50,7 @@ def memory_of(q: Quantities, work: Work | None, decoder: Decoder | None, share: 
             phases["DiT activations"] += kept * size / GIB
     if decoder is not None and q["width"] and q["height"]:
         phases["VAE decode"] = decode_values(q, decoder) * size * grown / GIB
-    communicators = sum(q[axis] > 1 for axis in ("ulysses_degree", "ring_degree", "cfg_parallel_size"))
-    communicators += q["tensor_parallel_size"] > 1
+    communicators = sum(q[name] > 1 for name in DEGREES)
     resident = {"VAE weights": vae, "temporaries": share["context"] + communicators * share["communicator"]}
     if q["enable_layerwise_offload"]:
         blocks = work.blocks if work else 40
@@ -64,7 +64,7 @@ def memory_of(q: Quantities, work: Work | None, decoder: Decoder | None, share: 
 
 
 def _weights(
-    q: Quantities, work: Work | None, decoder: Decoder | None, size: int
+    q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, size: int
 ) -> tuple[float, float, float, tuple[str, ...]]:
     """GiB of the DiT's share, the text encoders' share and the VAE."""
     dit, text = q["transformer_parameters"], q["text_encoder_parameters"]
@@ -81,18 +81,17 @@ def _weights(
     return bytes_of_dit / GIB, text_share * size / GIB, vae / GIB, tuple(missing)
 
 
-def _transformers(q: Quantities, work: Work | None) -> int:
+def _transformers(q: Mapping[str, Any], work: Work | None) -> int:
     """Whole transformers that the card's number of parameters makes room for; modulation is less than another one."""
     return max(1, int((q["transformer_parameters"] or 0) * 1e6 / work.block_weights)) if work else 1
 
 
-def _batch(q: Quantities, work: Work) -> int:
+def _batch(q: Mapping[str, Any], work: Work) -> int:
     """Pictures that pass through the DiT together: a pipeline that calls once batches the branches of guidance."""
-    batched = q.card.guidance is not None and q.card.guidance.calls == "batched"
-    return work.batch * (-(-q["cfg_branches"] // q["cfg_parallel_size"]) if batched else 1)
+    return work.batch * (-(-q["cfg_branches"] // q["cfg_parallel_size"]) if q["batched_guidance"] else 1)
 
 
-def decode_values(q: Quantities, decoder: Decoder) -> float:
+def decode_values(q: Mapping[str, Any], decoder: Decoder) -> float:
     """Numbers that are live when one rank decodes: those of the tile or the frames at hand, and the result."""
     frames = (q["num_frames"] or 1) if q["vae_temporal_factor"] else 1
     pixels = q["width"] * q["height"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-from omni_config.rules.quantities import Quantities
+from typing import Any
 
 NEEDED = ("num_layers", "num_attention_heads", "hidden_size", "ffn_dim", "image_tokens")
 
@@ -33,12 +33,12 @@ class Work:
     batch: int
 
 
-def unknown(q: Quantities) -> list[str]:
+def unknown(q: Mapping[str, Any]) -> list[str]:
     """Names of the quantities without which nothing can be estimated, and which the card does not state."""
     return [name for name in NEEDED if q[name] is None]
 
 
-def work_of(q: Quantities) -> Work:
+def work_of(q: Mapping[str, Any]) -> Work:
     """The work of a config; ``unknown`` must be empty."""
     blocks, heads, hidden, ffn = (q[name] for name in NEEDED[:4])
     kv_heads = q["num_kv_heads"] or heads
@@ -80,12 +80,12 @@ def work_of(q: Quantities) -> Work:
     )
 
 
-def forwards_a_step(q: Quantities) -> int:
+def forwards_a_step(q: Mapping[str, Any]) -> int:
     """Passes that one rank makes in a step: branches of guidance, shared out by CFG-parallel."""
     return -(-int(q["cfg_branches"]) // int(q["cfg_parallel_size"]))
 
 
-def computed_steps(q: Quantities, hits: float, computed: float) -> float:
+def computed_steps(q: Mapping[str, Any], hits: float, computed: float) -> float:
     """Steps that are computed rather than reused, for a share of hits (Cache-DiT) or of computed steps (TeaCache)."""
     steps = float(q["num_inference_steps"])
     if q["tea_cache"]:

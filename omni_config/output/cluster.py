@@ -59,7 +59,7 @@ def kubernetes(plan: Plan, config: str) -> str:
         command += ["--nnodes", str(nodes), "--node-rank", "$(NODE_RANK)", "--rdzv-endpoint", endpoint]
     index = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}}
     folder = str(PurePosixPath("/work") / plan.output)
-    mounts = {"config": str(PurePosixPath(_CONFIG).parent), "output": folder, "shm": "/dev/shm"}
+    mounts = {"config": str(PurePosixPath(_CONFIG).parent), "output": folder, "shm": "/dev/shm"}  # noqa: S108
     container = {
         "name": "omni",
         "image": f"omni-config:{__version__}",

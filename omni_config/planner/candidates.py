@@ -9,7 +9,8 @@ from typing import Any
 
 from omni_config.estimate.data import Gpu
 from omni_config.estimate.estimate import memory, seconds
-from omni_config.resolving.search import DEGREES, open_rules, valid
+from omni_config.mesh import AXES, DEGREES
+from omni_config.resolving.search import open_rules, valid
 from omni_config.resolving.target import Target
 from omni_config.rules.quantities import Quantities
 from omni_config.schema.settings import Settings
@@ -46,9 +47,7 @@ class Candidate:
     @property
     def title(self) -> str:
         """The plan in words: "cfg 2 x ulysses 4, vae tiling"."""
-        names = {"cfg_parallel_size": "cfg", "ring_degree": "ring", "ulysses_degree": "ulysses"}
-        names["tensor_parallel_size"] = "tp"
-        degrees = [f"{names[axis]} {self.changes[axis]}" for axis in DEGREES if self.changes[axis] > 1]
+        degrees = [f"{axis.short} {self.changes[axis.setting]}" for axis in AXES if self.changes[axis.setting] > 1]
         on = [_WORDS[name] for name, value in self.changes.items() if value is True]
         if self.changes.get("vae_patch_parallel_size", 1) > 1:
             on.append(f"vae patch parallel {self.changes['vae_patch_parallel_size']}")

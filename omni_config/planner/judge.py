@@ -15,11 +15,12 @@ from omni_config.cards import Guidance, ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.estimate.data import gpus
 from omni_config.estimate.estimate import seconds
+from omni_config.mesh import AXES
 from omni_config.resolving.target import target_of
 from omni_config.rules.quantities import Quantities
 from omni_config.schema.settings import validate
 
-AXES = {"u": "ulysses_degree", "r": "ring_degree", "c": "cfg_parallel_size", "t": "tensor_parallel_size"}
+_INITIALS = {axis.name[0]: axis.setting for axis in AXES}  # by which a table names its columns
 _NOT_DENOISING = ("text encoder", "VAE decode")
 
 
@@ -88,7 +89,7 @@ def _quantities(table: dict[str, Any], row: dict[str, Any]) -> Quantities:
     assert engine is not None
     card = _card(table)
     settings = validate({"version": 1, "model": card.id, "engine": engine.id}) | table["settings"]
-    settings |= {AXES.get(key, key): value for key, value in row.items() if key != "seconds"}
+    settings |= {_INITIALS.get(key, key): value for key, value in row.items() if key != "seconds"}
     target = target_of(card, engine).by(())
     return target.quantities(target.applied(settings)[0])
 

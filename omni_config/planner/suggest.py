@@ -10,8 +10,8 @@ from omni_config.catalog.load import catalog
 from omni_config.estimate.data import Gpu, gpus
 from omni_config.estimate.estimate import Estimate, estimate
 from omni_config.estimate.work import unknown
+from omni_config.mesh import DEGREES
 from omni_config.planner.candidates import Candidate, candidates, pareto
-from omni_config.resolving.search import DEGREES
 from omni_config.resolving.target import Target
 from omni_config.rules.quantities import DIMS, Quantities
 from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS, SWITCHES, Settings

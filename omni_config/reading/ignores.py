@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from omni_config.findings import Finding, Span
-from omni_config.reading.nodes import Source
+from omni_config.findings import Finding, Source, Span
 
 _COMMENT = re.compile(r"(?:^|\s)#\s*omni:\s*ignore(?:\[(?P<codes>[^\]\n]*)\])?")
 

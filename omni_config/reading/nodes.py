@@ -16,7 +16,7 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
-from omni_config.findings import Finding, Span, spoken
+from omni_config.findings import Finding, Source, Span, spoken
 
 Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -30,27 +30,12 @@ _SCALARS = {
     "tag:yaml.org,2002:int": _construct.construct_yaml_int,
     "tag:yaml.org,2002:float": _construct.construct_yaml_float,
     "tag:yaml.org,2002:bool": _construct.construct_yaml_bool,
-    "tag:yaml.org,2002:null": lambda node: None,
+    "tag:yaml.org,2002:null": lambda _: None,
 }
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")  # not 010 (8), 0x10, 1:30 (90) or 1_000
 _INT = "tag:yaml.org,2002:int"
 _TEXTS = {f"tag:yaml.org,2002:{name}" for name in ("str", "merge", "value", "timestamp")}
 _WORDS = (str, int, float, type(None))  # what a key may be
-
-
-@dataclass(slots=True)
-class Source:
-    """A named text, split into lines for display."""
-
-    name: str
-    text: str
-    _lines: list[str] | None = None
-
-    def line(self, number: int) -> str:
-        """Line ``number``, from 1; empty past the end."""
-        if self._lines is None:
-            self._lines = self.text.splitlines()
-        return self._lines[number - 1] if number <= len(self._lines) else ""
 
 
 class Extent(NamedTuple):

@@ -11,7 +11,7 @@ from omni_config.resolving.target import Target
 from omni_config.schema.settings import PARAMETERS, Settings, settings_of, tree_of
 
 if TYPE_CHECKING:
-    from omni_config.plan import Cache, Plan
+    from omni_config.plan import CacheDiT, Plan, TeaCache
     from omni_config.schema.document import Document
 
 
@@ -62,7 +62,8 @@ def resolve_settings(settings: Settings, target: Target) -> Resolution:
 
 
 def _plan(settings: Settings, target: Target) -> Plan:
-    from omni_config.plan import VERSION, Lora, Mesh, Model, Plan, Sampling, Vae, Video
+    from omni_config.mesh import Mesh
+    from omni_config.plan import VERSION, Lora, Model, Plan, Sampling, Vae, Video
 
     s, card, engine = settings, target.card, target.engine
     q = target.quantities(s)
@@ -79,7 +80,8 @@ def _plan(settings: Settings, target: Target) -> Plan:
         version=VERSION,
         engine=engine.id,
         model=Model(card.id, s["model"], card.pipeline, card.task, s["dtype"]),
-        mesh=Mesh(s["cfg_parallel_size"], s["ring_degree"], s["ulysses_degree"], s["tensor_parallel_size"], q["nodes"]),
+        guidance_calls=card.guidance.calls if card.guidance else None,
+        mesh=Mesh.of(s, nodes=q["nodes"]),
         cache=_cache(s, card),
         offload=offload,  # type: ignore[arg-type]
         lora=[Lora(item["path"], float(item["scale"])) for item in s["lora"]],
@@ -104,13 +106,13 @@ def _plan(settings: Settings, target: Target) -> Plan:
     )
 
 
-def _cache(settings: Settings, card: ModelCard) -> Cache:
-    from omni_config.plan import Cache
+def _cache(settings: Settings, card: ModelCard) -> TeaCache | CacheDiT | None:
+    from omni_config.plan import CacheDiT, TeaCache
 
-    for backend in ("cache_dit", "tea_cache"):
-        if settings[backend]:
-            parameters = {name: settings[name] for name in PARAMETERS[backend]}
-            if backend == "tea_cache" and parameters["coefficients"] is None:
-                parameters["coefficients"] = card.teacache_coefficients
-            return Cache(backend, parameters)
-    return Cache("none", {})
+    if settings["cache_dit"]:
+        return CacheDiT(**{name: settings[name] for name in PARAMETERS["cache_dit"]})
+    if settings["tea_cache"]:
+        parameters = {name: settings[name] for name in PARAMETERS["tea_cache"]}
+        coefficients = parameters["coefficients"] or card.teacache_coefficients
+        return TeaCache(**parameters | {"coefficients": coefficients and tuple(map(float, coefficients))})
+    return None

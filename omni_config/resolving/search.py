@@ -13,13 +13,13 @@ from itertools import product
 from math import log2, prod
 from typing import Any
 
+from omni_config.mesh import DEGREES
 from omni_config.resolving.target import Target
 from omni_config.rules.kinds import Product
 from omni_config.rules.quantities import Quantities
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import FIELDS, Settings
 
-DEGREES = ("cfg_parallel_size", "ring_degree", "ulysses_degree", "tensor_parallel_size")
 MOST_STATES = 1000
 
 
@@ -160,9 +160,7 @@ def valid(
 def deciding(target: Target) -> list[Rule]:
     """The rules that decide whether a config is valid for the engine; the others only warn or advise."""
     return [
-        rule
-        for rule in target.rules
-        if (rule.severity == "error" or rule.adjusts) and (not rule.engines or target.engine.id in rule.engines)
+        rule for rule in target.rules if (rule.severity == "error" or rule.adjusts) and rule.speaks_of(target.engine)
     ]
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from omni_config.schema.settings import FIELDS
+from omni_config.rules.quantities import Quantities, quantity
 
 if TYPE_CHECKING:
     from omni_config.estimate.data import Decoder, Gpu
     from omni_config.estimate.estimate import Estimate
     from omni_config.estimate.work import Work
-    from omni_config.rules.quantities import Quantities
 
 
+@quantity
 def ranks_per_node(q: Quantities) -> int:
     """Ranks of each machine: as many as it has GPUs for, with whole Ulysses and tensor groups, and the same on each."""
     ranks, inner = q["world_size"], q["ulysses_degree"] * q["tensor_parallel_size"]
@@ -20,11 +20,13 @@ def ranks_per_node(q: Quantities) -> int:
     return max((size for size in range(inner, min(most, ranks) + 1, inner) if ranks % size == 0), default=inner)
 
 
+@quantity
 def nodes(q: Quantities) -> int:
     """Machines that hold the ranks."""
     return int(q["world_size"] // q["ranks_per_node"])
 
 
+@quantity
 def known_gpu(q: Quantities) -> Gpu | None:
     """The datasheet of hardware.gpu; None where it is left out or unknown."""
     from omni_config.estimate.estimate import gpus
@@ -32,6 +34,7 @@ def known_gpu(q: Quantities) -> Gpu | None:
     return gpus().get(q["gpu"]) if q["gpu"] else None
 
 
+@quantity
 def known_gpus(q: Quantities) -> str:
     """Names of all known GPUs, for people."""
     from omni_config.estimate.estimate import gpus
@@ -39,6 +42,7 @@ def known_gpus(q: Quantities) -> str:
     return ", ".join(gpus())
 
 
+@quantity
 def gpu_memory(q: Quantities) -> float | None:
     """GiB that a GPU has: hardware.memory, else the known GPU's; None where neither is said."""
     if q["memory"] is not None or q["gpu"] is None:
@@ -47,6 +51,7 @@ def gpu_memory(q: Quantities) -> float | None:
     return None if gpu is None else float(gpu.memory)
 
 
+@quantity
 def decoder(q: Quantities) -> Decoder | None:
     """The VAE's decoder, with the tiles that it is used with here; None where it is unknown."""
     from omni_config.estimate.data import decoders
@@ -56,12 +61,14 @@ def decoder(q: Quantities) -> Decoder | None:
     return known.shared_by_ranks(q["width"], q["height"]) if known and shares and q["width"] and q["height"] else known
 
 
+@quantity
 def vae_tiles(q: Quantities) -> int | None:
     """Tiles of a picture, each decoded by one rank; None where the decoder or the size of the picture is unknown."""
     known = q["decoder"]
     return known.tiles(q["width"], q["height"]) if known and q["width"] and q["height"] else None
 
 
+@quantity
 def work(q: Quantities) -> Work | None:
     """What a pass through the DiT computes; None where the card or the size of the picture leaves it open."""
     from omni_config.estimate.work import unknown, work_of
@@ -69,6 +76,7 @@ def work(q: Quantities) -> Work | None:
     return None if unknown(q) else work_of(q)
 
 
+@quantity
 def estimated(q: Quantities) -> Estimate | None:
     """Estimated memory and seconds; None where the card does not state how large the transformer is."""
     from omni_config.estimate.estimate import estimate
@@ -76,18 +84,21 @@ def estimated(q: Quantities) -> Estimate | None:
     return None if q["transformer_parameters"] is None else estimate(q, q["known_gpu"])
 
 
+@quantity
 def estimated_gib(q: Quantities) -> float | None:
     """Best guess of the peak memory of a GPU in GiB."""
     result = q["estimated"]
     return None if result is None else round(result.gib.value, 1)
 
 
+@quantity
 def most_gib(q: Quantities) -> float | None:
     """Peak memory in GiB at the upper end of the estimate."""
     result = q["estimated"]
     return None if result is None else round(result.gib.high, 1)
 
 
+@quantity
 def memory_breakdown(q: Quantities) -> str:
     """What the memory goes to, for people; the decode also with tiling, where it is off."""
     memory = q["estimated"].memory
@@ -102,17 +113,10 @@ def memory_breakdown(q: Quantities) -> str:
 def _tiled(q: Quantities) -> float:
     from omni_config.estimate.estimate import memory
 
-    return memory(changed(q, vae_use_tiling=True)).phases["VAE decode"]
+    return memory(q.changed(vae_use_tiling=True)).phases["VAE decode"]
 
 
-def changed(q: Quantities, **changes: Any) -> Quantities:
-    """The quantities of the same config with other settings."""
-    from omni_config.rules.quantities import Quantities
-
-    settings = {name: q[name] for name in FIELDS}  # through q, which may note what is read
-    return Quantities(settings | changes, q.card, q.engine_card, q.features)
-
-
+@quantity
 def estimated_seconds(q: Quantities) -> float | None:
     """Best guess of the seconds of a picture; None without a known GPU or dimensions."""
     result = q["estimated"]
@@ -121,10 +125,11 @@ def estimated_seconds(q: Quantities) -> float | None:
 
 def _speedup(q: Quantities, **changes: Any) -> float | None:
     """How many times as fast the config is as the same with changes."""
-    ours, other = q["estimated_seconds"], changed(q, **changes)["estimated_seconds"]
+    ours, other = q["estimated_seconds"], q.changed(**changes)["estimated_seconds"]
     return None if ours is None or other is None else float(round(other / ours, 2))
 
 
+@quantity
 def gain_of_last_doubling(q: Quantities) -> float | None:
     """How many times as fast the sequence ranks are as half of them; None where odd, or without an estimate."""
     for axis in ("ring_degree", "ulysses_degree"):
@@ -133,45 +138,27 @@ def gain_of_last_doubling(q: Quantities) -> float | None:
     return None
 
 
+@quantity
 def loss_against_ring(q: Quantities) -> float | None:
     """Seconds with Ulysses over seconds with the same number of ranks as a ring; None where there is no estimate."""
     speedup = _speedup(q, ulysses_degree=1, ring_degree=q["sequence_ranks"])
     return float(round(1 / speedup, 2)) if speedup else None
 
 
+@quantity
 def dominant_term(q: Quantities) -> str:
     """The term that takes most of the estimated time, with its share."""
     return str(q["estimated"].dominant) if q["estimated"] else ""
 
 
+@quantity
 def tokens_at_once(q: Quantities) -> int | None:
     """Tokens that one rank multiplies with a weight at once: its part of the sequence, times the batch."""
     return None if q["tokens_per_rank"] is None else int(q["tokens_per_rank"] * q["num_images_per_prompt"])
 
 
+@quantity
 def saturating_tokens(q: Quantities) -> int | None:
     """Tokens below which a GPU waits for weights rather than computes: its flops over its bytes a second (bfloat16)."""
     gpu = q["known_gpu"]
     return None if gpu is None else int(gpu.tflops * 1e12 / (gpu.bandwidth * 1e9))
-
-
-QUANTITIES = (
-    ranks_per_node,
-    nodes,
-    decoder,
-    vae_tiles,
-    work,
-    known_gpu,
-    known_gpus,
-    gpu_memory,
-    estimated,
-    estimated_gib,
-    most_gib,
-    memory_breakdown,
-    estimated_seconds,
-    gain_of_last_doubling,
-    loss_against_ring,
-    dominant_term,
-    tokens_at_once,
-    saturating_tokens,
-)

@@ -1,4 +1,4 @@
-"""The kinds of rule: the few classes that hold code, of which each rule in ``catalog/rules.yaml`` is one."""
+"""The kinds of rule: the few classes that hold code, of which each rule in YAML is one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from omni_config.cards import EngineCard, Feature, ModelCard
 from omni_config.findings import Finding, Severity
+from omni_config.rules import hardware as _hardware  # noqa: F401 (its quantities register themselves)
 from omni_config.rules.expressions import Expression, parse
-from omni_config.rules.hardware import changed
 from omni_config.rules.quantities import DIMS, Quantities
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import Settings
@@ -194,7 +194,7 @@ class Requires(Rule):
         return f"{self.needs}, where {self.when}"
 
     def repairs_for(self, q: Quantities) -> list[Settings]:
-        return [changes for changes in _evaluated(self.repairs, q) if not self.check(changed(q, **changes))]
+        return [changes for changes in _evaluated(self.repairs, q) if not self.check(q.changed(**changes))]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

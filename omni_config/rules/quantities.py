@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import gcd, prod
-from typing import Any
+from typing import Any, TypeVar
 
 from omni_config.cards import EngineCard, Feature, ModelCard
+from omni_config.mesh import DEGREES
 from omni_config.rules.expressions import parse
-from omni_config.rules.hardware import QUANTITIES
+from omni_config.schema.settings import FIELDS
+
+T = TypeVar("T")
 
 
 class Quantities(dict[str, Any]):
@@ -38,6 +41,21 @@ class Quantities(dict[str, Any]):
         self[name] = value
         return value
 
+    def changed(self, **changes: Any) -> Quantities:
+        """The quantities of the same config with other settings."""
+        settings = {name: self[name] for name in FIELDS}  # through self, which may note what is read
+        return Quantities(settings | changes, self.card, self.engine_card, self.features)
+
+
+#: Derived quantities by name, each a function of the others; see ``quantity``.
+DERIVED: dict[str, Callable[[Quantities], Any]] = {}
+
+
+def quantity(function: Callable[[Quantities], T]) -> Callable[[Quantities], T]:
+    """Makes a function a derived quantity: rules speak of it by its name, and its docstring says what it is."""
+    DERIVED[function.__name__] = function
+    return function
+
 
 #: Dimensions that a model card may state, with the words for people.
 DIMS = {
@@ -66,26 +84,31 @@ DIMS = {
 }
 
 
+@quantity
 def world_size(q: Quantities) -> int:
     """Ranks: ulysses x ring x cfg x tensor."""
-    return prod((q["ulysses_degree"], q["ring_degree"], q["cfg_parallel_size"], q["tensor_parallel_size"]))
+    return prod(q[name] for name in DEGREES)
 
 
+@quantity
 def dit_group_size(q: Quantities) -> int:
     """Ranks that hold the DiT, and so the group that VAE patch parallelism reuses."""
     return world_size(q)
 
 
+@quantity
 def text_encoder_ranks(q: Quantities) -> int:
     """Ranks that share one copy of the text encoder."""
     return int(q["tensor_parallel_size"]) if q["text_encoder_tensor_parallel"] else 1
 
 
+@quantity
 def heads_per_tensor_rank(q: Quantities) -> int | None:
     """Attention heads that one tensor rank holds; None where they are unknown or do not divide."""
     return _shared(q["num_attention_heads"], q["tensor_parallel_size"])
 
 
+@quantity
 def kv_heads_per_tensor_rank(q: Quantities) -> int | None:
     """Key/value heads that one tensor rank holds; None where they are unknown or do not divide."""
     return _shared(q["num_kv_heads"], q["tensor_parallel_size"])
@@ -95,23 +118,27 @@ def _shared(count: int | None, ranks: int) -> int | None:
     return None if count is None or count % ranks else count // ranks
 
 
+@quantity
 def tensor_parallel_choices(q: Quantities) -> str:
     """Tensor-parallel sizes that divide every dimension which the model card says is split: "1 or 2"."""
     common = gcd(*(q.card.dims[name] for name in q.card.tensor_parallel_splits)) or 1
     return one_of([size for size in range(1, common + 1) if common % size == 0])
 
 
+@quantity
 def tensor_parallel_dims(q: Quantities) -> str:
     """The dimensions that tensor parallelism splits, for people."""
     return ", ".join(f"{DIMS[name]} {q.card.dims[name]}" for name in q.card.tensor_parallel_splits)
 
 
+@quantity
 def ulysses_choices(q: Quantities) -> str:
     """Ulysses degrees that divide the heads of a tensor rank."""
     heads = q["heads_per_tensor_rank"] or 1
     return one_of([size for size in range(1, heads + 1) if heads % size == 0])
 
 
+@quantity
 def cfg_branches(q: Quantities) -> int:
     """Predictions that classifier-free guidance makes a step; 1 where it is off."""
     guidance = q.card.guidance
@@ -120,12 +147,14 @@ def cfg_branches(q: Quantities) -> int:
     return guidance.branches
 
 
+@quantity
 def pixel_multiple(q: Quantities) -> int | None:
     """Width and height must be multiples of this: pixels a latent times latents a patch."""
     scale, patch = q["vae_scale_factor"], q["patch_size"]
     return None if scale is None or patch is None else scale * patch
 
 
+@quantity
 def image_tokens(q: Quantities) -> int | None:
     """Tokens of the picture or video: latent frames x rows x columns of patches. Text tokens come on top."""
     multiple, temporal, frames = q["pixel_multiple"], q["vae_temporal_factor"], q["num_frames"]
@@ -135,62 +164,80 @@ def image_tokens(q: Quantities) -> int | None:
     return int(latent_frames * (q["width"] // multiple) * (q["height"] // multiple))
 
 
+@quantity
 def sequence_ranks(q: Quantities) -> int:
     """Ranks that share a sequence: ulysses x ring."""
     return int(q["ulysses_degree"] * q["ring_degree"])
 
 
+@quantity
 def tokens_per_rank(q: Quantities) -> int | None:
     """Picture tokens that one rank holds."""
     tokens = q["image_tokens"]
     return None if tokens is None else tokens // q["sequence_ranks"]
 
 
+@quantity
 def gpu_count(q: Quantities) -> int:
     """GPUs of the deployment; the product of the degrees where the config does not say."""
     return int(q["gpus"] or q["world_size"])
 
 
+@quantity
 def inferred_replicas(q: Quantities) -> int:
     """Whole replicas that the GPUs allow: gpus / world_size."""
     return int(q["gpu_count"] // q["world_size"])
 
 
+@quantity
 def other_ranks(q: Quantities) -> int:
     """Ranks that HSDP may shard over: cfg x ulysses x ring."""
     return int(q["cfg_parallel_size"] * q["sequence_ranks"])
 
 
+@quantity
+def bytes_per_value(q: Quantities) -> int:
+    """Bytes of a weight or an activation that is not quantized: 4 in float32, else 2."""
+    return 4 if (q["dtype"] or q.card.dtype) == "float32" else 2
+
+
+@quantity
 def offline(q: Quantities) -> bool:
     """Whether the config says what to generate; a server's config does not."""
     return bool(q["prompt"] != "")
 
 
+@quantity
 def card_branches(q: Quantities) -> int:
     """Branches that the model's guidance has when it is on; 1 for a model without."""
     return q.card.guidance.branches if q.card.guidance else 1
 
 
+@quantity
 def guidance_off_at(q: Quantities) -> float | None:
     """Guidance is on above this scale."""
     return q.card.guidance.off_at if q.card.guidance else None
 
 
+@quantity
 def needs_negative_prompt(q: Quantities) -> bool:
     """Whether the model's guidance is off without a negative prompt (true CFG)."""
     return q.card.guidance is not None and q.card.guidance.needs_negative_prompt
 
 
+@quantity
 def batched_guidance(q: Quantities) -> bool:
     """Whether both branches of guidance are one call of the model, with both prompts in one batch."""
     return q.card.guidance is not None and q.card.guidance.calls == "batched"
 
 
+@quantity
 def takes_distilled_guidance(q: Quantities) -> bool:
     """Whether guidance_scale is an input of the model."""
     return q.card.guidance is not None and q.card.guidance.distilled_argument is not None
 
 
+@quantity
 def guided(q: Quantities) -> bool:
     """Whether the guidance scale alone would switch classifier-free guidance on."""
     return bool(
@@ -198,36 +245,43 @@ def guided(q: Quantities) -> bool:
     )
 
 
+@quantity
 def task(q: Quantities) -> str:
     """What the model makes of what."""
     return q.card.task
 
 
+@quantity
 def known_coefficients(q: Quantities) -> bool:
     """Whether TeaCache has coefficients: the config's own, or the model card's."""
     return q["coefficients"] is not None or q.card.teacache_coefficients is not None
 
 
+@quantity
 def some_adapter_is_off(q: Quantities) -> bool:
     """Whether a LoRA adapter has scale 0."""
     return any((item["scale"] if isinstance(item, dict) else item.scale) == 0 for item in q["lora"])
 
 
+@quantity
 def model_name(q: Quantities) -> str:
     """Id of the model card."""
     return q.card.id
 
 
+@quantity
 def pipeline_name(q: Quantities) -> str:
     """Pipeline class of the model."""
     return q.card.pipeline
 
 
+@quantity
 def engine_knows_model(q: Quantities) -> bool:
     """Whether the engine's card says anything of the model."""
     return q.engine_card.claim(q.card) is not None
 
 
+@quantity
 def engine_name(q: Quantities) -> str:
     """Id of the engine card."""
     return q.engine_card.id
@@ -237,41 +291,3 @@ def one_of(values: list[int]) -> str:
     """``[1, 2, 4]`` as "1, 2 or 4"."""
     *front, last = [str(value) for value in values]
     return f"{', '.join(front)} or {last}" if front else last
-
-
-DERIVED: dict[str, Callable[[Quantities], Any]] = {
-    function.__name__: function
-    for function in (
-        world_size,
-        dit_group_size,
-        text_encoder_ranks,
-        heads_per_tensor_rank,
-        kv_heads_per_tensor_rank,
-        tensor_parallel_choices,
-        tensor_parallel_dims,
-        ulysses_choices,
-        cfg_branches,
-        pixel_multiple,
-        image_tokens,
-        sequence_ranks,
-        tokens_per_rank,
-        gpu_count,
-        inferred_replicas,
-        other_ranks,
-        offline,
-        card_branches,
-        guidance_off_at,
-        needs_negative_prompt,
-        batched_guidance,
-        takes_distilled_guidance,
-        guided,
-        task,
-        known_coefficients,
-        some_adapter_is_off,
-        model_name,
-        pipeline_name,
-        engine_knows_model,
-        engine_name,
-        *QUANTITIES,
-    )
-}

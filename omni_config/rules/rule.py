@@ -1,6 +1,6 @@
 """What every rule states and can do: decide (findings), explain (a sentence) and repair (settings that satisfy it).
 
-The rules themselves are data, ``catalog/rules.yaml``, and their kinds are in ``kinds.py``.
+The rules themselves are data (YAML beside this file and in the folders of engines); ``kinds.py`` has their kinds.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import cached_property
 from string import Formatter
 from typing import Any, ClassVar
 
+from omni_config.cards import EngineCard
 from omni_config.findings import Finding, Severity
 from omni_config.rules.expressions import Expression, parse
 from omni_config.rules.quantities import Quantities
@@ -36,9 +37,11 @@ _ONLY_IN_FINDINGS = {"feature", "effect", "condition", "undivided"}
 class Rule(ABC):
     """What every rule states. ``when`` limits it to some configs and ``engines`` to some engines (empty: all).
 
+    An engine stands there as for pip: ``vllm-omni``, ``vllm-omni>=0.30``; ``engine_ids`` are the cards that are meant.
     ``safe``: repairing it leaves what runs as it is, so it may be done unasked.
-    ``message`` and ``fix`` are format strings over quantities; ``bad`` and ``good`` are example documents, which tests
-    run. ``since`` says with which version of an engine its behaviour changed.
+    ``message`` and ``fix`` are format strings over quantities; ``bad`` and ``good`` are example documents, one or
+    several, which tests run. ``since`` says with which version of an engine its behaviour changed, ``added`` with which
+    version of omni-config the rule came.
     """
 
     code: str
@@ -47,13 +50,15 @@ class Rule(ABC):
     why: str
     fix: str
     source: str
-    bad: str
-    good: str
+    bad: str | tuple[str, ...]
+    good: str | tuple[str, ...]
     severity: Severity = "error"
     when: str = "True"
     engines: tuple[str, ...] = ()
+    engine_ids: tuple[str, ...] = ()
     safe: bool = False
     since: str = ""
+    added: str = "0.1.0"
 
     adjusts: ClassVar[bool] = False
 
@@ -61,9 +66,13 @@ class Rule(ABC):
     def _when(self) -> Expression:
         return parse(self.when)
 
+    def speaks_of(self, engine: EngineCard) -> bool:
+        """Whether the rule is one for this engine."""
+        return not self.engine_ids or engine.id in self.engine_ids
+
     def holds_for(self, q: Quantities) -> bool:
         """Whether the rule speaks about this config at all."""
-        if self.engines and q.engine_card.id not in self.engines:
+        if self.engine_ids and q.engine_card.id not in self.engine_ids:
             return False
         return self.when == "True" or bool(self._when(q))
 
@@ -123,6 +132,11 @@ class Rule(ABC):
             fields=fields,
             changes=tuple((changes or {}).items()),
         )
+
+
+def examples(stated: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The example documents of a rule, where it states one or several."""
+    return (stated,) if isinstance(stated, str) else stated
 
 
 class _Words(dict[str, Any]):

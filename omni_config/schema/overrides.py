@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from omni_config.findings import Span
-from omni_config.reading.nodes import Source, Unreadable, YamlNode, parse
+from omni_config.findings import Source, Span
+from omni_config.reading.nodes import Unreadable, YamlNode, parse
 from omni_config.schema.settings import FIELDS, SWITCHES
 
 

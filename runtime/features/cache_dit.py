@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from omni_config.plan import Plan
+from omni_config.mesh import WITHIN_A_BRANCH
+from omni_config.plan import CacheDiT, Plan
 from runtime import compat
 from runtime.errors import CannotRunError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def wanted(plan: Plan) -> bool:
     """Whether the Plan caches with Cache-DiT."""
-    return plan.cache.backend == "cache_dit"
+    return isinstance(plan.cache, CacheDiT)
 
 
 def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
@@ -28,10 +29,10 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     """
     import cache_dit
 
-    if _splits_two_calls(pipe, plan):
+    if _splits_two_calls(plan):
         assert mesh is not None
-        compat.average_differences_over(mesh["ring", "ulysses", "tensor"]._flatten().get_group())
-    config, calibrator = _configs(pipe, plan)
+        compat.average_differences_over(mesh[WITHIN_A_BRANCH]._flatten().get_group())
+    config, calibrator = _configs(plan)
     cache_dit.enable_cache(pipe, cache_config=config, calibrator_config=calibrator)
 
 
@@ -43,37 +44,40 @@ def adapt(pipe: Any, plan: Plan) -> None:
     """
     import cache_dit
 
-    config, calibrator = _configs(pipe, plan)
+    config, calibrator = _configs(plan)
     cache_dit.refresh_context(pipe.transformer, cache_config=config, calibrator_config=calibrator)
 
 
-def _splits_two_calls(pipe: Any, plan: Plan) -> bool:
-    return plan.mesh.cfg > 1 and hasattr(pipe.transformer, "cache_context")
+def _splits_two_calls(plan: Plan) -> bool:
+    return plan.mesh.cfg > 1 and plan.guidance_calls == "two"
 
 
-def _configs(pipe: Any, plan: Plan) -> tuple[Any, Any]:
+def _configs(plan: Plan) -> tuple[Any, Any]:
     """Of the cache and, with TaylorSeer, of its calibrator."""
     import cache_dit
 
-    parameters = dict(plan.cache.parameters)
-    two_calls = hasattr(pipe.transformer, "cache_context") and plan.sampling.guidance_branches == 2
-    # cache-dit counts calls: it takes each second one for the other branch. Of two calls a step, a rank may make one.
-    parameters["enable_separate_cfg"] = two_calls and plan.mesh.cfg == 1
-    steps = plan.sampling.num_inference_steps
-    taylorseer = parameters.pop("enable_taylorseer")
-    order = parameters.pop("taylorseer_order")
-    mask_policy = parameters.pop("scm_steps_mask_policy")
-    steps_policy = parameters.pop("scm_steps_policy")
+    cache, steps = plan.cache, plan.sampling.num_inference_steps
+    assert isinstance(cache, CacheDiT)
+    two_calls = plan.guidance_calls == "two" and plan.sampling.guidance_branches == 2
+    mask = cache.scm_steps_mask_policy
     try:
         config = cache_dit.DBCacheConfig(
-            **parameters,
+            Fn_compute_blocks=cache.Fn_compute_blocks,
+            Bn_compute_blocks=cache.Bn_compute_blocks,
+            max_warmup_steps=cache.max_warmup_steps,
+            max_cached_steps=cache.max_cached_steps,
+            max_continuous_cached_steps=cache.max_continuous_cached_steps,
+            residual_diff_threshold=cache.residual_diff_threshold,
+            # It counts calls, and takes each second one for the other branch. Of two calls a step, a rank may make one.
+            enable_separate_cfg=two_calls and plan.mesh.cfg == 1,
             num_inference_steps=steps,
-            steps_computation_mask=mask_policy and cache_dit.steps_mask(mask_policy=mask_policy, total_steps=steps),
-            steps_computation_policy=steps_policy,
+            steps_computation_mask=mask and cache_dit.steps_mask(mask_policy=mask, total_steps=steps),
+            steps_computation_policy=cache.scm_steps_policy,
         )
     except (AssertionError, TypeError) as error:
         raise CannotRunError(f"Cache-DiT cannot run with these parameters: {error}") from error
-    return config, cache_dit.TaylorSeerCalibratorConfig(taylorseer_order=order) if taylorseer else None
+    order = cache.taylorseer_order
+    return config, cache_dit.TaylorSeerCalibratorConfig(taylorseer_order=order) if cache.enable_taylorseer else None
 
 
 def measure(pipe: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     exchange = _Exchange(mesh, counts)
     for transformer in transformers(pipe):
         transformer._omni_inner_forward = inner = transformer.forward
-        if hasattr(transformer, "cache_context"):
+        if plan.guidance_calls == "two":
             call = functools.partial(_two_calls, inner, transformer, exchange)
             transformer.cache_context = exchange.track(transformer.cache_context)
         else:

@@ -11,7 +11,8 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, cast
 
-from omni_config.plan import Plan
+from omni_config.mesh import WITHIN_A_BRANCH
+from omni_config.plan import Plan, TeaCache
 from runtime.errors import CannotRunError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ HOOK = "omni_tea_cache"
 
 def wanted(plan: Plan) -> bool:
     """Whether the Plan caches with TeaCache."""
-    return plan.cache.backend == "tea_cache"
+    return isinstance(plan.cache, TeaCache)
 
 
 def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
@@ -35,12 +36,13 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     Raises:
         CannotRunError: no coefficients, or a transformer whose modulated input is not known here.
     """
-    if plan.cache.parameters["coefficients"] is None:
+    assert isinstance(plan.cache, TeaCache)
+    if plan.cache.coefficients is None:
         raise CannotRunError(
             "TeaCache needs coefficients: no model card has them for this model; set them in the config, "
             "or measure them with omni calibrate teacache"
         )
-    attach(pipe, Cache(plan, mesh, two_calls=hasattr(pipe.transformer, "cache_context")))
+    attach(pipe, Cache(plan, mesh, two_calls=plan.guidance_calls == "two"))
 
 
 def adapt(pipe: Any, plan: Plan) -> None:
@@ -125,9 +127,10 @@ class Cache:
                 self.modulated: Any = None
                 self.residual: Any = None
 
-        parameters = plan.cache.parameters
-        self.coefficients = [float(value) for value in parameters["coefficients"]]
-        self.threshold = float(parameters["rel_l1_thresh"])
+        assert isinstance(plan.cache, TeaCache)
+        assert plan.cache.coefficients is not None
+        self.coefficients = plan.cache.coefficients
+        self.threshold = plan.cache.rel_l1_thresh
         self.steps = plan.sampling.num_inference_steps
         self.states: Any = StateManager(cast(Any, State))  # diffusers switches it between the branches of guidance
         if not two_calls:
@@ -137,7 +140,7 @@ class Cache:
         self.group = None
         self.shared = mesh is not None
         if mesh is not None and two_calls and plan.mesh.cfg > 1:
-            part = mesh["ring", "ulysses", "tensor"]
+            part = mesh[WITHIN_A_BRANCH]
             self.shared = part.size() > 1
             self.group = part._flatten().get_group() if self.shared else None
         self.skipping = False

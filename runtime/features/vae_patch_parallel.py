@@ -17,7 +17,7 @@ ENCODERS = ("tiled_encode", "_tiled_encode")  # which cache-dit replaces as well
 
 def wanted(plan: Plan) -> bool:
     """Whether the Plan shares the decoding."""
-    return plan.vae.patch_parallel_size > 1
+    return len(plan.decoding_ranks) > 1
 
 
 def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
@@ -33,7 +33,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     from cache_dit.distributed.autoencoders.register import AutoEncoderDataParallelismPlannerRegister
     from torch.distributed.device_mesh import DeviceMesh
 
-    size, vae = plan.vae.patch_parallel_size, pipe.vae
+    size, vae = len(plan.decoding_ranks), pipe.vae
     if mesh is None or size > plan.mesh.world_size:
         raise CannotRunError(f"vae_patch_parallel_size is {size}, and there are {plan.mesh.world_size} ranks; lower it")
     _ensure_auto_encoder_dp_planners_activated()
@@ -45,7 +45,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     tiles: list[int] = []
     handle = vae.decoder.register_forward_hook(lambda *_: tiles.append(1))
     vae._omni_tiles = tiles, handle
-    first = DeviceMesh(mesh.device_type, list(range(size)))  # every rank must take part in making it
+    first = DeviceMesh(mesh.device_type, list(plan.decoding_ranks))  # every rank must take part in making it
     if first.get_coordinate() is None:
         vae.enable_tiling()
     else:

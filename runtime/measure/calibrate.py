@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omni_config.plan import Cache, Plan
+from omni_config.plan import Plan, TeaCache
 from runtime.events import Progress, Rank
 from runtime.launcher import torchrun
-from runtime.proof.prove import twin
 from runtime.report import versions
 
 WORKER = Path(__file__).parents[1] / "ranks" / "calibrate.py"
@@ -65,8 +64,8 @@ def calibrate(
     """
     if (plan.sampling.num_inference_steps - 1) * len(prompts) <= DEGREE:
         raise ValueError("too few steps for a fit; raise num_inference_steps, or give more prompts")
-    never = Cache("tea_cache", {"rel_l1_thresh": 0.0, "coefficients": list(IDENTITY)})
-    asked = {"plan": replace(twin(plan), cache=never).to_dict(), "prompts": list(prompts)}
+    never = TeaCache(rel_l1_thresh=0.0, coefficients=IDENTITY)
+    asked = {"plan": replace(plan.plain(), cache=never).to_dict(), "prompts": list(prompts)}
     with torchrun.run_folder() as folder:
         (folder / "calibration.json").write_text(json.dumps(asked), encoding="utf-8")
         rank = Rank(folder, 0)

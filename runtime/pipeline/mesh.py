@@ -8,7 +8,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from omni_config.plan import AXES, Plan
+from omni_config.mesh import NAMES
+from omni_config.plan import Plan
 
 
 def device() -> torch.device:
@@ -28,7 +29,7 @@ def build(plan: Plan, rank: int, timeout: float) -> DeviceMesh | None:
         return None
     on = device().type
     dist.init_process_group("nccl" if on == "cuda" else "gloo", timeout=timedelta(seconds=timeout))
-    mesh = init_device_mesh(on, tuple(getattr(plan.mesh, axis) for axis in AXES), mesh_dim_names=AXES)
+    mesh = init_device_mesh(on, tuple(plan.mesh.sizes.values()), mesh_dim_names=NAMES)
     expected = tuple(plan.mesh.coordinates(rank).values())
     if tuple(mesh.get_coordinate() or ()) != expected:
         raise RuntimeError(f"rank {rank} is at {mesh.get_coordinate()} of the mesh, and at {expected} in the Plan")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from omni_config.plan import Cache, Mesh, Plan, Vae
+from omni_config.plan import Plan
 from runtime.proof.batch import Case, Outcome, run
 from runtime.report import versions
 
@@ -99,37 +99,15 @@ def prove_all(
     Raises:
         LaunchError: torchrun failed as a whole; a run that fails is a Proof with a problem.
     """
-    names = {name: json.dumps([twin(plan).to_dict(), _merged(plan)]) for name, plan in plans.items()}
-    cases = {names[name]: Case(twin(plan), merged=_merged(plan)) for name, plan in plans.items()}
+    names = {name: json.dumps([plan.plain().to_dict(), _merged(plan)]) for name, plan in plans.items()}
+    cases = {names[name]: Case(plan.plain(), merged=_merged(plan)) for name, plan in plans.items()}
     cases |= {f"plan {name}": Case(plan, _controls(plan)) for name, plan in plans.items()}
     outcomes = run(cases, timeout=timeout, on_progress=on_progress)
     return {name: _judge(plan, outcomes[f"plan {name}"], outcomes[names[name]]) for name, plan in plans.items()}
 
 
-def twin(plan: Plan) -> Plan:
-    """The plain pipeline with the same model, adapters and sampling.
-
-    It decodes in tiles where the Plan does, unless it would be the same then.
-    """
-    tiled = plan.vae.use_tiling or plan.vae.patch_parallel_size > 1
-    result = replace(
-        plan,
-        mesh=Mesh(),
-        cache=Cache("none", {}),
-        offload="none",
-        text_encoder_tensor_parallel=False,
-        compile=False,
-        attention_backend="native",
-        vae=Vae(use_tiling=tiled, use_slicing=False, patch_parallel_size=1),
-        output="",
-    )
-    if result == replace(plan, output=""):
-        return replace(result, vae=Vae(use_tiling=False, use_slicing=False, patch_parallel_size=1))
-    return result
-
-
 def _is_own_twin(plan: Plan) -> bool:
-    return replace(plan, output="") == twin(plan)
+    return replace(plan, output="") == plan.plain()
 
 
 def _merged(plan: Plan) -> bool:
@@ -139,9 +117,9 @@ def _merged(plan: Plan) -> bool:
 
 def kind(plan: Plan) -> Kind:
     """What a Plan switches on, and its twin does not, that bounds how near they can be."""
-    if plan.cache.backend != "none":
+    if plan.cache is not None:
         return "cache"
-    return "tiles" if plan.vae.use_tiling and not twin(plan).vae.use_tiling else "lossless"
+    return "tiles" if plan.vae.use_tiling and not plan.plain().vae.use_tiling else "lossless"
 
 
 def bound(plan: Plan) -> Bound:
@@ -166,7 +144,7 @@ def _controls(plan: Plan) -> dict[Part, Damage]:
     controls: dict[Part, Damage] = {"transformer": "number" if bound(plan).difference < math.inf else "matrix"}
     if plan.text_encoder_tensor_parallel:
         controls["text_encoder"] = "matrix"
-    shared = plan.vae.patch_parallel_size > 1 or kind(plan) == "tiles"
+    shared = len(plan.decoding_ranks) > 1 or kind(plan) == "tiles"
     return controls | {"vae": "matrix"} if shared else controls
 
 

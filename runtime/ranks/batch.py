@@ -221,7 +221,7 @@ def _ranks(plan: Plan, part: str) -> int:
 
     Text tokens that are only padding may be all that a sequence rank other than the first has.
     """
-    shares = {"vae": plan.vae.patch_parallel_size, "text_encoder": plan.mesh.tensor}
+    shares = {"vae": len(plan.decoding_ranks), "text_encoder": plan.mesh.tensor}
     return shares.get(part, plan.mesh.world_size)
 
 

@@ -68,7 +68,7 @@ def _record(folder: Path, events: Writer) -> dict[str, Any]:
     plan = omni_config.plan.Plan.from_json(json.dumps(asked["plan"]))
     events.progress("loading")
     pipe = load.pipeline(plan)
-    recorder = Recorder(plan, two_calls=hasattr(pipe.transformer, "cache_context"))
+    recorder = Recorder(plan, two_calls=plan.guidance_calls == "two")
     tea_cache.attach(pipe, recorder)
     steps = plan.sampling.num_inference_steps
 

@@ -204,7 +204,7 @@ def arguments(plan: Plan, rank: int = 0) -> dict[str, Any]:
         "height": sampling.height,
         "num_inference_steps": sampling.num_inference_steps,
         "generator": torch.Generator("cpu").manual_seed(sampling.seed),  # the same noise on each rank and device
-        "output_type": "pil" if rank < plan.vae.patch_parallel_size else "latent",
+        "output_type": "pil" if rank in plan.decoding_ranks else "latent",
         **sampling.guidance,
     }
     if sampling.image is not None:

@@ -25,7 +25,7 @@ import torch  # noqa: E402
 from cases import DBCACHE, tiny, tiny_qwen  # noqa: E402
 
 from omni_config.catalog.load import catalog  # noqa: E402
-from omni_config.plan import Cache, Plan  # noqa: E402
+from omni_config.plan import Plan, TeaCache  # noqa: E402
 from runtime.pipeline import apply, load  # noqa: E402
 from runtime.ranks import generate as worker  # noqa: E402
 
@@ -51,10 +51,10 @@ NAMES = {"tea_cache": "TeaCache rel_l1_thresh", "cache_dit": "Cache-DiT residual
 def cached(plan: Plan, backend: str, threshold: float) -> Plan:
     """The Plan with a cache at a threshold; all else as a config without it has."""
     if backend == "cache_dit":
-        return replace(plan, cache=Cache(backend, DBCACHE | {"residual_diff_threshold": threshold}))
+        return replace(plan, cache=replace(DBCACHE, residual_diff_threshold=threshold))
     card = catalog().model(plan.model.id)
     assert card is not None
-    return replace(plan, cache=Cache(backend, {"rel_l1_thresh": threshold, "coefficients": card.teacache_coefficients}))
+    return replace(plan, cache=TeaCache(threshold, card.teacache_coefficients))
 
 
 def call(pipe: Any, plan: Plan, prompt: str, seed: int) -> tuple[float, np.ndarray]:

@@ -24,6 +24,7 @@ with atheris.instrument_imports(include=["omni_config"]):
     from omni_config.checking.files import check_bytes
     from omni_config.output import formats
     from omni_config.reading.nodes import MAX_BYTES
+    from omni_config.rules.rule import examples
     from omni_config.schema.settings import DEFAULTS, FIELDS
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +99,7 @@ def main() -> None:
     """Run libFuzzer from the examples, the documents of the rules and the words of the format."""
     with tempfile.TemporaryDirectory() as folder:
         texts = [path.read_bytes() for path in ROOT.glob("examples/*.yaml")]
-        texts += [text.encode() for rule in catalog().rules for text in (rule.bad, rule.good)]
+        texts += [text.encode() for rule in catalog().rules for text in (*examples(rule.bad), *examples(rule.good))]
         for number, text in enumerate(texts):
             Path(folder, str(number)).write_bytes(b"\x02" + text)
             Path(folder, f"{number}s").write_bytes(b"\x01" + text)

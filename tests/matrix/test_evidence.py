@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import ast
 import math
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from matrix import diff as differ
-from matrix import evidence
+from matrix import diff, evidence
 from omni_config.catalog.load import catalog
 
 ENTRIES = [
@@ -27,10 +28,10 @@ FAILURES = {
 
 
 def test_every_cell_of_the_built_in_runtime_is_proven_by_this_code_and_none_refuted() -> None:
-    features, pipelines = list(catalog().features), catalog().engine("native").pipelines
-    cells = {evidence.key(names) for size in (1, 2) for names in combinations(features, size)}
-    assert len(pipelines) == 6
-    for pipeline in pipelines:
+    cells = {evidence.key(names) for size in (1, 2) for names in combinations(catalog().features, size)}
+    pipelines = {*catalog().engine("native").pipelines}
+    assert {path.stem for path in evidence.FOLDER.iterdir()} == pipelines
+    for pipeline in sorted(pipelines):
         found = {name: entry.status() for name, of, entry in ENTRIES if of == pipeline}
         assert found == dict.fromkeys(sorted(cells), "proven"), pipeline
 
@@ -73,27 +74,95 @@ def test_evidence_of_a_cell_that_the_rules_decide_otherwise_now_is_not_shown() -
     assert replace(entry, verdict="no").outdated(name.split("+"))
 
 
-def test_evidence_goes_stale_with_code_and_versions() -> None:
-    _, _, entry = next(item for item in ENTRIES if item[2].code)
-    fresh = replace(entry, code={name: evidence.digest(evidence.ROOT / name) for name in entry.code}, versions={})
-    assert fresh.status() == "proven"
-    (name, *_) = entry.code
-    assert replace(fresh, code={name: "0" * 16}).status() == f"proven (stale: {name} changed)"
-    assert replace(fresh, versions={"pydantic": "0.1"}).stale() == "stale: pydantic changed"
-    assert replace(fresh, versions={"not-installed-here": "1"}).stale() == ""
+def fresh(entry: evidence.Evidence) -> evidence.Evidence:
+    """The entry as if it had run with the code and the versions of now."""
+    now = {name: evidence.digest(evidence.ROOT / name) for name in (*evidence.SHARED, *entry.code)}
+    shared = {name: now[name] for name in entry.shared}
+    return replace(entry, shared=shared, code={name: now[name] for name in entry.code}, versions={})
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the runtime's code, which evidence then is about."""
+    shutil.copytree(evidence.ROOT / "runtime", tmp_path / "runtime", ignore=shutil.ignore_patterns("*.safetensors"))
+    monkeypatch.setattr(evidence, "ROOT", tmp_path)
+    evidence.digest.cache_clear()
+    yield tmp_path / "runtime"
+    evidence.digest.cache_clear()
+
+
+def stale_after(edit: Callable[[str], str], file: Path) -> list[tuple[evidence.Evidence, str]]:
+    """All entries of runs, each with what makes it stale once a file is edited."""
+    entries = [fresh(entry) for _, _, entry in ENTRIES if entry.shared]
+    file.write_text(edit(file.read_text(encoding="utf-8")), encoding="utf-8")
+    evidence.digest.cache_clear()
+    return [(entry, entry.stale()) for entry in entries]
+
+
+def module_of(place: Path) -> Path:
+    """The file of a module, or one file of a package."""
+    return file if (file := place.with_suffix(".py")).is_file() else next(place.glob("[a-z]*.py"))
+
+
+def test_words_make_no_evidence_stale(runtime: Path) -> None:
+    def reworded(code: str) -> str:
+        words = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
+        docstring = next(node.value for node in words if isinstance(node.value, str) and "\n" in node.value)
+        return "# a comment\n" + code.replace(docstring, f"Other words. {docstring}")
+
+    for place in ("compat", "features/tea_cache", "ranks/generate"):
+        assert {stale for _, stale in stale_after(reworded, module_of(runtime / place))} == {""}, place
+
+
+@pytest.mark.parametrize("name", [name for name in evidence.SHARED if evidence.digest(evidence.ROOT / name)])
+def test_code_that_decides_every_cell_makes_all_evidence_stale(runtime: Path, name: str) -> None:
+    entries = stale_after(lambda code: code + "\nADDED = 1\n", module_of(runtime.parent / name))
+    assert {stale for _, stale in entries} == {f"stale: {name} changed"}
+
+
+def test_the_code_of_a_feature_makes_its_own_cells_stale(runtime: Path) -> None:
+    name = "runtime/features/tea_cache"
+    entries = stale_after(lambda code: code + "\nADDED = 1\n", module_of(runtime.parent / name))
+    assert {bool(stale) for _, stale in entries} == {True, False}
+    for entry, stale in entries:
+        assert stale == (f"stale: {name} changed" if name in entry.code else "")
+
+
+def test_evidence_goes_stale_with_versions() -> None:
+    entry = fresh(next(entry for _, _, entry in ENTRIES if entry.code))
+    assert entry.status() == "proven"
+    assert replace(entry, versions={"pydantic": "0.1"}).status() == "proven (stale: pydantic changed)"
+    assert replace(entry, versions={"not-installed-here": "1"}).stale() == ""
+
+
+def test_what_most_cells_have_in_common_stands_once_and_each_keeps_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = dict(list(evidence.read("WanPipeline").items())[:5])
+    monkeypatch.setattr(evidence, "FOLDER", tmp_path)
+    evidence.read.cache_clear()
+    evidence.add("WanPipeline", cells)
+    before = (tmp_path / "WanPipeline.jsonl").read_text().splitlines()
+    (name, *_) = cells
+    later = replace(cells[name], date="2030-01-01", versions={"torch": "3"}, shared={"runtime/compat": "0"})
+    evidence.add("WanPipeline", {name: later})
+    after = (tmp_path / "WanPipeline.jsonl").read_text().splitlines()
+    assert [line for line in after if line not in before] == [after[1]]
+    assert evidence.read("WanPipeline") == cells | {name: later}
+    evidence.read.cache_clear()
 
 
 def test_a_cell_that_was_proven_is_listed_where_the_published_table_had_not_verified_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = ("Tongyi-MAI/Z-Image", ("cfg_parallel",))
-    assert cell in [found[:2] for found in differ.proven_unverified()]
+    assert cell in [found[:2] for found in diff.proven_unverified()]
     entry = evidence.read("ZImagePipeline")["cfg_parallel"]
     monkeypatch.setattr(evidence, "FOLDER", tmp_path)
     evidence.read.cache_clear()
     evidence.add("ZImagePipeline", {"cfg_parallel": replace(entry, proven=False)})
-    assert json.loads((tmp_path / "ZImagePipeline.json").read_text()).keys() == {"cfg_parallel"}
-    assert differ.proven_unverified() == []
+    assert evidence.read("ZImagePipeline").keys() == {"cfg_parallel"}
+    assert diff.proven_unverified() == []
     evidence.read.cache_clear()
 
 
@@ -109,7 +178,8 @@ def test_a_cell_is_proven_by_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (entry,) = found.values()
     assert (entry.proven, entry.verdict) == (True, "yes")
     assert entry.difference <= 1e-4 < entry.controls["transformer"]["difference"]
-    assert {"runtime/features/cfg_parallel.py", "runtime/features/offload.py"} == set(entry.code)
+    assert {"runtime/features/cfg_parallel", "runtime/features/offload"} == set(entry.code)
+    assert entry.status() == "proven"
     assert evidence.read("ZImagePipeline") == found
     evidence.read.cache_clear()
     for model, cells in prove(["tiny", "FluxPipeline"], ["tea_cache", "cache_dit"]).items():

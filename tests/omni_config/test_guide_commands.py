@@ -45,7 +45,7 @@ COMMANDS = {
     ),
     "short forms, with a JSON of cache parameters": (
         f"{IMAGE} --cache-backend tea_cache --cache-config {json.dumps({'rel_l1_thresh': 0.3})!r} --usp 2 --ring 2",
-        {"mesh.ulysses": 2, "mesh.ring": 2, "cache.parameters.rel_l1_thresh": 0.3},
+        {"mesh.ulysses": 2, "mesh.ring": 2, "cache.rel_l1_thresh": 0.3},
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,10 @@ from typer.testing import CliRunner
 
 from omni_config.checking.files import check_bytes
 from omni_config.cli import app
-from omni_config.plan import AXES, Mesh, Plan
+from omni_config.mesh import DEGREES, NAMES, Mesh
+from omni_config.plan import SHARED, WHOLE, Plan
 from omni_config.schema.overrides import assignment
+from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS
 
 runner = CliRunner()
 
@@ -23,9 +26,44 @@ def test_every_coordinate_is_held_by_one_rank_and_tensor_ranks_are_neighbours(si
     places = [tuple(mesh.coordinates(rank).values()) for rank in range(mesh.world_size)]
     assert places == sorted(set(places))
     assert len(places) == mesh.world_size
-    assert tuple(mesh.coordinates(0)) == AXES
+    assert tuple(mesh.coordinates(0)) == NAMES
     with pytest.raises(IndexError):
         mesh.coordinates(mesh.world_size)
+
+
+def test_the_fields_of_a_mesh_are_its_axes_and_their_settings_exist() -> None:
+    assert [item.name for item in fields(Mesh)] == [*NAMES, "nodes"]
+    assert {*DEGREES} <= {*FIELDS}
+    settings = DEFAULTS | dict(zip(DEGREES, (2, 3, 4, 5), strict=True))
+    assert Mesh.of(settings, nodes=6) == Mesh(cfg=2, ring=3, ulysses=4, tensor=5, nodes=6)
+
+
+def plan_of(*line: str) -> Plan:
+    data = json.loads(runner.invoke(app(), ["plan", "--json", "--model", "tiny", "--prompt", "x", *line]).stdout)
+    return Plan.from_json(json.dumps({name: value for name, value in data.items() if name != "ranks"}))
+
+
+@pytest.mark.parametrize("cache", ["tea_cache", "cache_dit"])
+def test_a_cache_goes_to_disk_with_the_names_of_the_config(cache: str) -> None:
+    plan = plan_of("--cache-backend", cache)
+    assert {item.name for item in fields(plan.cache)} == {*PARAMETERS[cache], "backend"}
+    assert plan.to_dict()["cache"]["backend"] == cache
+    assert Plan.from_json(json.dumps(plan.to_dict())) == plan
+    old = json.dumps(plan.to_dict() | {"version": 1})
+    with pytest.raises(ValueError, match="version"):
+        Plan.from_json(old)
+
+
+def test_the_reference_run_has_every_feature_off() -> None:
+    assert {item.name for item in fields(Plan) if "off" not in item.metadata} == {*SHARED}
+    on = plan_of("--usp", "2", "--cache-backend", "cache_dit", "--enable-cpu-offload", "--vae-use-slicing", "--compile")
+    plain = on.plain()
+    assert plain == replace(plan_of(), output="")
+    assert plain.plain() == plain
+    assert plain.mesh.world_size == 1
+    tiled = replace(on, vae=replace(on.vae, use_tiling=True))
+    assert tiled.plain().vae == replace(WHOLE, use_tiling=True)
+    assert tiled.plain().plain().vae == WHOLE  # tiles are all that this one switches on
 
 
 def test_json_is_the_plan_with_its_ranks() -> None:
@@ -43,9 +81,7 @@ def test_json_is_the_plan_with_its_ranks() -> None:
 
 @given(st.tuples(*[st.integers(1, 4)] * 4), st.integers(1, 16))
 def test_a_node_holds_whole_groups_of_ulysses_and_tensor_ranks(sizes: tuple[int, ...], gpus_per_node: int) -> None:
-    degrees = dict(
-        zip(("cfg_parallel_size", "ring_degree", "ulysses_degree", "tensor_parallel_size"), sizes, strict=True)
-    )
+    degrees = dict(zip(DEGREES, sizes, strict=True))
     tree = {"version": 1, "model": "tiny", "parallel": degrees, "hardware": {"gpus_per_node": gpus_per_node}}
     (document,) = check_bytes("-", json.dumps(tree).encode())
     codes = {finding.code for finding in document.findings}

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni_config.catalog.load import catalog
-from omni_config.resolving.search import DEGREES, conflict, nearest, valid
+from omni_config.mesh import DEGREES
+from omni_config.resolving.search import conflict, nearest, valid
 from omni_config.resolving.target import Target, target_of
 from omni_config.schema.document import Document
 from omni_config.schema.settings import settings_of

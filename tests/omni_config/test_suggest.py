@@ -15,8 +15,9 @@ from omni_config.catalog.load import catalog
 from omni_config.checking.files import check_bytes
 from omni_config.cli import app
 from omni_config.estimate.data import gpus
+from omni_config.mesh import DEGREES
 from omni_config.planner.candidates import candidates, sizes
-from omni_config.resolving.search import DEGREES, valid
+from omni_config.resolving.search import valid
 from omni_config.resolving.target import target_of
 from omni_config.schema.settings import validate
 

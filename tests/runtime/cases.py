@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omni_config.plan import Cache, Mesh, Model, Plan, Sampling, Vae
+from omni_config.plan import CacheDiT, Mesh, Model, Plan, Sampling, Vae
 from omni_config.schema.settings import DEFAULTS, PARAMETERS
 from runtime.proof import batch
 
@@ -27,18 +27,19 @@ DAMAGE = {
 FEW_RANKS = 4  # of a case that quick tests may have; starting a rank takes seconds
 LATER = "OMNI_TEST_LATER"  # what the cases do later, in the order of the cases
 
-#: The parameters of DBCache as a config without any has them.
-DBCACHE = {name: DEFAULTS[name] for name in PARAMETERS["cache_dit"]}
+#: DBCache as a config without any parameters has it.
+DBCACHE = CacheDiT(**{name: DEFAULTS[name] for name in PARAMETERS["cache_dit"]})
 
 
 def tiny(**changes: Any) -> Plan:
     """A Plan of the embedded model: 4 steps of 64 px, guidance on; ``changes`` are fields of the Plan."""
     plan = Plan(
-        version=1,
+        version=2,
         engine="native",
         model=Model("tiny", "tiny", "ZImagePipeline", "text_to_image", "float32"),
+        guidance_calls="batched",
         mesh=Mesh(),
-        cache=Cache("none", {}),
+        cache=None,
         offload="none",
         lora=[],
         text_encoder_tensor_parallel=False,
@@ -65,7 +66,8 @@ def tiny(**changes: Any) -> Plan:
 
 def tiny_qwen(**changes: Any) -> Plan:
     """The same of the embedded Qwen-Image, whose 4 heads split in four."""
-    plan = tiny(model=Model("tiny-qwen", "tiny-qwen", "QwenImagePipeline", "text_to_image", "float32"))
+    model = Model("tiny-qwen", "tiny-qwen", "QwenImagePipeline", "text_to_image", "float32")
+    plan = tiny(model=model, guidance_calls="two")
     return replace(plan, sampling=replace(plan.sampling, guidance={"true_cfg_scale": 3.0}), **changes)
 
 

@@ -10,7 +10,7 @@ import pytest
 from cases import DBCACHE, Case, Result, tiny
 
 from omni_config.catalog.load import catalog
-from omni_config.plan import Cache, Mesh, Plan
+from omni_config.plan import Mesh, Plan, TeaCache
 from omni_config.schema.settings import DEFAULTS
 
 pytestmark = pytest.mark.timeout(1800)
@@ -21,15 +21,10 @@ FEWER = 12  # where ranks are compared, and not quality
 
 CACHES = {
     # The first two as by default.
-    "tea_cache": Cache(
-        "tea_cache",
-        {"rel_l1_thresh": DEFAULTS["rel_l1_thresh"], "coefficients": catalog().model("tiny").teacache_coefficients},
-    ),
-    "cache_dit": Cache("cache_dit", DBCACHE),
-    "taylorseer": Cache("cache_dit", DBCACHE | {"enable_taylorseer": True, "taylorseer_order": 2}),
-    "scm": Cache(
-        "cache_dit", DBCACHE | {"scm_steps_mask_policy": "fast", "scm_steps_policy": "static", "max_warmup_steps": 2}
-    ),
+    "tea_cache": TeaCache(DEFAULTS["rel_l1_thresh"], catalog().model("tiny").teacache_coefficients),
+    "cache_dit": DBCACHE,
+    "taylorseer": replace(DBCACHE, enable_taylorseer=True, taylorseer_order=2),
+    "scm": replace(DBCACHE, scm_steps_mask_policy="fast", scm_steps_policy="static", max_warmup_steps=2),
 }
 MESHES = {
     "ulysses": Mesh(ulysses=2),
@@ -41,7 +36,7 @@ PAIRS = [(cache, mesh) for cache in ("tea_cache", "cache_dit") for mesh in MESHE
 
 
 def plan(cache: str = "", mesh: str = "", steps: int = FEWER) -> Plan:
-    result = tiny(cache=CACHES.get(cache, Cache("none", {})), mesh=MESHES.get(mesh, Mesh()))
+    result = tiny(cache=CACHES.get(cache), mesh=MESHES.get(mesh, Mesh()))
     return replace(result, sampling=replace(result.sampling, num_inference_steps=steps))
 
 

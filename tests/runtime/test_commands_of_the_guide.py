@@ -22,12 +22,13 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+import omni_config
 from omni_config.cli import app
 from omni_config.plan import Plan
 from runtime.proof import batch
 
 pytestmark = pytest.mark.timeout(900)
-TABLE = Path(__file__).parents[1] / "omni_config" / "documented_commands.yaml"
+TABLE = Path(omni_config.__file__).parent / "engines" / "vllm_omni" / "examples.yaml"
 GUIDE = "user guide, feature compatibility"
 #: What stands in for a model; "large" ones make large pictures of few tokens.
 SMALL = {

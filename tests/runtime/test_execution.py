@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cases import Case, Result, tiny, tiny_qwen
 
-from omni_config.plan import Cache, Mesh
+from omni_config.plan import Mesh, TeaCache
 from runtime.errors import CannotRunError
 from runtime.features import compile
 from runtime.pipeline import apply, load
@@ -44,7 +44,7 @@ def cases(folder: Path) -> dict[str, Case]:
     table["float16"] = Case(replace(plan, model=replace(plan.model, dtype="float16")))
     table["ulysses-2"] = Case(replace(plan, mesh=Mesh(ulysses=2)))
     table["compiled"] = Case(replace(table[COMPILED].plan, compile=True))
-    always = Cache("tea_cache", {"rel_l1_thresh": 100.0, "coefficients": [0.0, 0.0, 0.0, 1.0, 0.0]})
+    always = TeaCache(100.0, (0.0, 0.0, 0.0, 1.0, 0.0))
     table["compiled and cached"] = Case(replace(plan, compile=True, cache=always))
     table["tiny-qwen"] = Case(tiny_qwen())
     table["compiled tensor-2"] = Case(tiny_qwen(compile=True, mesh=Mesh(tensor=2)))

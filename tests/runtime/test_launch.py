@@ -13,7 +13,7 @@ import pytest
 from cases import DBCACHE
 from PIL import Image
 
-from omni_config.plan import Cache, Mesh, Plan, Vae
+from omni_config.plan import Mesh, Plan, Vae
 from runtime import LaunchError, Progress, Report, command, launch
 from runtime.errors import CannotRunError
 from runtime.pipeline import load
@@ -25,7 +25,7 @@ def test_importing_the_runtime_loads_neither_torch_nor_diffusers() -> None:
 
 
 def test_a_picture_a_report_and_traces(plan: Plan, processes, run_folders: Path) -> None:
-    plan = replace(plan, cache=Cache("cache_dit", DBCACHE), vae=Vae(True, True, 1))
+    plan = replace(plan, cache=DBCACHE, vae=Vae(True, True, 1))
     seen: list[Progress] = []
     report = launch(plan, timeout=120, on_progress=seen.append, profile=True)
 

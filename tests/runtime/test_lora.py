@@ -12,7 +12,7 @@ import torch
 from cases import DBCACHE, Case, Result, tiny
 from safetensors.torch import load_file, save_file
 
-from omni_config.plan import Cache, Lora, Mesh, Model, Plan
+from omni_config.plan import Lora, Mesh, Model, Plan, TeaCache
 from runtime import LaunchError, launch
 from runtime.errors import CannotRunError
 from runtime.features import lora
@@ -31,8 +31,8 @@ MESHES = {
 }
 SHARED = [*(("z_image", name) for name in MESHES), ("qwen_image", "ulysses-2"), ("qwen_image", "tensor-2")]
 CACHES = {
-    "tea_cache": Cache("tea_cache", {"rel_l1_thresh": 0.3, "coefficients": [0.0, 0.0, 0.0, 1.0, 0.0]}),
-    "cache_dit": Cache("cache_dit", DBCACHE),
+    "tea_cache": TeaCache(0.3, (0.0, 0.0, 0.0, 1.0, 0.0)),
+    "cache_dit": DBCACHE,
 }
 CACHED = {"tea_cache": "ulysses-2", "cache_dit": "tensor-2"}
 STEPS = 12

@@ -24,7 +24,7 @@ from PIL import Image
 
 from omni_config.catalog.folder_card import card_of_folder
 from omni_config.catalog.load import catalog
-from omni_config.plan import Cache, Mesh, Plan, Vae
+from omni_config.plan import Mesh, Plan, Vae
 from omni_config.resolving.resolver import resolve_settings
 from omni_config.resolving.target import target_of
 from omni_config.schema.settings import DEFAULTS
@@ -149,11 +149,15 @@ def reference(of: Plan) -> Plan:
 
 def plain(of: Plan) -> Plan:
     """The same without any feature."""
-    return replace(reference(of), cache=Cache("none", {}), lora=[], vae=Vae(False, False, 1))
+    return replace(reference(of), cache=None, lora=[], vae=Vae(False, False, 1))
 
 
 def name_of(of: Plan) -> str:
-    on = [of.cache.backend, *(["tiled"] if of.vae.use_tiling else []), *(["lora"] if of.lora else [])]
+    on = [
+        of.cache.backend if of.cache else "none",
+        *(["tiled"] if of.vae.use_tiling else []),
+        *(["lora"] if of.lora else []),
+    ]
     return f"reference {Path(of.model.id).name} {' '.join(on)}"
 
 
@@ -271,8 +275,8 @@ def difference(results: Results, family: str, on: tuple[str, ...], found: Plan) 
             noticed = run.distance(alone, "broken") > 10 * BOUND
         if not noticed:
             problems.append("a broken weight is not noticed")
-    backend = found.cache.backend
-    if backend != "none":
+    if found.cache:
+        backend = found.cache.backend
         reused = {str(run.measured(backend, rank)["cached_steps"]) for rank in range(found.mesh.world_size)}
         if reused != {str(alone.measured(backend)["cached_steps"])} or reused == {"[]"}:
             problems.append(f"reused steps {reused}, and alone {alone.measured(backend)}")

@@ -15,28 +15,27 @@ from cases import DBCACHE, tiny
 from safetensors.torch import save_file
 from test_vae import plan as tiled
 
-from omni_config.plan import Cache, Lora, Mesh, Plan
+from omni_config.plan import CacheDiT, Lora, Mesh, Plan, TeaCache
 from runtime import Proof, prove_all
-from runtime.proof.prove import twin
 from runtime.proof.random_pipelines import adapter, transformer_of
 
 pytestmark = pytest.mark.timeout(1800)
 ROOT = Path(__file__).parents[2]
 
 
-ALWAYS = {"rel_l1_thresh": 100.0, "coefficients": [0.0, 0.0, 0.0, 1.0, 0.0]}
+ALWAYS = TeaCache(100.0, (0.0, 0.0, 0.0, 1.0, 0.0))
 
 
-def cached(cache: Cache, steps: int = 20) -> Plan:
+def cached(cache: TeaCache | CacheDiT, steps: int = 20) -> Plan:
     plan = tiny(mesh=Mesh(ulysses=2), cache=cache)
     return replace(plan, sampling=replace(plan.sampling, num_inference_steps=steps))
 
 
 PLANS = {
     "parallel": tiny(mesh=Mesh(tensor=2), offload="layerwise"),
-    "cached": cached(Cache("cache_dit", DBCACHE)),
-    "cached too much": cached(Cache("tea_cache", ALWAYS)),
-    "never cached": cached(Cache("cache_dit", DBCACHE), steps=4),
+    "cached": cached(DBCACHE),
+    "cached too much": cached(ALWAYS),
+    "never cached": cached(DBCACHE, steps=4),
     "tiled": tiled(Mesh(ulysses=2), ranks=2),
     "plain": tiny(),
     "tiles alone": tiled(Mesh()),
@@ -58,7 +57,7 @@ def proofs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Proof]:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.chdir(folder)
         result = prove_all(PLANS, on_progress=lambda done, all_: seen.append((done, all_)))
-    runs = len(PLANS) + len({json.dumps(twin(plan).to_dict()) for plan in PLANS.values()})
+    runs = len(PLANS) + len({json.dumps(plan.plain().to_dict()) for plan in PLANS.values()})
     assert sorted(seen) == [(done, runs) for done in range(1, runs + 1)]
     return result
 

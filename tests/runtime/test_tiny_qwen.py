@@ -10,7 +10,7 @@ import pytest
 from cases import DBCACHE, Case, Result, by_ranks, tiny_qwen
 
 from omni_config.catalog.load import catalog
-from omni_config.plan import Cache, Mesh
+from omni_config.plan import Mesh, TeaCache
 
 pytestmark = pytest.mark.timeout(600)
 Results = Callable[[str], Result]
@@ -27,10 +27,8 @@ MESHES = {
     "cfg-2": Mesh(cfg=2),
 }
 CACHES = {  # as by default
-    "tea_cache": Cache(
-        "tea_cache", {"rel_l1_thresh": 0.2, "coefficients": catalog().model("tiny-qwen").teacache_coefficients}
-    ),
-    "cache_dit": Cache("cache_dit", DBCACHE),
+    "tea_cache": TeaCache(0.2, catalog().model("tiny-qwen").teacache_coefficients),
+    "cache_dit": DBCACHE,
 }
 
 

@@ -38,11 +38,11 @@ OTHER_PARAMETERS = {
 }
 
 
-def read(node: YamlNode, file: File) -> Draft | None:
-    """The deployment of a file; None where it is none of this library."""
+def from_yaml(node: YamlNode, file: File) -> list[Draft]:
+    """The deployment of a file; empty where it is none of this library."""
     known = [key for key in node.children if key in SECTIONS] if isinstance(node.value, dict) else []
     if not known:
-        return None
+        return []
     draft = Draft(file, ENGINE, node.children[known[0]].key_span or node.span)
     for key, child in node.children.items():
         span = child.key_span or child.span
@@ -54,7 +54,7 @@ def read(node: YamlNode, file: File) -> Draft | None:
             _quantize(draft, child)
         else:
             draft.leave_unjudged(str(key), span)
-    return draft
+    return [draft]
 
 
 #: The library's own defaults, where they are not ours.

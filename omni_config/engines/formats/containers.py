@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from omni_config.engines import Engine
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.shell import Command, Word, commands
 from omni_config.engines.formats.text import File, Text, joined
-from omni_config.reading.nodes import Source, Unreadable, YamlNode, parse
+from omni_config.findings import Source
+from omni_config.reading.nodes import Unreadable, YamlNode, parse
 
 _INSTRUCTION = re.compile(r"^[ \t]*(RUN|CMD|ENTRYPOINT)[ \t]+", re.IGNORECASE | re.MULTILINE)
 
@@ -132,19 +134,16 @@ def _run(words: list[Word]) -> Iterator[Command]:
         yield Command(words)
 
 
-def drafts(found: Iterable[Command], file: File) -> list[Draft]:
-    """The deployments among commands."""
-    from omni_config.engines.sglang import read as sglang
-    from omni_config.engines.vllm_omni import read as vllm_omni
-    from omni_config.engines.xdit import read as xdit
-
+def drafts(found: Iterable[Command], file: File, engines: Iterable[Engine]) -> list[Draft]:
+    """The deployments of some engines among commands."""
+    readers = [engine.from_command for engine in engines if engine.commands]
     result = []
     all_found = list(found)
     for command, after in zip(all_found, [*all_found[1:], Command()], strict=False):
         cut = _cut(command, after)
         if cut:
             command = Command(command.words[:-1], command.environment)
-        for read in (vllm_omni.read, sglang.read, xdit.read):
+        for read in readers:
             if draft := read(command, file):
                 if cut:
                     names = ", ".join(word.value for word in after.words if word.value.startswith("-"))

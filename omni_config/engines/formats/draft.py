@@ -9,8 +9,8 @@ from typing import Any
 
 from omni_config.catalog.load import catalog
 from omni_config.engines.formats.text import File, Text
-from omni_config.findings import Finding, Severity, Span
-from omni_config.reading.nodes import Source, Unreadable, YamlNode, parse
+from omni_config.findings import Finding, Severity, Source, Span
+from omni_config.reading.nodes import Unreadable, YamlNode, parse
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
 
 #: Settings that are text, also where they look like numbers.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from omni_config.findings import Span
-from omni_config.reading.nodes import Source, YamlNode
+from omni_config.findings import Source, Span
+from omni_config.reading.nodes import YamlNode
 
 
 @dataclass(frozen=True)

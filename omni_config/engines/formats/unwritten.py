@@ -40,3 +40,26 @@ class Unwritten:
 def command_line(groups: list[list[str]]) -> str:
     """A command on several lines, each flag with its value on its own."""
     return " \\\n  ".join(shlex.join(group) for group in groups) + "\n"
+
+
+def guidance(unwritten: Unwritten, true_cfg: str) -> list[list[str]]:
+    """The scale of guidance by the name that the model's pipeline has for it."""
+    card = unwritten.resolution.card
+    groups = []
+    scale, distilled = unwritten.take("cfg_scale"), unwritten.take("guidance_scale")
+    if scale is not None:
+        own = card.guidance is not None and card.guidance.argument == "guidance_scale"
+        groups.append(["--guidance-scale" if own else true_cfg, str(scale)])
+    if distilled is not None:
+        groups.append(["--guidance-scale", str(distilled)])
+    return groups
+
+
+def lora(unwritten: Unwritten, *, scale: bool) -> list[list[str]]:
+    """One adapter; several, or a scale where the engine takes none, stay with the config and are refused."""
+    adapters = unwritten.settings.get("lora") or []
+    if len(adapters) != 1 or (not scale and adapters[0].get("scale", 1.0) != 1.0):
+        return []
+    (adapter,) = unwritten.take("lora")
+    words = [["--lora-path", adapter["path"]]]
+    return words + ([["--lora-scale", str(adapter["scale"])]] if "scale" in adapter and scale else [])

@@ -7,12 +7,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from omni_config.catalog.load import catalog
+from omni_config.engines.formats.common import guidance, lora_path
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.flags import Flags
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
-from omni_config.engines.vllm_omni.read import guidance, lora_path
 from omni_config.findings import Span
+from omni_config.mesh import DEGREES
 from omni_config.reading.nodes import YamlNode
 
 ENGINE = "sglang"
@@ -92,7 +93,7 @@ _DIFFUSION_ONLY = {
 }
 
 
-def read(command: Command, file: File) -> Draft | None:
+def from_command(command: Command, file: File) -> Draft | None:
     """The deployment of a command; None where the command does not start this engine."""
     names = [PurePosixPath(word.value).name for word in command.words]
     for at, name in enumerate(names):
@@ -111,10 +112,10 @@ def read(command: Command, file: File) -> Draft | None:
     return None
 
 
-def read_config(node: YamlNode, file: File) -> Draft | None:
-    """A file for ``--config``; None where the mapping is none."""
+def from_yaml(node: YamlNode, file: File) -> list[Draft]:
+    """A file for ``--config``; empty where the mapping is none."""
     if not isinstance(node.value, dict) or "model_path" not in node.value:
-        return None
+        return []
     draft = Draft(file, ENGINE, node.children["model_path"].span)
     for key, child in node.children.items():
         name, span = str(key).replace("_", "-"), child.key_span or child.span
@@ -131,7 +132,7 @@ def read_config(node: YamlNode, file: File) -> Draft | None:
         else:
             draft.leave_unjudged(str(key), span)
     _finish(draft)
-    return draft
+    return [draft]
 
 
 def _environment(draft: Draft, environment: dict[str, Word]) -> None:
@@ -157,8 +158,7 @@ def _finish(draft: Draft) -> None:
     gpus = draft.root.find(("hardware", "gpus"))
     if gpus is None or not isinstance(gpus.value, int):
         return
-    degrees = ("ulysses_degree", "ring_degree", "tensor_parallel_size", "cfg_parallel_size", "data_parallel_size")
-    said = {name: draft.get(name) for name in degrees if draft.has(name)}
+    said = {name: draft.get(name) for name in (*DEGREES, "data_parallel_size") if draft.has(name)}
     if gpus.value > 1 and all(size == 1 for size in said.values()):
         draft.drop("gpus")
         draft.leave_unjudged(f"{gpus.value} GPUs (the engine chooses how to share them)", gpus.span)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from omni_config.engines.formats.unwritten import Unwritten, command_line
+from omni_config.engines.formats.unwritten import Unwritten, command_line, guidance, lora
 from omni_config.engines.sglang.read import SETTINGS, SWITCH, VARIABLES
-from omni_config.engines.vllm_omni.write import guidance, lora
 from omni_config.schema.settings import FIELDS
 
 _FLAGS = {setting: f"--{flag}" for flag, setting in reversed(SETTINGS.items()) if isinstance(setting, str)}

@@ -5,25 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-from omni_config.engines.formats.draft import Draft, plain
+from omni_config.engines.formats.common import guidance, lora_path
+from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.flags import REST, Flags
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File, Text
+from omni_config.engines.vllm_omni.scripts import MODELS
 from omni_config.findings import Span
 from omni_config.reading.nodes import YamlNode
 from omni_config.schema.flag_names import ALIASES, dashed
 from omni_config.schema.settings import FIELDS, PARAMETERS
 
 ENGINE = "vllm-omni"
-
-#: The guide's scripts, with the model of each where the command names none (their argument parsers' defaults).
-SCRIPTS = {
-    "text_to_image.py": "Qwen/Qwen-Image",
-    "image_edit.py": "Qwen/Qwen-Image-Edit",
-    "text_to_video.py": "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
-    "image_to_video.py": "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
-    "text_to_audio.py": "stabilityai/stable-audio-open-1.0",
-}
 
 #: Settings of the diffusion stage under ``parallel_config``.
 PARALLEL = tuple(name for name, path in FIELDS.items() if path[0] == "parallel")
@@ -105,13 +98,6 @@ def _additional_config(draft: Draft, word: Word, span: Span) -> None:
                 draft.note("OMNI606", message, leaf.key_span or leaf.span)
 
 
-def lora_path(draft: Draft, word: Word, span: Span) -> None:
-    """One adapter; of several flags the last one."""
-    node = YamlNode({"path": word.value}, span, children={"path": YamlNode(word.value, span)})
-    draft.root.value["lora"] = [node.value]
-    draft.root.children["lora"] = YamlNode([node.value], span, children={0: node})
-
-
 def _lora_scale(draft: Draft, word: Word, span: Span) -> None:
     draft.later.append(lambda: _scale(draft, word, span))
 
@@ -127,11 +113,6 @@ def _scale(draft: Draft, word: Word, span: Span) -> None:
         return
     found.value["scale"] = scale
     found.children["scale"] = YamlNode(scale, span)
-
-
-def guidance(draft: Draft, word: Word, span: Span) -> None:
-    """``--guidance-scale``, once the model is known."""
-    draft.later.append(lambda: draft.guidance(plain(word.value), span))
 
 
 _QUIET = {
@@ -165,7 +146,7 @@ FLAGS = Flags(
 )
 
 
-def read(command: Command, file: File) -> Draft | None:
+def from_command(command: Command, file: File) -> Draft | None:
     """The deployment of a command; None where the command does not start this engine."""
     words = command.words
     names = [PurePosixPath(word.value).name for word in words]
@@ -177,9 +158,8 @@ def read(command: Command, file: File) -> Draft | None:
                 or (name == "vllm" and "--omni" in names)
             ):
                 return _draft(file, words[at : at + 2], words[at + 2 :])
-        elif name in SCRIPTS and at and names[at - 1].startswith("python"):
-            draft = _draft(file, words[at : at + 1], words[at + 1 :], SCRIPTS[name])
-            return draft
+        elif name in MODELS and at and names[at - 1].startswith("python"):
+            return _draft(file, words[at : at + 1], words[at + 1 :], MODELS[name])
     for at, name in enumerate(names):
         if name.startswith("vllm-omni:") and names[0] in ("docker", "podman"):  # its entry point: vllm serve --omni
             return _draft(file, words[at : at + 1], words[at + 1 :])
@@ -196,3 +176,10 @@ def _draft(file: File, start: list[Word], arguments: list[Word], model: str | No
         draft.set("model", model, start[0].text.span)
     draft.finish()
     return draft
+
+
+def from_yaml(node: YamlNode, file: File) -> list[Draft]:
+    """The deployments of a document: its diffusion stages, or the flags of ``--config``."""
+    from omni_config.engines.vllm_omni import stages
+
+    return stages.from_yaml(node, file)

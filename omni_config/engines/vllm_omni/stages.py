@@ -5,8 +5,6 @@ Only the diffusion stages are judged; the file names no model (the command that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import File
@@ -142,7 +140,6 @@ def read_config(node: YamlNode, file: File) -> Draft | None:
     return draft
 
 
-def drafts_of(nodes: list[YamlNode], file: File) -> Iterator[Draft]:
-    """All deployments of a YAML file that is one of vLLM-Omni's."""
-    for node in nodes:
-        yield from read(node, file) or [draft for draft in [read_config(node, file)] if draft]
+def from_yaml(node: YamlNode, file: File) -> list[Draft]:
+    """The deployments of a document that is one of vLLM-Omni's."""
+    return read(node, file) or [draft for draft in [read_config(node, file)] if draft]

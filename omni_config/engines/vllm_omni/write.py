@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import PurePosixPath
 
-from omni_config.engines.formats.unwritten import Unwritten, command_line
+from omni_config.engines.formats.unwritten import Unwritten, command_line, guidance, lora
+from omni_config.engines.vllm_omni.scripts import FOLDER, SCRIPTS
 from omni_config.schema.flag_names import ALIASES, dashed
 from omni_config.schema.settings import FIELDS, PARAMETERS
 
-EXAMPLES = PurePosixPath("examples/offline_inference")
-SCRIPTS = {
-    "text_to_image": "text_to_image/text_to_image.py",
-    "image_to_image": "image_to_image/image_edit.py",
-    "text_to_video": "text_to_video/text_to_video.py",
-    "image_to_video": "image_to_video/image_to_video.py",
-    "text_to_audio": "text_to_audio/text_to_audio.py",
-}
 _SHORT = {"ulysses_degree": ALIASES["ulysses_degree"][0], "ring_degree": ALIASES["ring_degree"][0]}
 # OMNI133 refuses the others.
 _ATTENTION = {"native": "TORCH_SDPA", "_native_cudnn": "CUDNN_ATTN", "flash": "FLASH_ATTN", "sage": "SAGE_ATTN"}
@@ -31,7 +23,7 @@ def write(unwritten: Unwritten) -> str:
     offline = not served and any(FIELDS[name][0] == "sampling" for name in unwritten.settings)
     model = unwritten.take("model")
     if offline:
-        groups = [["python", str(EXAMPLES / SCRIPTS[card.task])], ["--model", model]]
+        groups = [["python", str(FOLDER / SCRIPTS[card.task][0])], ["--model", model]]
         groups += guidance(unwritten, "--cfg-scale")
         groups += unwritten.flags({name: dashed(name) for name in FIELDS if FIELDS[name][0] == "sampling"})
     else:
@@ -56,26 +48,3 @@ def write(unwritten: Unwritten) -> str:
 
 def _short(name: str, offline: bool) -> str:
     return dashed(name) if offline else _SHORT.get(name, dashed(name))
-
-
-def guidance(unwritten: Unwritten, true_cfg: str) -> list[list[str]]:
-    """The scale of guidance by the name that the model's pipeline has for it."""
-    card = unwritten.resolution.card
-    groups = []
-    scale, distilled = unwritten.take("cfg_scale"), unwritten.take("guidance_scale")
-    if scale is not None:
-        own = card.guidance is not None and card.guidance.argument == "guidance_scale"
-        groups.append(["--guidance-scale" if own else true_cfg, str(scale)])
-    if distilled is not None:
-        groups.append(["--guidance-scale", str(distilled)])
-    return groups
-
-
-def lora(unwritten: Unwritten, *, scale: bool) -> list[list[str]]:
-    """One adapter; several, or a scale where the engine takes none, stay with the config and are refused."""
-    adapters = unwritten.settings.get("lora") or []
-    if len(adapters) != 1 or (not scale and adapters[0].get("scale", 1.0) != 1.0):
-        return []
-    (adapter,) = unwritten.take("lora")
-    words = [["--lora-path", adapter["path"]]]
-    return words + ([["--lora-scale", str(adapter["scale"])]] if "scale" in adapter and scale else [])

@@ -6,12 +6,13 @@ from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
+from omni_config.engines.formats.common import guidance
 from omni_config.engines.formats.draft import Draft, plain
 from omni_config.engines.formats.flags import Flags
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
-from omni_config.engines.vllm_omni.read import guidance
 from omni_config.findings import Span
+from omni_config.mesh import DEGREES
 
 ENGINE = "xdit"
 
@@ -71,8 +72,7 @@ def _fully_shard(draft: Draft, word: Word, span: Span) -> None:
 
 def _parallel_vae(draft: Draft, span: Span) -> None:
     """``--use_parallel_vae`` takes every rank of the DiT."""
-    degrees = ("ulysses_degree", "ring_degree", "cfg_parallel_size", "tensor_parallel_size")
-    sizes = [draft.get(name) for name in degrees]
+    sizes = [draft.get(name) for name in DEGREES]
     if all(isinstance(size, int) for size in sizes):
         draft.set("vae_patch_parallel_size", prod(sizes), span)
 
@@ -89,7 +89,7 @@ FLAGS = Flags(
 )
 
 
-def read(command: Command, file: File) -> Draft | None:
+def from_command(command: Command, file: File) -> Draft | None:
     """The deployment of a command; None where the command does not start this engine."""
     words = command.words
     names = [PurePosixPath(word.value).name for word in words]

@@ -1,0 +1,20 @@
+"""Flags that several engines read alike."""
+
+from __future__ import annotations
+
+from omni_config.engines.formats.draft import Draft, plain
+from omni_config.engines.formats.shell import Word
+from omni_config.findings import Span
+from omni_config.reading.nodes import YamlNode
+
+
+def lora_path(draft: Draft, word: Word, span: Span) -> None:
+    """One adapter; of several flags the last one."""
+    node = YamlNode({"path": word.value}, span, children={"path": YamlNode(word.value, span)})
+    draft.root.value["lora"] = [node.value]
+    draft.root.children["lora"] = YamlNode([node.value], span, children={0: node})
+
+
+def guidance(draft: Draft, word: Word, span: Span) -> None:
+    """``--guidance-scale``, once the model is known."""
+    draft.later.append(lambda: draft.guidance(plain(word.value), span))

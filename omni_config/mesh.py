@@ -1,0 +1,77 @@
+"""The device mesh, declared once: its axes with the settings that size them, and where each rank stands on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+
+class Axis(NamedTuple):
+    """One axis of the mesh: a field of ``Mesh``, the setting that gives its size, and a short name for titles."""
+
+    name: str
+    setting: str
+    short: str
+
+
+#: Outermost first. CFG moves the fewest bytes and tensor parallelism the most, so tensor ranks are neighbours.
+AXES = (
+    Axis("cfg", setting="cfg_parallel_size", short="cfg"),
+    Axis("ring", setting="ring_degree", short="ring"),
+    Axis("ulysses", setting="ulysses_degree", short="ulysses"),
+    Axis("tensor", setting="tensor_parallel_size", short="tp"),
+)
+NAMES = tuple(axis.name for axis in AXES)
+#: The settings of the axes, outermost first.
+DEGREES = tuple(axis.setting for axis in AXES)
+#: Of the axes over which ranks compute one branch of guidance together.
+WITHIN_A_BRANCH = tuple(name for name in NAMES if name != "cfg")
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Sizes of the device mesh, outermost axis first."""
+
+    cfg: int = 1
+    ring: int = 1
+    ulysses: int = 1
+    tensor: int = 1
+    nodes: int = 1  # machines, each with the same number of ranks, in order: whole ulysses and tensor groups
+
+    @staticmethod
+    def of(settings: Mapping[str, Any], nodes: int) -> Mesh:
+        """The mesh that settings ask for, on a number of machines."""
+        return Mesh(**{axis.name: settings[axis.setting] for axis in AXES}, nodes=nodes)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The size of each axis, outermost first."""
+        return {name: getattr(self, name) for name in NAMES}
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        return prod(self.sizes.values())
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Number of ranks of a machine."""
+        return self.world_size // self.nodes
+
+    def coordinates(self, rank: int) -> dict[str, int]:
+        """Coordinates of a rank on each axis; the last axis varies fastest. The one place that orders ranks.
+
+        Raises:
+            IndexError: the mesh has no such rank.
+        """
+        if not 0 <= rank < self.world_size:
+            raise IndexError(f"rank {rank} of a mesh of {self.world_size}")
+        result = {}
+        for name, size in reversed(self.sizes.items()):
+            rank, result[name] = divmod(rank, size)
+        return {name: result[name] for name in NAMES}
+
+    def __str__(self) -> str:
+        return " x ".join(f"{name} {size}" for name, size in self.sizes.items())
