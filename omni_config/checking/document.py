@@ -205,15 +205,15 @@ def _unknown(code: str, key: str, value: str, known: list[str], node: YamlNode) 
 
     folded = {name.lower(): name for name in known}
     near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded, 3, 0.6)]
-    fix = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    next_step = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     place = node.children.get(key, node)
-    return Finding(code, f"no card for {key} '{spoken(value)}'", fix=fix, fields=(key,), span=place.span)
+    return Finding(code, f"no card for {key} '{spoken(value)}'", next_step=next_step, fields=(key,), span=place.span)
 
 
 def documented(finding: Finding) -> Finding:
     """A finding of the reader with the name, the reason and, where it has none, the next step of its rule."""
     rule = catalog().by_code[finding.code]
-    return replace(finding, name=rule.name, why=rule.why, fix=finding.fix or rule.fix)
+    return replace(finding, name=rule.name, why=rule.why, next_step=finding.next_step or rule.fix)
 
 
 def _locate(finding: Finding, node: YamlNode) -> Finding:

@@ -19,8 +19,8 @@ def folder_card(folder: str, node: YamlNode) -> tuple[ModelCard | None, list[Fin
     try:
         return card_of_folder(Path(folder), catalog()), []
     except ValueError as error:
-        place, fix = node.children["model"].span, "name a diffusers folder of a known pipeline"
-        return None, [Finding("OMNI501", f"{folder}: {error}", fix=fix, fields=("model",), span=place)]
+        place, next_step = node.children["model"].span, "name a diffusers folder of a known pipeline"
+        return None, [Finding("OMNI501", f"{folder}: {error}", next_step=next_step, fields=("model",), span=place)]
 
 
 def missing_adapters(settings: Settings, engine: EngineCard, node: YamlNode) -> Iterator[Finding]:

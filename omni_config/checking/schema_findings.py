@@ -33,7 +33,7 @@ def _schema_finding(error: Mapping[str, Any], node: YamlNode) -> Finding:
     if error["type"] == "extra_forbidden":
         return _unknown_key(path, place)
     if error["type"] == "missing":
-        return Finding("OMNI906", f"{dotted} is missing", fix=f"add {dotted}", span=place.key_span or place.span)
+        return Finding("OMNI906", f"{dotted} is missing", next_step=f"add {dotted}", span=place.key_span or place.span)
     return Finding("OMNI905", f"{dotted}: {_reason(error, place)}", fields=(dotted,), span=place.span)
 
 
@@ -70,16 +70,18 @@ def _unknown_key(path: tuple[Any, ...], place: YamlNode) -> Finding:
     near = key_suggestion(path)
     message = f"unknown key '{spoken(key)}'" + (f" in {'.'.join(map(str, section))}" if section else "")
     if near:
-        fix = f"did you mean '{near}'?"
+        next_step = f"did you mean '{near}'?"
     elif str(key) in FIELDS:
-        fix = f"it belongs in {'.'.join(FIELDS[str(key)][:-1]) or 'the top level'}"
+        next_step = f"it belongs in {'.'.join(FIELDS[str(key)][:-1]) or 'the top level'}"
     else:
         import difflib
 
         nearest = difflib.get_close_matches(str(key), FIELDS, 1, 0.8)
         belongs = ".".join(FIELDS[nearest[0]]) if nearest else ""
-        fix = f"did you mean '{belongs}'?" if belongs else f"known here: {', '.join(keys_of(path[:-1]))}"
-    return Finding("OMNI904", message, fix=fix, fields=(".".join(map(str, path)),), span=place.key_span or place.span)
+        next_step = f"did you mean '{belongs}'?" if belongs else f"known here: {', '.join(keys_of(path[:-1]))}"
+    return Finding(
+        "OMNI904", message, next_step=next_step, fields=(".".join(map(str, path)),), span=place.key_span or place.span
+    )
 
 
 def key_suggestion(path: tuple[Any, ...]) -> str | None:

@@ -70,7 +70,7 @@ def to_sarif(checked: Sequence[CheckResult]) -> str:
             "ruleId": finding.code,
             "ruleIndex": used.index(finding.code),
             "level": _SARIF_LEVELS[finding.severity],
-            "message": {"text": f"{finding.message}. Next: {finding.fix}"},
+            "message": {"text": f"{finding.message}. Next: {finding.next_step}"},
             "locations": [_sarif_location(finding.span)] if finding.span else [],
             "relatedLocations": [_sarif_location(span) | {"id": i} for i, span in enumerate(finding.related)],
         }
@@ -114,7 +114,7 @@ def _github(finding: Finding) -> str:
         span = finding.span
         file = _escape(span.source.name).replace(":", "%3A").replace(",", "%2C")
         place = f" file={file},line={span.line},col={span.column},endColumn={span.end},title={finding.code}"
-    return f"::{_GITHUB_LEVELS[finding.severity]}{place}::{_escape(f'{finding.message}. Next: {finding.fix}')}"
+    return f"::{_GITHUB_LEVELS[finding.severity]}{place}::{_escape(f'{finding.message}. Next: {finding.next_step}')}"
 
 
 def _escape(text: str) -> str:
@@ -142,7 +142,7 @@ def to_junit(checked: Sequence[CheckResult]) -> str:
 
 
 def _line(finding: Finding) -> str:
-    return f"{finding.span}: {finding.code} [{finding.severity}] {finding.message}. Next: {finding.fix}"
+    return f"{finding.span}: {finding.code} [{finding.severity}] {finding.message}. Next: {finding.next_step}"
 
 
 def _xml(text: str) -> str:

@@ -46,5 +46,5 @@ def _stands_on(finding: Finding, source: Source, line: int) -> bool:
     return any(span.source is source and span.line == line for span in (finding.span, *finding.related) if span)
 
 
-def _finding(message: str, fix: str, span: Span) -> Finding:
-    return Finding("OMNI907", message, "warning", fix=fix, span=span)
+def _finding(message: str, next_step: str, span: Span) -> Finding:
+    return Finding("OMNI907", message, "warning", next_step=next_step, span=span)

@@ -321,5 +321,5 @@ def _foreign_tag(tag: str | None, extent: Extent) -> Finding:
     return _unreadable("OMNI901", f"tag {tag} is not plain YAML", extent.span, "remove the tag")
 
 
-def _unreadable(code: str, message: str, span: Span, fix: str = "", related: tuple[Span, ...] = ()) -> Finding:
-    return Finding(code=code, message=message, fix=fix, span=span, related=related)
+def _unreadable(code: str, message: str, span: Span, next_step: str = "", related: tuple[Span, ...] = ()) -> Finding:
+    return Finding(code=code, message=message, next_step=next_step, span=span, related=related)

@@ -128,7 +128,7 @@ class Rule(ABC):
             severity=self.severity,
             message=self.message.format_map(words),
             why=self.why,
-            fix=self.fix.format_map(words),
+            next_step=self.fix.format_map(words),
             fields=fields,
             changes=tuple((changes or {}).items()),
         )

@@ -113,7 +113,7 @@ class Served:
         new = [finding for finding in resolution.findings if finding.code not in known]
         for finding in new:
             if finding.severity == "error":
-                raise RequestError(400, f"{finding.message}; next: {finding.fix}", code=finding.code)
+                raise RequestError(400, f"{finding.message}; next: {finding.next_step}", code=finding.code)
         plan = resolution.accepted_plan()
         if replace(plan, sampling=self.plan.sampling) != self.plan:
             raise RequestError(400, "this request needs another plan than the one that is served")

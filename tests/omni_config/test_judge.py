@@ -126,6 +126,16 @@ def test_a_policy_counts_in_every_command(folder: Path, command: str) -> None:
     assert ends(f"{command} --rules none.yaml") == 2
 
 
+def test_a_suggestion_leaves_out_the_rule_of_an_accepted_finding(folder: Path) -> None:
+    text = (
+        Path("plain.yaml").read_text().replace("  ulysses_degree: 2\n", "  ulysses_degree: 2\nsampling:\n  seed: 3\n")
+    )
+    Path("a.yaml").write_text(text)
+    assert ends("suggest a.yaml --gpu h100 --rules policy.yaml") == 1
+    Path("a.yaml").write_text(text.replace("seed: 3", "seed: 3  # omni: ignore[ACME001]"))
+    assert ends("suggest a.yaml --gpu h100 --rules policy.yaml") == 0
+
+
 def test_an_error_that_appears_beside_another_is_a_lost_guarantee(folder: Path) -> None:
     Path("a.yaml").write_text(CONFIG.replace("  # omni: ignore[OMNI101]", "") + "cache: {cache_dit: true}\n")
     result = runner.invoke(app(), ["diff", "a.yaml", "--engine", "vllm-omni", "--engine", "xdit"])
