@@ -13,8 +13,9 @@ from omni_config.catalog.load import catalog
 from omni_config.findings import Finding
 from omni_config.resolving.resolver import Resolution, resolve_settings
 from omni_config.resolving.search import nearest, reads_of
+from omni_config.resolving.target import Target, target_of
 from omni_config.rules.kinds import Reading, Requires
-from omni_config.rules.quantities import Quantities, one_of
+from omni_config.rules.quantities import one_of
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import FIELDS, Settings, tree_of, validate
 
@@ -65,21 +66,32 @@ class Cell:
         }
 
 
-def ask(features: Iterable[str], card: ModelCard, engine: EngineCard) -> Cell:
+@cache
+def asked_of(card: ModelCard, engine: EngineCard) -> Target:
+    """A model on an engine, with the rules that can decide about a config there; the same object each time."""
+    target = target_of(card, engine)
+    return target.by(
+        rule
+        for rule in target.rules
+        if rule.severity != "advice" and not isinstance(rule, Reading) and rule.speaks_of(engine)
+    )
+
+
+def ask(features: Iterable[str], target: Target) -> Cell:
     """What the resolver says of these features together, in the best way to set them."""
     names = tuple(sorted(features, key=list(catalog().features).index))
     best: Cell | None = None
     for wanted in _ways(names):
-        cell = _cell(wanted, _resolve(wanted, names, card, engine))
+        cell = _cell(wanted, _resolve(wanted, names, target))
         if best is None or (cell.rank, len(cell.codes)) < (best.rank, len(best.codes)):
             best = cell
         if cell.verdict == "yes":
             break
     assert best is not None  # there is at least one way
-    return best if best.rank < _RANK["only"] else _helped(names, best, card, engine)
+    return best if best.rank < _RANK["only"] else _helped(names, best, target)
 
 
-def ask_sizes(name: str, cell: Cell, card: ModelCard, engine: EngineCard) -> Cell:
+def ask_sizes(name: str, cell: Cell, target: Target) -> Cell:
     """The cell of one feature after asking for every size of its degree: "only" where some sizes do not share a yes."""
     feature = catalog().features[name]
     if not feature.sizes or cell.verdict not in ("yes", "warned"):
@@ -87,7 +99,7 @@ def ask_sizes(name: str, cell: Cell, card: ModelCard, engine: EngineCard) -> Cel
     (field,) = feature.fields
     refused: dict[int, tuple[str, ...]] = {}
     for size in range(2, LARGEST + 1):
-        findings = _resolve({field: size}, (name,), card, engine).findings
+        findings = _resolve({field: size}, (name,), target).findings
         if codes := _codes(finding for finding in findings if finding.severity == "error"):
             refused[size] = codes
     if not refused.keys() & set(feature.sizes):
@@ -113,38 +125,39 @@ def _cell(wanted: Settings, resolution: Resolution) -> Cell:
     return Cell("yes", _codes(changed), words, asked)
 
 
-def _resolve(wanted: Settings, names: tuple[str, ...], card: ModelCard, engine: EngineCard) -> Resolution:
+def _resolve(wanted: Settings, names: tuple[str, ...], target: Target) -> Resolution:
     """What becomes of the plain config with other settings, by the rules that can find anything there.
 
     A rule that reads none of these settings says of the plain config what it says of this one: nothing.
     """
-    plain = _plain(card.id, engine.id)
-    readers = _readers(card, engine)
-    rules = [_rules(engine)[place] for place in sorted({place for name in wanted for place in readers[name]})]
-    result = resolve_settings(plain | wanted, card, engine, (*rules, _all_on(names)))
+    plain = _plain(target.card.id, target.engine.id)
+    readers = _readers(target)
+    rules = [target.rules[place] for place in sorted({place for name in wanted for place in readers[name]})]
+    result = resolve_settings(plain | wanted, target.by((*rules, _all_on(names))))
     if any(finding.changes for finding in result.findings):  # by then, other settings are others too
-        return resolve_settings(plain | wanted, card, engine, (*_rules(engine), _all_on(names)))
+        return resolve_settings(plain | wanted, target.by((*target.rules, _all_on(names))))
     return result
 
 
-def _helped(names: tuple[str, ...], cell: Cell, card: ModelCard, engine: EngineCard) -> Cell:
+def _helped(names: tuple[str, ...], cell: Cell, target: Target) -> Cell:
     """The cell that other settings make of one that is refused or adjusted, where any do."""
     asked = dict(cell.settings)
     for help_ in (help_ for name in names for help_ in catalog().features[name].helped_by):
         helped = asked | help_
-        within = _cell(helped, _resolve(helped, names, card, engine))
+        within = _cell(helped, _resolve(helped, names, target))
         if within.rank < _RANK["only"]:
             return Cell(
                 "only", cell.codes, " and ".join(spoken(*item) for item in help_.items()), within.settings, within
             )
     switches = [name for name, value in asked.items() if value is True]  # of what is asked for, so they stay
-    rules = (*_rules(engine), _all_on(names))
-    broken = [rule.code for rule in rules if rule.code in cell.codes and not rule.adjusts] or [_ASKED]
-    found = nearest(_plain(card.id, engine.id) | asked, card, engine, rules=rules, fixed=switches, broken=broken)
+    all_on = target.by((*target.rules, _all_on(names)))
+    broken = [rule.code for rule in all_on.rules if rule.code in cell.codes and not rule.adjusts] or [_ASKED]
+    plain = _plain(target.card.id, target.engine.id)
+    found = nearest(plain | asked, all_on, fixed=switches, broken=broken)
     if not found:
         return cell
     works = asked | found[0]
-    within = _cell(works, _resolve(works, names, card, engine))
+    within = _cell(works, _resolve(works, names, target))
     return Cell("only", cell.codes, _alternatives(found), within.settings, within)
 
 
@@ -180,22 +193,12 @@ def _all_on(names: tuple[str, ...]) -> Rule:
 
 
 @cache
-def _rules(engine: EngineCard) -> tuple[Rule, ...]:
-    """Rules that can decide about a config of this engine."""
-    return tuple(
-        rule
-        for rule in catalog().rules
-        if rule.severity != "advice" and not isinstance(rule, Reading) and rule.speaks_of(engine)
-    )
-
-
-@cache
-def _readers(card: ModelCard, engine: EngineCard) -> dict[str, list[int]]:
-    """By setting, the places among an engine's rules of those that it decides about, from the model's plain config."""
+def _readers(target: Target) -> dict[str, list[int]]:
+    """By setting, the places among the target's rules of those that it decides about, from the model's plain config."""
     result: dict[str, list[int]] = {name: [] for name in FIELDS}
-    plain = resolve_settings(_plain(card.id, engine.id), card, engine, ()).settings
-    for place, rule in enumerate(_rules(engine)):
-        q = Quantities(plain, card, engine, catalog().features)
+    plain, _ = target.by(()).applied(_plain(target.card.id, target.engine.id))
+    for place, rule in enumerate(target.rules):
+        q = target.quantities(plain)
         for name in FIELDS if rule.check(q) else reads_of(rule, q):
             result[name].append(place)
     return result

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 
-from matrix.cell import Cell, ask, ask_sizes
+from matrix.cell import Cell, ask, ask_sizes, asked_of
 from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.mesh import DEGREES
@@ -74,14 +74,16 @@ def compile_matrix(engine: str, models: tuple[str, ...] = ()) -> Matrix:
             cards[name] = model
     if not cards:
         raise ValueError(f"engine {engine} runs none of these models")
-    alone = {name: {feature: ask([feature], model, card) for feature in features} for name, model in cards.items()}
+    alone = {
+        name: {feature: ask([feature], asked_of(model, card)) for feature in features} for name, model in cards.items()
+    }
     pairs: dict[Pair, dict[str, Cell]] = {pair: {} for pair in combinations(features, 2)}
     for name, model in cards.items():
         for pair in combinations(usable(alone[name]), 2):
-            pairs[pair][name] = ask(pair, model, card)
+            pairs[pair][name] = ask(pair, asked_of(model, card))
     rows = {
         name: {
-            feature: _single_gpu(feature, ask_sizes(feature, cell, cards[name], card), name, pairs)
+            feature: _single_gpu(feature, ask_sizes(feature, cell, asked_of(cards[name], card)), name, pairs)
             for feature, cell in row.items()
         }
         for name, row in alone.items()
@@ -105,7 +107,7 @@ def together(names: Sequence[str], engine: str, models: tuple[str, ...] = ()) ->
     for other in ("", *(feature for feature in table.features if feature not in names)):
         wanted = [*names, *([other] if other else [])]
         result[other] = {
-            model: ask(wanted, catalog().model(model), table.engine)  # type: ignore[arg-type]
+            model: ask(wanted, asked_of(catalog().model(model), table.engine))
             for model, row in table.alone.items()
             if {*wanted} <= {*usable(row)}
         }

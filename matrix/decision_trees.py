@@ -86,7 +86,7 @@ class Tables:
     def _tree(self, run: Callable[[Settings], list[Finding]], known: Settings) -> int:
         try:
             found = run(known)
-        except _Asked as asked:
+        except _Unchosen as asked:
             children = [self._tree(run, known | {asked.name: value}) for value in self.settings[asked.name]]
             if len(set(children)) == 1:
                 return children[0]
@@ -118,7 +118,7 @@ def compile_tables() -> Tables:
     return tables
 
 
-class _Asked(Exception):
+class _Unchosen(Exception):
     """A rule has read a setting whose value is not chosen yet."""
 
     def __init__(self, name: str) -> None:
@@ -142,7 +142,7 @@ class _Partial(Quantities):
             self.seen.add(name)
             return self.own[name]
         if name in FIELDS:
-            raise _Asked(name)
+            raise _Unchosen(name)
         return super().__missing__(name)
 
 

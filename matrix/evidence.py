@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mode
 from typing import Any
 
-from matrix.cell import ask
+from matrix.cell import ask, asked_of
 from omni_config.catalog.load import catalog
 
 FOLDER = Path(__file__).with_name("evidence")
@@ -66,7 +66,7 @@ class Evidence:
     def outdated(self, features: Iterable[str]) -> bool:
         """Whether the rules decide the cell otherwise now than when it was run."""
         card, engine = catalog().model(self.model), catalog().engine("native")
-        return card is None or engine is None or ask(features, card, engine).verdict != self.verdict
+        return card is None or engine is None or ask(features, asked_of(card, engine)).verdict != self.verdict
 
     def status(self) -> str:
         """``proven`` or ``refuted``, and whether that is stale."""

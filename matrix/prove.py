@@ -15,14 +15,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from matrix.cell import Cell, ask
+from matrix.cell import Cell, ask, asked_of
 from matrix.evidence import ROOT, SHARED, Evidence, add, digest, key
 from omni_config.cards import ModelCard
 from omni_config.catalog.folder_card import card_of_folder
 from omni_config.catalog.load import catalog
 from omni_config.plan import EMBEDDED, Plan
 from omni_config.resolving.resolver import resolve_settings
-from omni_config.rules.quantities import Quantities
+from omni_config.resolving.target import target_of
 from omni_config.schema.settings import Settings, validate
 from runtime import Proof, prove_all
 from runtime.pipeline.apply import ORDER
@@ -136,7 +136,7 @@ def _cells(card: ModelCard) -> Iterator[tuple[tuple[str, ...], Cell]]:
     assert engine is not None
     for size in (1, 2):
         for names in combinations(catalog().features, size):
-            yield names, ask(names, card, engine)
+            yield names, ask(names, asked_of(card, engine))
 
 
 def _plan(names: tuple[str, ...], cell: Cell, subject: Subject) -> Plan | None:
@@ -155,8 +155,8 @@ def _accepted(settings: Settings, subject: Subject) -> Plan:
     assert engine is not None
     asked = validate({"version": 1, "model": subject.source}) | _request(settings, subject) | settings
     asked |= {name: file for name, file in subject.files.items() if asked[name]}
-    adjusting = [rule for rule in catalog().rules if rule.adjusts]
-    return resolve_settings(asked, subject.card, engine, adjusting).accepted_plan()
+    target = target_of(subject.card, engine)
+    return resolve_settings(asked, target.by(rule for rule in target.rules if rule.adjusts)).accepted_plan()
 
 
 def _request(settings: Settings, subject: Subject) -> Settings:
@@ -173,7 +173,7 @@ def _request(settings: Settings, subject: Subject) -> Settings:
     if tiled or compiled:
         engine = catalog().engine("native")
         assert engine is not None
-        multiple = Quantities({}, subject.card, engine, catalog().features)["pixel_multiple"]
+        multiple = target_of(subject.card, engine).quantities({})["pixel_multiple"]
         width, height = (-(-side // multiple) * multiple for side in TILED)
     request = {
         "prompt": "a red circle",

@@ -8,24 +8,39 @@ for checked in check("config.yaml"):
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from omni_config.checking.files import Checked, check, load
+    from omni_config.checking.document import CheckResult
+    from omni_config.checking.files import check, load
     from omni_config.findings import Finding
     from omni_config.plan import Plan
     from omni_config.resolving.resolver import Resolution, resolve
+    from omni_config.resolving.target import Target, target_of
     from omni_config.schema.document import Document
 
-__all__ = ["Checked", "Document", "Finding", "Plan", "Resolution", "check", "load", "resolve"]
+__all__ = [
+    "CheckResult",
+    "Document",
+    "Finding",
+    "Plan",
+    "Resolution",
+    "Target",
+    "check",
+    "load",
+    "resolve",
+    "target_of",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Checked": "checking.files",
+    "CheckResult": "checking.document",
     "Document": "schema.document",
     "Finding": "findings",
     "Plan": "plan",
     "Resolution": "resolving.resolver",
+    "Target": "resolving.target",
     "check": "checking.files",
     "load": "checking.files",
     "resolve": "resolving.resolver",
+    "target_of": "resolving.target",
 }
 
 

@@ -29,12 +29,10 @@ def cached(name: str, sources: Iterable[Path], build: Callable[[], dict[str, Any
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all, since another process may be reading."""
-    import tempfile
+    from omni_config.atomic import write_bytes
 
     try:
         path.parent.mkdir(exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(text)
-        Path(file.name).replace(path)
+        write_bytes(path, text.encode())
     except OSError:
         return

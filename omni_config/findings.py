@@ -49,7 +49,7 @@ class Finding:
     severity: Severity = "error"
     name: str = ""
     why: str = ""
-    fix: str = ""
+    next_step: str = ""
     fields: tuple[str, ...] = ()
     changes: tuple[tuple[str, Any], ...] = ()
     span: Span | None = None
@@ -68,7 +68,7 @@ class Finding:
             "severity": self.severity,
             "message": self.message,
             "why": self.why,
-            "fix": self.fix,
+            "fix": self.next_step,
             "fields": list(self.fields),
             "changes": dict(self.changes),
             "location": _place(self.span),

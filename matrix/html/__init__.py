@@ -63,7 +63,7 @@ def data() -> dict[str, Any]:
             for name, by_pipeline in everything().items()
         },
         "settings": tables.settings,
-        "findings": [[found.code, found.message, found.fix, dict(found.changes)] for found in tables.findings],
+        "findings": [[found.code, found.message, found.next_step, dict(found.changes)] for found in tables.findings],
         "nodes": tables.nodes,
         "roots": tables.roots,
     }

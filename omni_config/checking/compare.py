@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from omni_config.catalog.load import catalog
-from omni_config.checking.files import Checked
+from omni_config.checking.document import CheckResult
+from omni_config.checking.export import unwritten
 from omni_config.findings import Finding
 from omni_config.mesh import Mesh
-from omni_config.rules.quantities import Quantities
 from omni_config.schema.settings import FIELDS
 
 Change = tuple[Any, Any]
@@ -36,7 +36,7 @@ class Difference:
         }
 
 
-def compare(old: Checked, new: Checked) -> Difference:
+def compare(old: CheckResult, new: CheckResult) -> Difference:
     """Two documents that could be resolved.
 
     Raises:
@@ -56,21 +56,52 @@ def compare(old: Checked, new: Checked) -> Difference:
         facts,
         tuple(finding for key, finding in said_after.items() if key not in said_before),
         tuple(finding for key, finding in said_before.items() if key not in said_after),
-        tuple(
-            f"{name}: {facts_before[name]} to {facts_after[name]}"
-            for name, kept, gone in (("quality", "lossless", "lossy"), ("runs", "yes", "no"), ("fits", "yes", "no"))
-            if facts_before[name] == kept and facts_after[name] == gone
+        (
+            *(
+                f"{name}: {facts_before[name]} to {facts_after[name]}"
+                for name, kept, gone in (("quality", "lossless", "lossy"), ("runs", "yes", "no"), ("fits", "yes", "no"))
+                if facts_before[name] == kept and facts_after[name] == gone
+            ),
+            *_refused(old, new),
+            *_ignored(old, new),
         ),
     )
 
 
-def _facts(item: Checked) -> dict[str, Any]:
+def _refused(old: CheckResult, new: CheckResult) -> Iterator[str]:
+    """Errors about what was no error before, however it was worded."""
+    known = {(finding.code, finding.fields) for finding in old.findings if finding.severity == "error"}
+    for finding in new.findings:
+        if finding.severity == "error" and (finding.code, finding.fields) not in known:
+            yield f"{finding.code} {finding.message}"
+
+
+def _ignored(old: CheckResult, new: CheckResult) -> Iterator[str]:
+    """Settings that a deployment says and its engine changes, or has no words for, where the one before kept them.
+
+    An engine that stays has the same words as before.
+    """
+    kept = {name for finding in old.findings for name, _ in finding.changes}
+    for finding in new.findings:
+        changed = [name for name, _ in finding.changes if name not in kept]
+        if changed:
+            yield f"{', '.join('.'.join(FIELDS[name]) for name in changed)}: {finding.code} {finding.message}"
+    assert old.resolution is not None
+    assert new.resolution is not None
+    if old.resolution.engine is new.resolution.engine:
+        return
+    known = unwritten(old)
+    for name in unwritten(new):
+        if name not in known:
+            yield f"{'.'.join(FIELDS[name])}: {new.resolution.engine.id} has nothing like it and ignores it"
+
+
+def _facts(item: CheckResult) -> dict[str, Any]:
     """What a reviewer asks: does it run, on how many ranks, is the result that of one GPU, does it fit."""
     assert item.resolution is not None
     resolution = item.resolution
-    features = catalog().features
-    q = Quantities(resolution.settings, resolution.card, resolution.engine, features)
-    lossy = [feature.title for feature in features.values() if feature.lossy and q[feature.name]]
+    q = resolution.target.quantities(resolution.settings)
+    lossy = [feature.title for feature in q.features.values() if feature.lossy and q[feature.name]]
     fits = None
     said = q["memory"] is not None or q["gpu"] is not None
     if said and q["gpu_memory"] is not None and q["estimated_gib"] is not None:
@@ -86,7 +117,7 @@ def _facts(item: Checked) -> dict[str, Any]:
     }
 
 
-def _keys(item: Checked) -> dict[tuple[str, str], Finding]:
+def _keys(item: CheckResult) -> dict[tuple[str, str], Finding]:
     """Findings by what they say, whatever the engine is called."""
     assert item.resolution is not None
     name = item.resolution.engine.id

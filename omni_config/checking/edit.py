@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from omni_config.findings import Source
-from omni_config.reading.nodes import Node, Unreadable, parse
+from omni_config.reading.nodes import Unreadable, YamlNode, parse
 from omni_config.schema.settings import FIELDS, PARAMETERS, SWITCHES, validate
 
 
@@ -39,14 +39,14 @@ def apply(source: Source, index: int, changes: Mapping[str, Any]) -> str:
     return text
 
 
-def _document(name: str, text: str, index: int) -> Node:
+def _document(name: str, text: str, index: int) -> YamlNode:
     try:
         return parse(Source(name, text))[index]
     except (Unreadable, IndexError):
         raise CannotEdit(f"{name}: an anchor or alias is in the way; edit it by hand") from None
 
 
-def rename_key(source: Source, node: Node, path: tuple[str, ...], name: str) -> str:
+def rename_key(source: Source, node: YamlNode, path: tuple[str, ...], name: str) -> str:
     """The text with one key spelt otherwise."""
     found = node.find(path)
     assert found is not None
@@ -81,7 +81,7 @@ def _absent(name: str, value: Any) -> bool:
     return value is None or (name in SWITCHES and value is False) or value in ((), [])
 
 
-def _edit(text: str, node: Node, path: tuple[str, ...], absent: bool, value: Any) -> _Edit | None:
+def _edit(text: str, node: YamlNode, path: tuple[str, ...], absent: bool, value: Any) -> _Edit | None:
     found = node.find(path)
     if found is not None and found.alias:
         raise CannotEdit("the value is an alias; edit it by hand")
@@ -98,7 +98,7 @@ def _edit(text: str, node: Node, path: tuple[str, ...], absent: bool, value: Any
     return _insertion(text, section, path[depth:], written)
 
 
-def _removal(text: str, node: Node, path: tuple[str, ...]) -> _Edit:
+def _removal(text: str, node: YamlNode, path: tuple[str, ...]) -> _Edit:
     """Remove an entry, and a section that would be empty without it."""
     while len(path) > 1 and (parent := node.find(path[:-1])) is not None and len(parent.children) == 1:
         path = path[:-1]
@@ -116,7 +116,7 @@ def _removal(text: str, node: Node, path: tuple[str, ...]) -> _Edit:
     return _Edit(first, len(text) if last < 0 else last + 1, "")
 
 
-def _insertion(text: str, section: Node, path: tuple[str, ...], written: str) -> _Edit:
+def _insertion(text: str, section: YamlNode, path: tuple[str, ...], written: str) -> _Edit:
     if section.flow:
         inner = written
         for key in reversed(path[1:]):

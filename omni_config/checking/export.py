@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from omni_config.checking.files import Checked, check_node, documented
+from omni_config.checking.document import UNNAMED, CheckResult, documented, unknown_model
 from omni_config.engines import ENGINES
 from omni_config.engines.formats.unwritten import Unwritten
 from omni_config.findings import Finding
 from omni_config.plan import EMBEDDED
-from omni_config.reading.nodes import Node
+from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution
-from omni_config.schema.overrides import with_engine
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES, Settings
 
 #: Settings that are no business of an engine's command: the format itself, who runs it, where pictures go.
@@ -19,40 +18,54 @@ from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES, Settings
 _OWN = {"version", "engine", "output", "memory", "gpu", "gpus_per_node"}
 
 
-def export(checked: Checked, engine: str) -> tuple[str | None, list[Finding]]:
-    """The command or file of an engine (a version may be named: ``vllm-omni==0.30``), and what there is to say of it.
+def export(checked: CheckResult) -> tuple[str | None, list[Finding]]:
+    """The command or file of the engine that a document was judged for, and what there is to say of it.
 
     The text is None where a finding is an error.
     """
     assert checked.node is not None
-    moved = with_engine(checked.node, engine)
-    again = check_node(checked.source, moved)
-    findings = list(again.findings)
-    if again.exit_code or again.resolution is None:
+    findings = list(checked.findings)
+    if checked.exit_code or checked.resolution is None:
         return None, findings
-    said = Unwritten(_written(moved), again.resolution)
-    text = ENGINES[again.resolution.engine.family].write(said)
+    if checked.resolution.card is UNNAMED:
+        return None, [*findings, documented(unknown_model(checked.node.value["model"], checked.node))]
+    text, left = _written_by(checked.resolution, checked.node)
+    for name in left:
+        place = checked.node.find(FIELDS[name])
+        span = (place.key_span or place.span) if place else None
+        message = f"{checked.resolution.engine.id} has no {'.'.join(FIELDS[name])} like this"
+        findings.append(documented(Finding("OMNI503", message, span=span)))
+    return (None if left else text), findings
+
+
+def unwritten(checked: CheckResult) -> list[str]:
+    """The settings that a document says and its engine has no words for, so that they would be dropped."""
+    if checked.exit_code or checked.resolution is None or checked.node is None:
+        return []
+    if checked.resolution.card is UNNAMED or checked.resolution.engine.family not in ENGINES:
+        return []
+    return _written_by(checked.resolution, checked.node)[1]
+
+
+def _written_by(resolution: Resolution, node: YamlNode) -> tuple[str, list[str]]:
+    """The text that the engine's writer makes, and the settings that it has no words for."""
+    said = Unwritten(_written(node), resolution)
+    text = ENGINES[resolution.engine.family].write(said)
     left = [
         name
         for name, value in said.settings.items()
-        if name not in _OWN and value != DEFAULTS[name] and not _is_default_dtype(name, value, again.resolution)
+        if name not in _OWN and value != DEFAULTS[name] and not _is_default_dtype(name, value, resolution)
     ]
-    if moved.value["model"] in EMBEDDED:  # which only the built-in runtime has
+    if node.value["model"] in EMBEDDED:  # which only the built-in runtime has
         left.append("model")
-    for name in left:
-        place = moved.find(FIELDS[name])
-        span = (place.key_span or place.span) if place else None
-        findings.append(
-            documented(Finding("OMNI503", f"{engine} has no {'.'.join(FIELDS[name])} like this", span=span))
-        )
-    return (None if any(finding.severity == "error" for finding in findings) else text), findings
+    return text, left
 
 
 def _is_default_dtype(name: str, value: Any, resolution: Resolution) -> bool:
     return name == "dtype" and value == resolution.card.dtype
 
 
-def _written(node: Node) -> Settings:
+def _written(node: YamlNode) -> Settings:
     found = {name: node.find(path) for name, path in FIELDS.items()}
     return {
         name: bool(place.value is not False) if name in SWITCHES else place.value

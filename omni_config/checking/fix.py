@@ -5,20 +5,21 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
-from omni_config.catalog.load import catalog
+from omni_config.checking.document import CheckResult
 from omni_config.checking.edit import CannotEdit, apply, rename_key
-from omni_config.checking.files import Checked, check_bytes, key_suggestion
+from omni_config.checking.files import check_bytes
+from omni_config.checking.schema_findings import key_suggestion
 from omni_config.findings import Finding
+from omni_config.resolving.resolver import Resolution
 from omni_config.resolving.search import conflict, nearest
-from omni_config.rules.quantities import Quantities
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import FIELDS, Settings, validate
 
-MOST_ROUNDS = 20  # each round mends at least one finding; more rounds than findings would be a loop
+MOST_ROUNDS = 20  # each round repairs at least one finding; more rounds than findings would be a loop
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Repaired:
     """A text after its repairs: the findings that were repaired, and those that could not be edited in place."""
 
     before: str
@@ -34,7 +35,7 @@ class Fixed:
         return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
 
 
-def fix(name: str, text: str, *, unsafe: bool = False, policies: tuple[Rule, ...] = ()) -> Fixed:
+def fix(name: str, text: str, *, unsafe: bool = False, policies: tuple[Rule, ...] = ()) -> Repaired:
     """Repair a text until nothing more can be repaired."""
     current = text
     applied: list[Finding] = []
@@ -42,76 +43,77 @@ def fix(name: str, text: str, *, unsafe: bool = False, policies: tuple[Rule, ...
     for _ in range(MOST_ROUNDS):
         for checked in check_bytes(name, current.encode(), policies):
             try:
-                step = _step(checked, unsafe, policies)
+                step = _step(checked, unsafe)
             except CannotEdit as error:
                 failed[str(error)] = None
                 continue
             if step is not None:
-                current, mended = step
-                applied += mended
+                current, repaired = step
+                applied += repaired
                 break
         else:
             break
-    return Fixed(text, current, tuple(applied), tuple(failed))
+    return Repaired(text, current, tuple(applied), tuple(failed))
 
 
-def settings_written(checked: Checked) -> Settings:
+def settings_written(checked: CheckResult) -> Settings:
     """The settings of a checked document as its author wrote them, before any adjustment."""
     assert checked.node is not None
     return validate(checked.node.value)
 
 
-def nearest_changes(checked: Checked, policies: tuple[Rule, ...] = (), most: int = 3) -> list[Settings]:
+def nearest_changes(checked: CheckResult, most: int = 3) -> list[Settings]:
     """The smallest changes after which a document has no errors."""
-    assert checked.resolution is not None
-    card, engine = checked.resolution.card, checked.resolution.engine
-    if not card.pipeline:  # of a file that names no model
+    target = checked.unaccepted
+    if not target.card.pipeline:  # of a file that names no model
         return []
-    accepted = {finding.code for finding in checked.ignored}
-    rules = [rule for rule in (*catalog().rules, *policies) if rule.code not in accepted]
-    return nearest(settings_written(checked), card, engine, rules=rules, most=most)
+    return nearest(settings_written(checked), target, most=most)
 
 
-def mend(finding: Finding, checked: Checked, policies: tuple[Rule, ...] = ()) -> Settings | None:
-    """The first mend of a finding's own rule, as changes of settings."""
-    rule = {rule.code: rule for rule in (*catalog().rules, *policies)}[finding.code]
+def repair_of(finding: Finding, checked: CheckResult) -> Settings | None:
+    """The first repair of a finding's own rule, as changes of settings."""
     if checked.resolution is None:
         return None
     if finding.changes:
         return dict(finding.changes)
-    card, engine = checked.resolution.card, checked.resolution.engine
-    mends = rule.mend(Quantities(checked.resolution.settings, card, engine, catalog().features))
-    return mends[0] if mends else None
+    rule = _rule(finding, checked.resolution)
+    repairs = rule.repairs_for(checked.resolution.target.quantities(checked.resolution.settings)) if rule else []
+    return repairs[0] if repairs else None
 
 
-def _step(checked: Checked, unsafe: bool, policies: tuple[Rule, ...]) -> tuple[str, list[Finding]] | None:
+def _rule(finding: Finding, resolution: Resolution) -> Rule | None:
+    """The rule that has found it; None where that was the reader of the file."""
+    return next((rule for rule in resolution.target.rules if rule.code == finding.code), None)
+
+
+def _step(checked: CheckResult, unsafe: bool) -> tuple[str, list[Finding]] | None:
     if checked.resolution is None:
         return _rename(checked) if unsafe else None
-    rules = {rule.code: rule for rule in (*catalog().rules, *policies)}
     for finding in checked.findings:
-        changes = mend(finding, checked, policies) if rules[finding.code].safe else None
+        rule = _rule(finding, checked.resolution)
+        changes = repair_of(finding, checked) if rule and rule.safe else None
         if changes and (text := _applied(checked, changes)) is not None:
             return text, [finding]
     broken = [finding for finding in checked.findings if finding.severity == "error"]
     if unsafe and broken:
-        for changes in nearest_changes(checked, policies, most=1):
+        for changes in nearest_changes(checked, most=1):
             if (text := _applied(checked, changes)) is not None:
                 return text, broken
     return None
 
 
-def _applied(checked: Checked, changes: Settings) -> str | None:
+def _applied(checked: CheckResult, changes: Settings) -> str | None:
     text = _edited(checked, changes)
     return None if text == checked.source.text else text
 
 
-def _edited(checked: Checked, changes: Settings) -> str:
+def _edited(checked: CheckResult, changes: Settings) -> str:
     if checked.foreign:
         raise CannotEdit("a file of another engine is not edited; do it by hand, or start from omni import")
     return apply(checked.source, checked.index, changes)
 
 
-def _rename(checked: Checked) -> tuple[str, list[Finding]] | None:
+def _rename(checked: CheckResult) -> tuple[str, list[Finding]] | None:
     for finding in checked.findings:
         path = tuple(finding.fields[0].split(".")) if finding.code == "OMNI904" else ()
         name = key_suggestion(path) if path else None
@@ -120,7 +122,7 @@ def _rename(checked: Checked) -> tuple[str, list[Finding]] | None:
     return None
 
 
-def diff_of(checked: Checked, changes: Settings) -> list[str]:
+def diff_of(checked: CheckResult, changes: Settings) -> list[str]:
     """The lines that changes remove from a file (``- ...``) and add to it (``+ ...``)."""
     try:
         after = _edited(checked, changes)
@@ -131,7 +133,7 @@ def diff_of(checked: Checked, changes: Settings) -> list[str]:
     return [f"{line[0]} {line[1:]}" for line in lines if line[0] in "+-"]
 
 
-def conflict_of(checked: Checked, policies: tuple[Rule, ...] = ()) -> list[str]:
+def conflict_of(checked: CheckResult) -> list[str]:
     """The smallest set of written settings that cannot hold together, as ``path: value``; empty where there is none."""
     assert checked.resolution is not None
     assert checked.node is not None
@@ -140,9 +142,7 @@ def conflict_of(checked: Checked, policies: tuple[Rule, ...] = ()) -> list[str]:
     settings = settings_written(checked)
     concerned = {name for finding in checked.findings if finding.severity == "error" for name in finding.fields}
     written = [name for name in FIELDS if name in concerned and checked.node.find(FIELDS[name]) is not None]
-    core = conflict(
-        settings, checked.resolution.card, checked.resolution.engine, written, (*catalog().rules, *policies)
-    )
+    core = conflict(settings, checked.unaccepted, written)
     return [f"{'.'.join(FIELDS[name])}: {_shown(settings[name])}" for name in core]
 
 

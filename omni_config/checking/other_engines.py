@@ -1,77 +1,30 @@
-"""Check files of other engines where they stand (``importers``): the same rules, findings in the original file."""
+"""Files of other engines, read where they stand (``engines``): the same rules judge them, findings in the original."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
-from omni_config.cards import EngineCard, ModelCard
+from omni_config.cards import ModelCard
 from omni_config.catalog.load import catalog
-from omni_config.checking.files import Checked, check_node, documented
+from omni_config.checking.document import UNNAMED, ParsedDocument
 from omni_config.engines.detect import drafts_of
 from omni_config.engines.formats.draft import Draft
 from omni_config.findings import Finding, Source
-from omni_config.reading.ignores import apply_ignores
-from omni_config.reading.nodes import Node
-from omni_config.rules.quantities import Quantities
-from omni_config.rules.rule import Rule
-from omni_config.schema.settings import Settings
-
-#: Stands in for a model that a file does not name, or that has no card: rules that ask for it are passed by.
-UNNAMED = ModelCard(
-    id="the model",
-    family="",
-    pipeline="",
-    task="text_to_image",
-    guidance=None,
-    defaults={"num_inference_steps": 50, "width": 1024, "height": 1024},
-    dtype="bfloat16",
-    dims={},
-    tensor_parallel_splits=(),
-    claims={},
-    sources=(),
-)
+from omni_config.reading.nodes import YamlNode
 
 
-class _Asked(Exception):
-    """A rule asked for the model."""
-
-
-class _NoModel:
-    def __getattr__(self, name: str) -> Any:
-        raise _Asked(name)
-
-
-def rules_without_model(rules: tuple[Rule, ...], settings: Settings, engine: EngineCard) -> tuple[Rule, ...]:
-    """The rules that judge these settings without a question about the model."""
-    kept = []
-    for rule in rules:
-        asked = Quantities(settings, _NoModel(), engine, catalog().features)  # type: ignore[arg-type]
-        try:
-            rule.check(asked)
-        except _Asked:
-            continue
-        kept.append(rule)
-    return tuple(kept)
-
-
-def check_foreign(
-    source: Source, nodes: list[Node] | None, policies: tuple[Rule, ...] = (), assume: Mapping[str, str] | None = None
-) -> list[Checked]:
-    """Check every deployment of a file of another engine; empty where the file is none.
+def documents_of(source: Source, nodes: list[YamlNode] | None, assume: Mapping[str, str]) -> list[ParsedDocument]:
+    """Every deployment of a file of another engine; empty where the file is none.
 
     ``assume`` says the model, and the version of the engine, where the file itself does not.
     """
-    return [
-        _check(source, draft, policies, assume or {}, index) for index, draft in enumerate(drafts_of(source, nodes))
-    ]
+    return [_document(source, draft, assume, index) for index, draft in enumerate(drafts_of(source, nodes))]
 
 
-def _check(source: Source, draft: Draft, policies: tuple[Rule, ...], assume: Mapping[str, str], index: int) -> Checked:
+def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: int) -> ParsedDocument:
     if not draft.get("engine"):
-        return Checked(source, tuple(documented(note) for note in draft.findings()), index=index, foreign=True)
+        return ParsedDocument(source, None, range(0), index, tuple(draft.findings()), foreign=True)
     if "model" in assume and not draft.has("model"):
         draft.set("model", assume["model"], draft.place)
     engine = assume.get("engine", "")
@@ -79,19 +32,14 @@ def _check(source: Source, draft: Draft, policies: tuple[Rule, ...], assume: Map
         draft.set("engine", engine, draft.place)
     else:
         _choose_version(draft)
-    notes = [documented(note) for note in draft.findings()]
+    notes = draft.findings()
     unknown = _unknown_model(draft)
     if unknown:
-        notes.append(documented(unknown))
+        notes = [*notes, unknown]
         if not draft.has("model"):
             draft.set("model", UNNAMED.id, draft.place)
-    checked = check_node(source, draft.root, policies, stand_in=UNNAMED)
-    remaining, ignored = apply_ignores(source, [*notes, *checked.findings], _lines(draft))
-    findings = sorted((item if item.name else documented(item) for item in remaining), key=_place)
     left_out = tuple(draft.left_out)
-    return replace(
-        checked, findings=tuple(findings), ignored=tuple(ignored), index=index, foreign=True, left_out=left_out
-    )
+    return ParsedDocument(source, draft.root, _lines(draft), index, tuple(notes), foreign=True, left_out=left_out)
 
 
 def _choose_version(draft: Draft) -> None:
@@ -103,7 +51,7 @@ def _choose_version(draft: Draft) -> None:
     versions = [name for name in catalog().engine_ids if name.startswith(f"{family}==") and _knows(name, card)]
     if versions:
         draft.set("engine", versions[-1], draft.place)
-        draft.pass_by(f"any version but {versions[-1]}, whose card alone has the model", draft.place)
+        draft.leave_unjudged(f"any version but {versions[-1]}, whose card alone has the model", draft.place)
 
 
 def _knows(engine: str, card: ModelCard) -> bool:
@@ -132,7 +80,3 @@ def _lines(draft: Draft) -> range:
         lines.add(node.span.line)
         pending += node.children.values()
     return range(min(lines), max(lines) + 1) if lines else range(1, sys.maxsize)
-
-
-def _place(finding: Finding) -> tuple[int, int]:
-    return (finding.span.line, finding.span.column) if finding.span else (0, 0)

@@ -13,6 +13,7 @@ from rich.table import Table
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_plan
 from omni_config.cli.running import bar, errors, fail, require_startable
+from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
 
 if TYPE_CHECKING:
@@ -32,14 +33,15 @@ def bench(
     plot: Annotated[Path | None, typer.Option("--plot", help="File for a plot, .png or .svg.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds without progress that end it.")] = 600,
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
+    policies: tuple[Rule, ...] = (),
 ) -> None:
     """Measure a config, or two in turn: medians of time and memory, and their ratio with its spread.
 
     Exit code: 0 done, 1 findings or a failed run, 2 a config that cannot be used.
     """
-    plans = {"config": checked_plan(file, overrides)}
+    plans = {"config": checked_plan(file, overrides, policies)}
     if against is not None:
-        plans["against"] = checked_plan(against, [])
+        plans["against"] = checked_plan(against, [], policies)
     for plan in plans.values():
         require_startable("bench", plan)
     if plot is not None:

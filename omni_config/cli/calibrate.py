@@ -12,6 +12,7 @@ import typer
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_plan
 from omni_config.cli.running import bar, errors, fail, require_startable
+from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything, with the points, as JSON.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds without progress that end it.")] = 600,
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
+    policies: tuple[Rule, ...] = (),
 ) -> None:
     """Fit TeaCache's coefficients for a model, from runs of the plain pipeline without a cache.
 
@@ -40,7 +42,7 @@ def calibrate(
     """
     # The config may already ask for the cache, whose coefficients are what is missing.
     none = [Override(("cache", name), False, ("--cache-backend", "none")) for name in ("tea_cache", "cache_dit")]
-    plan = checked_plan(file, [*overrides, *none])
+    plan = checked_plan(file, [*overrides, *none], policies)
     lines = [plan.sampling.prompt] if prompts is None else _lines(prompts)
     require_startable("calibrate", plan)
     from runtime import Progress

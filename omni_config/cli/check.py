@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from omni_config.cli.policies import Rules, load_rules
 from omni_config.output.run_check import run
-from omni_config.rules.rule import Rule
 
 
 class Format(StrEnum):
@@ -26,7 +26,7 @@ def check(
     output_format: Annotated[Format, typer.Option("--output-format", help="How to print findings.")] = Format.text,
     as_json: Annotated[bool, typer.Option("--json", help="Short for --output-format json.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
-    rules: Annotated[list[str], typer.Option("--rules", help="A policy file with rules of your own.")] = [],  # noqa: B006
+    rules: Rules = [],  # noqa: B006
     model: Annotated[
         str | None, typer.Option("--model", help="Model of another engine's files that name none.")
     ] = None,
@@ -42,16 +42,3 @@ def check(
     chosen = Format.json if as_json else output_format
     assume = {name: value for name, value in (("model", model), ("engine", engine)) if value is not None}
     raise typer.Exit(run(files, chosen.value, strict=strict, policies=load_rules(rules), assume=assume))
-
-
-def load_rules(paths: list[str]) -> tuple[Rule, ...]:
-    """Policies of ``--rules``; one that cannot be used ends the command with exit code 2."""
-    if not paths:
-        return ()
-    from omni_config.catalog.policies import load_policies
-
-    try:
-        return tuple(rule for path in paths for rule in load_policies(path))
-    except ValueError as error:
-        typer.echo(f"omni: {error}", err=True)
-        raise typer.Exit(2) from None

@@ -12,27 +12,32 @@ from rich.text import Text
 
 from omni_config.catalog.load import catalog
 from omni_config.checking.compare import Difference, compare
-from omni_config.checking.files import Checked, check, check_node
+from omni_config.checking.document import CheckResult, judge
+from omni_config.checking.files import read
+from omni_config.cli.policies import Rules, load_rules
 from omni_config.findings import Finding
-from omni_config.schema.overrides import with_engine
+from omni_config.rules.rule import Rule
 
 
 def diff(
     files: Annotated[list[Path], typer.Argument(help="Two configs; or one, with --engine twice.")],
     engine: Annotated[list[str], typer.Option("--engine", help="An engine, such as vllm-omni==0.30; twice.")] = [],  # noqa: B006
+    rules: Rules = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print the difference as JSON.")] = False,
 ) -> None:
     """Say what a change does to the deployment: resolved settings, ranks, quality, memory, findings.
 
-    Exit code: 0 no guarantee is lost, 1 one is (lossless to lossy, fits to does not fit, runs to does not run), 2 a
-    config that cannot be used.
+    Exit code: 0 no guarantee is lost, 1 one is (lossless to lossy, fits to does not fit, runs to does not run, an error
+    that appears, a setting that is changed or ignored from now on), 2 a config that cannot be used.
     """
     if (len(files), len(engine)) not in ((2, 0), (1, 2)):
         raise typer.BadParameter("give two configs, or one config and --engine twice")
     unknown = next((name for name in engine if catalog().engine(name) is None), None)
     if unknown:
         raise typer.BadParameter(f"{unknown}: expected one of {', '.join(catalog().engine_ids)}", param_hint="--engine")
-    old, new = [_documents(files[0], name) for name in engine] if engine else [_documents(file) for file in files]
+    sides = [(files[0], name) for name in engine] if engine else [(file, "") for file in files]
+    policies = load_rules(rules)
+    old, new = [_judged(file, name, policies) for file, name in sides]
     if len(old) != len(new):
         _fail(f"{files[0]} has {len(old)} deployments, {files[-1]} has {len(new)}")
     differences = [compare(before, after) for before, after in zip(old, new, strict=True)]
@@ -44,22 +49,14 @@ def diff(
     raise typer.Exit(1 if any(difference.lost for difference in differences) else 0)
 
 
-def _documents(file: Path, engine: str = "") -> list[Checked]:
-    documents = []
-    for item in check(file):
-        if item.resolution is None or item.node is None:
+def _judged(file: Path, engine: str, policies: tuple[Rule, ...]) -> list[CheckResult]:
+    documents = read(file)
+    results = [judge(document.for_engine(engine) if engine else document, policies) for document in documents]
+    for item in results:
+        if item.resolution is None:
             first = item.findings[0] if item.findings else None
             _fail(f"{first.span}: {first.code} {first.message}" if first else f"{file}: no deployment is in it")
-        documents.append(_moved(item, engine) if engine else item)
-    return documents
-
-
-def _moved(item: Checked, engine: str) -> Checked:
-    from omni_config.checking.other_engines import UNNAMED
-
-    assert item.node is not None
-    stand_in = UNNAMED if item.foreign else None
-    return check_node(item.source, with_engine(item.node, engine), stand_in=stand_in)
+    return results
 
 
 def _shown(difference: Difference) -> Text:

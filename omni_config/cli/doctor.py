@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from omni_config.cli.inputs import checked
+from omni_config.checking.document import judge
+from omni_config.cli.inputs import document_of
 from omni_config.doctor.diagnosis import diagnose
 from omni_config.doctor.machine import Machine, this_machine
 from omni_config.estimate.estimate import memory
-from omni_config.rules.quantities import Quantities
+from omni_config.resolving.resolver import Resolution
 
 MARKS = {"problem": "[!!]", "warning": "[ !]", "fine": "[ok]"}
 
@@ -27,12 +28,12 @@ def doctor(
     """
     mesh = gib = None
     if file is not None:
-        done = checked(file, [])
+        done = judge(document_of(file, []))
         if done.plan is None or done.resolution is None:
             typer.echo(f"omni doctor: {file} has findings; next: omni check {file}", err=True)
             raise typer.Exit(2)
         mesh = done.plan.mesh
-        gib = _gib(done.resolution.settings, done.resolution.card, done.resolution.engine)
+        gib = _gib(done.resolution)
     machine = this_machine()
     notes = diagnose(machine, mesh, gib)
     if as_json:
@@ -45,10 +46,8 @@ def doctor(
     raise typer.Exit(1 if any(note.level == "problem" for note in notes) else 0)
 
 
-def _gib(settings, card, engine) -> float | None:  # type: ignore[no-untyped-def]
-    from omni_config.catalog.load import catalog
-
-    q = Quantities(settings, card, engine, catalog().features)
+def _gib(resolution: Resolution) -> float | None:
+    q = resolution.target.quantities(resolution.settings)
     return None if q["transformer_parameters"] is None else memory(q).peak
 
 

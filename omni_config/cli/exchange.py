@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from omni_config.checking.files import Checked, check
+from omni_config.checking.document import CheckResult, judge
+from omni_config.checking.files import check, read
+from omni_config.cli.policies import Rules, load_rules
 from omni_config.findings import Finding
 from omni_config.output.text import render
 
@@ -36,14 +38,17 @@ def import_(
     if not judged:
         _fail(f"{file} has no diffusion stage")
     for document in judged:
-        if document.left_out:
-            typer.echo(f"omni: left out, as no setting stands for them: {', '.join(document.left_out)}", err=True)
+        if document.document and document.document.left_out:
+            typer.echo(
+                f"omni: left out, as no setting stands for them: {', '.join(document.document.left_out)}", err=True
+            )
     typer.echo(_HEAD + "---\n".join(as_yaml(item) for item in judged), nl=False)
 
 
 def export(
     file: Annotated[Path, typer.Argument(help="The config.")],
     to: Annotated[str, typer.Option("--to", help="vllm-omni, sglang, xdit or cache-dit; a version may follow ==.")],
+    rules: Rules = [],  # noqa: B006
 ) -> None:
     """Print the command or file that runs a config on another engine; what that engine cannot do is refused.
 
@@ -57,12 +62,14 @@ def export(
     if engine is None or engine.family not in ENGINES:
         known = [name for name in catalog().engine_ids if name.partition("==")[0] in ENGINES]
         raise typer.BadParameter(f"{to}: expected one of {', '.join(known)}", param_hint="--to")
+    policies = load_rules(rules)
     texts = []
-    for document in check(file):
-        if document.node is None or document.resolution is None:
-            _show(document.findings)
+    for document in read(file):
+        checked = judge(document.for_engine(to).as_ours(), policies)
+        if checked.resolution is None:
+            _show(checked.findings)
             raise typer.Exit(2)
-        text, findings = write(document, to)
+        text, findings = write(checked)
         _show([finding for finding in findings if text is None or finding.severity != "advice"])
         if text is None:
             raise typer.Exit(1)
@@ -70,7 +77,7 @@ def export(
     typer.echo("\n".join(texts), nl=False)
 
 
-def as_yaml(checked: Checked) -> str:
+def as_yaml(checked: CheckResult) -> str:
     """A checked deployment as a document of ours, with only what its file says."""
     import yaml
 
@@ -81,7 +88,7 @@ def as_yaml(checked: Checked) -> str:
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _reason(checked: Checked) -> str:
+def _reason(checked: CheckResult) -> str:
     if checked.resolution is not None:
         return "is a config of ours already"
     return (

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from omni_config.cards import Retired
 from omni_config.catalog.load import catalog
+from omni_config.rules.rule import Rule
 
 
 def explain(
@@ -100,7 +101,7 @@ def generate(folder: Path, check: bool, wanted: dict[str, str], owned: tuple[str
     raise typer.Exit(1 if difference else 0)
 
 
-def as_dict(rule) -> dict[str, object]:  # type: ignore[no-untyped-def]
+def as_dict(rule: Rule) -> dict[str, object]:
     """A rule as JSON-ready values, its kind included."""
     from dataclasses import asdict
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from omni_config.cli.check import load_rules
+from omni_config.atomic import write_bytes
+from omni_config.cli.policies import Rules, load_rules
 from omni_config.reading.discover import STDIN, discover
+from omni_config.rules.rule import Rule
 
 
 def fix(
     files: Annotated[list[str], typer.Argument(help="Files, folders, globs, or - for standard input.")],
     unsafe: Annotated[bool, typer.Option("--unsafe", help="Also take the nearest configuration that works.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show the repairs; write nothing.")] = False,
-    rules: Annotated[list[str], typer.Option("--rules", help="A policy file with rules of your own.")] = [],  # noqa: B006
+    rules: Rules = [],  # noqa: B006
 ) -> None:
     """Repair configs in place; comments, order and quoting of all else survive.
 
@@ -31,7 +32,7 @@ def fix(
     raise typer.Exit(code)
 
 
-def _fix(name: str, named: bool, unsafe: bool, diff: bool, policies) -> int:  # type: ignore[no-untyped-def]
+def _fix(name: str, named: bool, unsafe: bool, diff: bool, policies: tuple[Rule, ...]) -> int:
     from omni_config.checking.files import check, check_bytes
     from omni_config.checking.fix import fix as fix_text
     from omni_config.output.run_check import is_config
@@ -43,30 +44,28 @@ def _fix(name: str, named: bool, unsafe: bool, diff: bool, policies) -> int:  # 
     if not source.text:
         typer.echo(f"{checked[0].findings[0].span}: {checked[0].findings[0].message}", err=True)
         return 2
-    fixed = fix_text(name, source.text, unsafe=unsafe, policies=policies)
+    repaired = fix_text(name, source.text, unsafe=unsafe, policies=policies)
     if diff:
-        typer.echo(fixed.diff(name), nl=False)
+        typer.echo(repaired.diff(name), nl=False)
     elif name == STDIN:
-        typer.echo(fixed.after, nl=False)
-    elif fixed.after != fixed.before:
-        _write(Path(name), fixed.after)
-        typer.echo(f"{name}: repaired {', '.join(dict.fromkeys(finding.code for finding in fixed.applied))}", err=True)
-    for reason in fixed.failed:
+        typer.echo(repaired.after, nl=False)
+    elif repaired.after != repaired.before:
+        _write(Path(name), repaired.after)
+        typer.echo(
+            f"{name}: repaired {', '.join(dict.fromkeys(finding.code for finding in repaired.applied))}", err=True
+        )
+    for reason in repaired.failed:
         typer.echo(f"{name}: {reason}", err=True)
-    left = check_bytes(name, fixed.after.encode(), policies)
+    left = check_bytes(name, repaired.after.encode(), policies)
     return max(document.exit_code for document in left)
 
 
 def _write(path: Path, text: str) -> None:
-    """Write whole or not at all, keeping a byte order mark, and the file that a link points to."""
+    """Write in place, keeping a byte order mark, and the file that a link points to."""
     path = path.resolve()
     mark = b"\xef\xbb\xbf" if path.read_bytes().startswith(b"\xef\xbb\xbf") else b""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_bytes(mark + text.encode())
-        partial.chmod(path.stat().st_mode & 0o777)
-        partial.replace(path)
+        write_bytes(path, mark + text.encode())
     except OSError as error:
-        partial.unlink(missing_ok=True)
         typer.echo(f"omni: {path}: {error.strerror}", err=True)
         raise typer.Exit(2) from None

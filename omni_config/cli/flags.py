@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import typer
 
+from omni_config.cli.policies import Rules, load_rules
 from omni_config.schema.document import Document
 from omni_config.schema.flag_names import ALIASES, dashed
 from omni_config.schema.overrides import Override, assignment, yaml_value
@@ -18,18 +19,24 @@ _NOT_FLAGS = {"version", "tea_cache", "cache_dit", "lora", "server"}
 
 
 def with_overrides(command: Callable[..., None], *, without: tuple[str, ...] = ("server",)) -> Callable[..., None]:
-    """Give a command a flag for each setting; it receives what was typed as its argument ``overrides``.
+    """Give a command a flag for each setting, and ``--rules``; it receives what was typed as its arguments
+    ``overrides`` and ``policies``.
 
     Settings of the sections ``without`` mean nothing to the command.
     """
     settings = {
         name: path for name, path in FIELDS.items() if name not in _NOT_FLAGS and path[0] not in ("cache", *without)
     }
-    own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "overrides"]
+    own = [
+        p
+        for name, p in inspect.signature(command, eval_str=True).parameters.items()
+        if name not in ("overrides", "policies")
+    ]
     flags = [_flag(name, path) for name, path in settings.items()]
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> None:
+        given_rules = given.pop("rules")
         try:
             overrides = [assignment(text) for text in given.pop("set_")]
             overrides += _lora_overrides(given.pop("lora_path"), given.pop("lora_scale"))
@@ -43,9 +50,10 @@ def with_overrides(command: Callable[..., None], *, without: tuple[str, ...] = (
                 shown = "***" if name == "api_key" else str(value)
                 words = (flag, shown) if not isinstance(value, bool) else (flag,)
                 overrides.append(Override(path, value, words))
-        command(**given, overrides=overrides)
+        command(**given, overrides=overrides, policies=load_rules(given_rules))
 
-    parameters = [*own, *_general(), *flags]
+    rules = inspect.Parameter("rules", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=Rules)
+    parameters = [*own, rules, *_general(), *flags]
     wrapper.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     )

@@ -1,4 +1,4 @@
-"""What ``plan`` and ``launch`` share: a file and flags in, one checked Plan out, or findings and an exit code."""
+"""What commands that take one config share: a file and flags in, one judged document out, or an exit code."""
 
 from __future__ import annotations
 
@@ -8,43 +8,42 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from omni_config.checking.files import Checked, check, check_node
+from omni_config.checking.document import CheckResult, ParsedDocument, from_flags, judge
+from omni_config.checking.files import read
 from omni_config.output.text import render
 from omni_config.plan import Plan
-from omni_config.schema.overrides import Override, lay_over
+from omni_config.rules.rule import Rule
+from omni_config.schema.overrides import Override
 
 
-def checked_plan(file: Path | None, overrides: Sequence[Override]) -> Plan:
+def checked_plan(file: Path | None, overrides: Sequence[Override], policies: tuple[Rule, ...]) -> Plan:
     """The Plan of a file with overrides; see ``checked_config``."""
-    plan = checked_config(file, overrides).plan
+    plan = checked_config(document_of(file, overrides), policies).plan
     assert plan is not None
     return plan
 
 
-def checked_config(file: Path | None, overrides: Sequence[Override]) -> Checked:
-    """A file with overrides, after a check that left it a Plan.
+def checked_config(document: ParsedDocument, policies: tuple[Rule, ...]) -> CheckResult:
+    """A document, after a check that left it a Plan.
 
     Findings go to stderr. With an error among them this ends the command: exit code 1, or 2 for unusable input.
     """
-    document = checked(file, overrides)
+    checked = judge(document, policies)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for finding in document.findings:
+    for finding in checked.findings:
         console.print(render(finding), end="\n\n")
-    if document.plan is None:
-        raise typer.Exit(document.exit_code)
-    return document
+    if checked.plan is None:
+        raise typer.Exit(checked.exit_code)
+    return checked
 
 
-def checked(file: Path | None, overrides: Sequence[Override]) -> Checked:
-    """A file's one document, checked with overrides; without a file, the document that they make."""
+def document_of(file: Path | None, overrides: Sequence[Override]) -> ParsedDocument:
+    """A file's one document with overrides in it, not judged yet; without a file, the document that they make."""
     if file is None and not overrides:
         raise typer.BadParameter("give a config, or at least --model")
     if file is None:
-        return check_node(*lay_over(None, overrides))
-    documents = check(file)
+        return from_flags(overrides)
+    documents = read(file)
     if len(documents) > 1:
         raise typer.BadParameter(f"{file} holds {len(documents)} documents; this command takes one")
-    document = documents[0]
-    if document.node is None or not overrides:
-        return document
-    return check_node(*lay_over(document.node, overrides))
+    return documents[0].overridden(overrides)

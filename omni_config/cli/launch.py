@@ -11,12 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from omni_config.checking.files import Checked
+from omni_config.checking.document import CheckResult
 from omni_config.cli.flags import with_overrides
-from omni_config.cli.inputs import checked_config
+from omni_config.cli.inputs import checked_config, document_of
 from omni_config.cli.nodes import Endpoint, Nnodes, NodeRank, node_of
 from omni_config.cli.running import bar, errors, require_startable
 from omni_config.plan import Plan
+from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def launch(
     node_rank: NodeRank = None,
     rdzv_endpoint: Endpoint = None,
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
+    policies: tuple[Rule, ...] = (),
 ) -> None:
     """Check, plan, and run under torchrun: pictures and report.json in the output folder.
 
@@ -48,7 +50,7 @@ def launch(
 
     Exit code: 0 done, 1 findings or a failed run, 2 a config that cannot be used.
     """
-    checked = checked_config(file, overrides)
+    checked = checked_config(document_of(file, overrides), policies)
     plan = checked.plan
     assert plan is not None
     if plan.engine != "native":
@@ -82,7 +84,7 @@ def launch(
         _show(plan, report)
 
 
-def _job(checked: Checked, plan: Plan, cluster: str) -> str:
+def _job(checked: CheckResult, plan: Plan, cluster: str) -> str:
     from omni_config.cli.exchange import as_yaml
     from omni_config.output.cluster import EMITTERS
 

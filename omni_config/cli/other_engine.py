@@ -11,19 +11,19 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from omni_config.checking.document import CheckResult
 from omni_config.checking.export import export
-from omni_config.checking.files import Checked
 from omni_config.engines import ENGINES
 from omni_config.output.text import render
 
 
-def start_other(command: str, checked: Checked, engine: str, *, dry_run: bool) -> int:
+def start_other(command: str, checked: CheckResult, engine: str, *, dry_run: bool) -> int:
     """Run the engine for our command, in the foreground; its exit code, or 1 where it is not installed or cannot."""
     assert checked.resolution is not None
     known = ENGINES.get(checked.resolution.engine.family)
     if known is None or not known.commands:
         return _fail(command, f"engine {engine} has no command; next: omni export --to {engine}, for its file")
-    text, findings = export(checked, engine)
+    text, findings = export(checked)
     if text is None:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         for finding in findings:

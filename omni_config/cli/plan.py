@@ -15,6 +15,7 @@ from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_plan
 from omni_config.mesh import NAMES
 from omni_config.plan import Plan
+from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
 
 
@@ -23,9 +24,10 @@ def plan(
     file: Annotated[Path | None, typer.Argument(help="The config.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the Plan as JSON.")] = False,
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
+    policies: tuple[Rule, ...] = (),
 ) -> None:
     """Show what would run: every setting decided, and which rank holds which part of the mesh."""
-    result = checked_plan(file, overrides)
+    result = checked_plan(file, overrides, policies)
     if as_json:
         typer.echo(json.dumps(result.to_dict() | {"ranks": ranks(result)}, indent=2))
         return

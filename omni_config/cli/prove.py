@@ -14,6 +14,7 @@ from rich.table import Table
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_plan
 from omni_config.cli.running import bar, errors, require_startable
+from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
 
 if TYPE_CHECKING:
@@ -26,13 +27,14 @@ def prove(
     as_json: Annotated[bool, typer.Option("--json", help="Print the proof as JSON.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that each run may take.")] = 600,
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
+    policies: tuple[Rule, ...] = (),
 ) -> None:
     """Run a config and the plain pipeline on one rank, and compare what they compute.
 
     Each run is followed by controls, in which one weight of one rank is damaged: they must be noticed. Exit code: 0
     proven, 1 findings, a failed run, or a difference above the bound, 2 a config that cannot be used.
     """
-    plan = checked_plan(file, overrides)
+    plan = checked_plan(file, overrides, policies)
     require_startable("prove", plan)
     from runtime.proof.prove import prove as start
 

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from omni_config.cli.flags import with_overrides
-from omni_config.cli.inputs import checked as checked_input
-from omni_config.cli.inputs import checked_config
+from omni_config.cli.inputs import checked_config, document_of
 from omni_config.cli.running import errors, fail, require_startable
+from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
 from omni_config.schema.settings import Settings
 
@@ -29,6 +29,7 @@ def serve(
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds in which a busy rank must go on.")] = 600,
     omni: Annotated[bool, typer.Option("--omni", hidden=True, help="Of vllm serve; nothing else is served.")] = False,
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
+    policies: tuple[Rule, ...] = (),
 ) -> None:
     """Keep one checked Plan warm, and serve it behind OpenAI's images API.
 
@@ -43,10 +44,10 @@ def serve(
         overrides = [Override(("model",), config, (config,)), *overrides]
     if "OMNI_API_KEY" in os.environ and not any(override.path[-1] == "api_key" for override in overrides):
         overrides = [*overrides, Override(("server", "api_key"), os.environ["OMNI_API_KEY"], ("OMNI_API_KEY=***",))]
-    node = checked_input(file, overrides).node
-    if node is not None and not (isinstance(node.value, dict) and node.value.get("server")):
-        overrides = [Override(("server",), {}, ()), *overrides]  # so that the rules know what the config is for
-    checked = checked_config(file, overrides)
+    document = document_of(file, overrides)
+    if document.node is not None and not (isinstance(document.node.value, dict) and document.node.value.get("server")):
+        document = document.overridden([Override(("server",), {}, ())])  # so that the rules know what it is for
+    checked = checked_config(document, policies)
     plan = checked.plan
     assert plan is not None
     if plan.engine != "native":

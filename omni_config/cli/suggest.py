@@ -11,12 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from omni_config.checking.document import judge
 from omni_config.cli.flags import with_overrides
-from omni_config.cli.inputs import checked
+from omni_config.cli.inputs import document_of
 from omni_config.estimate.data import gpus
 from omni_config.planner.candidates import Candidate
 from omni_config.planner.suggest import CannotEstimateError, Objective, Suggested, Suggestion, document
 from omni_config.planner.suggest import suggest as find
+from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
 from omni_config.schema.settings import FIELDS, validate
 
@@ -33,6 +35,7 @@ def suggest(
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw latency over memory: .svg, .png or .html.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
+    policies: tuple[Rule, ...] = (),
 ) -> None:
     """Find the best plans for a model on some GPUs: --model, --gpus, --gpu and --size, or a file that says them.
 
@@ -43,7 +46,7 @@ def suggest(
     if video_frames is not None:
         flag = ("--video-frames", str(video_frames))
         overrides = [*overrides, Override(("sampling", "num_frames"), video_frames, flag)]
-    done = checked(file, overrides)
+    done = judge(document_of(file, overrides), policies)
     if done.node is None or not isinstance(done.node.value, dict) or done.resolution is None:
         _fail(done.findings[0].message if done.findings else "give a config, or --model, --gpus and --gpu")
     assert done.node is not None
@@ -53,9 +56,10 @@ def suggest(
         _fail(f"--gpu: {'name one of' if settings['gpu'] is None else 'unknown; name one of'} {', '.join(gpus())}")
     if settings["gpus"] is None:
         _fail("--gpus: say how many GPUs there are")
-    card, engine, gpu = done.resolution.card, done.resolution.engine, gpus()[settings["gpu"]]
+    target, gpu = done.unaccepted, gpus()[settings["gpu"]]
+    card = target.card
     try:
-        found = find(settings, card, engine, gpu, settings["gpus"], objective=objective, lossless=lossless, most=top)
+        found = find(settings, target, gpu, settings["gpus"], objective=objective, lossless=lossless, most=top)
     except CannotEstimateError as error:
         _fail(str(error))
     if plot is not None and found.fitting:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from omni_config.engines.formats.shell import Command
     from omni_config.engines.formats.text import File
     from omni_config.engines.formats.unwritten import Unwritten
-    from omni_config.reading.nodes import Node
+    from omni_config.reading.nodes import YamlNode
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Engine:
         draft: Draft | None = import_module(f"{__name__}.{self.folder}.read").from_command(command, file)
         return draft
 
-    def from_yaml(self, node: Node, file: File) -> list[Draft]:
+    def from_yaml(self, node: YamlNode, file: File) -> list[Draft]:
         """The deployments in a YAML document; empty where it is none of this engine's."""
         drafts: list[Draft] = import_module(f"{__name__}.{self.folder}.read").from_yaml(node, file)
         return drafts

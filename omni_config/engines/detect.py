@@ -11,10 +11,10 @@ from omni_config.engines import ENGINES
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.text import File
 from omni_config.findings import Source
-from omni_config.reading.nodes import Node
+from omni_config.reading.nodes import YamlNode
 
 
-def drafts_of(source: Source, nodes: list[Node] | None) -> list[Draft]:
+def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
     """The deployments of a file that is not ours; empty where there are none. ``nodes`` None: it is not YAML either."""
     engines = [engine for engine in ENGINES.values() if any(word in source.text for word in engine.words)]
     if not engines:

@@ -9,10 +9,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from omni_config.catalog.load import catalog
-from omni_config.checking.files import Checked
-from omni_config.checking.fix import mend, nearest_changes
+from omni_config.checking.document import CheckResult
+from omni_config.checking.fix import nearest_changes, repair_of
 from omni_config.findings import Finding, Span
-from omni_config.rules.rule import Rule
 from omni_config.schema.settings import FIELDS, Settings
 
 RULES_URL = "https://github.com/omni-config/omni-config/blob/main/docs/rules"
@@ -20,10 +19,10 @@ _SARIF_LEVELS = {"error": "error", "warning": "warning", "advice": "note"}
 _GITHUB_LEVELS = {"error": "error", "warning": "warning", "advice": "notice"}
 
 
-def to_json(checked: Sequence[Checked], policies: tuple[Rule, ...] = ()) -> str:
-    """All findings, each with what would mend it, and the nearest configs that work of each document with errors."""
+def to_json(checked: Sequence[CheckResult]) -> str:
+    """All findings, each with what would repair it, and the nearest configs that work of each document with errors."""
     findings = [
-        finding.to_dict() | {"repair": dotted(mend(finding, item, policies))}
+        finding.to_dict() | {"repair": dotted(repair_of(finding, item))}
         for item in checked
         for finding in item.findings
     ]
@@ -31,7 +30,7 @@ def to_json(checked: Sequence[Checked], policies: tuple[Rule, ...] = ()) -> str:
         {
             "file": item.source.name,
             "document": item.index,
-            "changes": [dotted(changes) for changes in nearest_changes(item, policies)],
+            "changes": [dotted(changes) for changes in nearest_changes(item)],
         }
         for item in checked
         if item.resolution and item.resolution.plan is None and item.exit_code
@@ -46,12 +45,13 @@ def dotted(changes: Settings | None) -> dict[str, Any] | None:
     return None if changes is None else {".".join(FIELDS[name]): value for name, value in changes.items()}
 
 
-def to_sarif(checked: Sequence[Checked], policies: tuple[Rule, ...] = ()) -> str:
+def to_sarif(checked: Sequence[CheckResult]) -> str:
     """A SARIF 2.1.0 log with one run; columns count UTF-16 code units, as the format says."""
     from omni_config import __version__
 
     findings = [finding for item in checked for finding in item.findings]
-    known = {rule.code: rule for rule in (*catalog().rules, *policies)}
+    policies = {rule.code: rule for item in checked if item.resolution for rule in item.resolution.target.rules}
+    known = catalog().by_code | policies
     used = sorted({finding.code for finding in findings})
     rules = [
         {
@@ -70,7 +70,7 @@ def to_sarif(checked: Sequence[Checked], policies: tuple[Rule, ...] = ()) -> str
             "ruleId": finding.code,
             "ruleIndex": used.index(finding.code),
             "level": _SARIF_LEVELS[finding.severity],
-            "message": {"text": f"{finding.message}. Next: {finding.fix}"},
+            "message": {"text": f"{finding.message}. Next: {finding.next_step}"},
             "locations": [_sarif_location(finding.span)] if finding.span else [],
             "relatedLocations": [_sarif_location(span) | {"id": i} for i, span in enumerate(finding.related)],
         }
@@ -103,7 +103,7 @@ def _utf16(line: str, column: int) -> int:
     return len(line[: column - 1].encode("utf-16-le", "surrogatepass")) // 2 + 1
 
 
-def to_github(checked: Sequence[Checked], policies: tuple[Rule, ...] = ()) -> str:
+def to_github(checked: Sequence[CheckResult]) -> str:
     """Workflow commands, which GitHub shows as annotations of a pull request."""
     return "\n".join(_github(finding) for item in checked for finding in item.findings)
 
@@ -114,14 +114,14 @@ def _github(finding: Finding) -> str:
         span = finding.span
         file = _escape(span.source.name).replace(":", "%3A").replace(",", "%2C")
         place = f" file={file},line={span.line},col={span.column},endColumn={span.end},title={finding.code}"
-    return f"::{_GITHUB_LEVELS[finding.severity]}{place}::{_escape(f'{finding.message}. Next: {finding.fix}')}"
+    return f"::{_GITHUB_LEVELS[finding.severity]}{place}::{_escape(f'{finding.message}. Next: {finding.next_step}')}"
 
 
 def _escape(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def to_junit(checked: Sequence[Checked], policies: tuple[Rule, ...] = ()) -> str:
+def to_junit(checked: Sequence[CheckResult]) -> str:
     """One test case a document; its errors are failures, its warnings and advice go to its output."""
     failed = sum(1 for item in checked if item.exit_code)
     suite = ElementTree.Element("testsuite", name="omni check", tests=str(len(checked)), failures=str(failed))
@@ -142,7 +142,7 @@ def to_junit(checked: Sequence[Checked], policies: tuple[Rule, ...] = ()) -> str
 
 
 def _line(finding: Finding) -> str:
-    return f"{finding.span}: {finding.code} [{finding.severity}] {finding.message}. Next: {finding.fix}"
+    return f"{finding.span}: {finding.code} [{finding.severity}] {finding.message}. Next: {finding.next_step}"
 
 
 def _xml(text: str) -> str:

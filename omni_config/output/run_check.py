@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from omni_config.checking.files import Checked, check, check_bytes
+from omni_config.checking.document import CheckResult
+from omni_config.checking.files import check, check_bytes
 from omni_config.reading.discover import STDIN, discover
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ def run(
     skipped: list[str] = []
     checked = list(_checked(names, policies, skipped, assume))
     if output_format == "text":
-        _print(checked, skipped, policies)
+        _print(checked, skipped)
     else:
         from omni_config.output import formats
 
-        print(getattr(formats, f"to_{output_format}")(checked, policies))
+        print(getattr(formats, f"to_{output_format}")(checked))
     if not checked:
         print("omni check: no configs found", file=sys.stderr)
         return 2
@@ -46,7 +47,7 @@ def run(
 
 def _checked(
     names: Sequence[str], policies: tuple[Rule, ...], skipped: list[str], assume: Mapping[str, str] | None
-) -> Iterator[Checked]:
+) -> Iterator[CheckResult]:
     """Documents of all files; a file of a folder or glob that is no config is set aside, and counted."""
     for name, named in discover(names):
         if name == STDIN:
@@ -55,12 +56,12 @@ def _checked(
             documents = check(name, policies, assume)
         if named or any(is_config(document) for document in documents):
             # What was made of a clean document is needed no more, and a folder may have thousands.
-            yield from (one if one.findings else replace(one, resolution=None, node=None) for one in documents)
+            yield from (one if one.findings else replace(one, resolution=None, document=None) for one in documents)
         else:
             skipped.append(name)
 
 
-def is_config(checked: Checked) -> bool:
+def is_config(checked: CheckResult) -> bool:
     """Whether a document means to be a config: one of another engine, or it names a model, readable or not."""
     if checked.foreign:
         return True
@@ -69,7 +70,7 @@ def is_config(checked: Checked) -> bool:
     return isinstance(checked.node.value, dict) and "model" in checked.node.value
 
 
-def _print(checked: list[Checked], skipped: list[str], policies: tuple[Rule, ...]) -> None:
+def _print(checked: list[CheckResult], skipped: list[str]) -> None:
     from rich.console import Console
 
     from omni_config.output.text import render, summary
@@ -81,7 +82,7 @@ def _print(checked: list[Checked], skipped: list[str], policies: tuple[Rule, ...
             console.print(render(finding), end="\n\n")
         if item.resolution and item.resolution.plan is None and item.exit_code and repairs < MOST_REPAIRS_SHOWN:
             repairs += 1
-            console.print(_repairs(item, policies), end="\n\n")
+            console.print(_repairs(item), end="\n\n")
     findings = [finding for item in checked for finding in item.findings]
     line = summary(findings, len(checked))
     ignored = sum(len(item.ignored) for item in checked)
@@ -92,7 +93,7 @@ def _print(checked: list[Checked], skipped: list[str], policies: tuple[Rule, ...
     console.print(line)
 
 
-def _repairs(item: Checked, policies: tuple[Rule, ...]) -> Text:
+def _repairs(item: CheckResult) -> Text:
     """The smallest set of settings that cannot hold together, and the nearest configurations that work."""
     from rich.text import Text
 
@@ -100,10 +101,10 @@ def _repairs(item: Checked, policies: tuple[Rule, ...]) -> Text:
 
     text = Text()
     assert item.resolution is not None
-    together = conflict_of(item, policies)
+    together = conflict_of(item)
     if len(together) > 1:
         text.append("These cannot hold together, whatever the rest is: ", "bold").append(f"{', '.join(together)}\n")
-    found = nearest_changes(item, policies)
+    found = nearest_changes(item)
     if not found and not item.resolution.card.pipeline:
         return text.append("With --model MODEL, the nearest configurations that work would be shown.", "bold")
     if not found:

@@ -25,8 +25,8 @@ def render(finding: Finding) -> Text:
     pad = " " * width
     if finding.why:
         text.append(f"\n{pad} = ", "blue").append("why: ", "bold").append(finding.why)
-    if finding.fix:
-        text.append(f"\n{pad} = ", "blue").append("next: ", "bold").append(finding.fix)
+    if finding.next_step:
+        text.append(f"\n{pad} = ", "blue").append("next: ", "bold").append(finding.next_step)
     return text
 
 

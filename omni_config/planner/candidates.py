@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from omni_config.cards import EngineCard, ModelCard
-from omni_config.catalog.load import catalog
 from omni_config.estimate.data import Gpu
 from omni_config.estimate.estimate import memory, seconds
 from omni_config.mesh import AXES, DEGREES
-from omni_config.resolving.resolver import resolve_settings
-from omni_config.resolving.search import errors, open_rules, valid
+from omni_config.resolving.search import open_rules, valid
+from omni_config.resolving.target import Target
 from omni_config.rules.quantities import Quantities
-from omni_config.rules.rule import Rule
 from omni_config.schema.settings import Settings
 
 #: What is tried beside the degrees; of each group one, and the first means nothing of it.
@@ -68,17 +65,17 @@ _WORDS = {
 
 
 def candidates(
-    settings: Settings, card: ModelCard, engine: EngineCard, gpu: Gpu, gpus: int, *, lossless: bool = False
+    settings: Settings, target: Target, gpu: Gpu, gpus: int, *, lossless: bool = False
 ) -> Iterator[Candidate]:
     """Every valid plan on at most ``gpus`` GPUs; ``lossless`` leaves out what changes the image (step caches)."""
     # What does not fit is to be seen, not to be refused.
-    free = resolve_settings(settings | {"memory": None, "gpu": None}, card, engine, ()).settings
-    rules = open_rules(free, card, engine, CHANGED)
-    work = Quantities(free, card, engine, catalog().features)["work"]  # the same whatever a plan changes
+    free, _ = target.by(()).applied(settings | {"memory": None, "gpu": None})
+    target = target.by(open_rules(free, target, CHANGED))
+    work = target.quantities(free)["work"]  # the same whatever a plan changes
     for size in sizes(gpus):
-        for shape in valid(free, card, engine, size, rules=rules):
-            for changes in _switched(shape, card, engine, rules, size, lossless):
-                q = Quantities(shape | changes, card, engine, catalog().features)
+        for shape in valid(free, target, size):
+            for changes in _switched(shape, target, size, lossless):
+                q = target.quantities(shape | changes)
                 q["work"] = work
                 yield _estimated(q, changes, gpu, size, gpus // size)
 
@@ -88,9 +85,7 @@ def sizes(gpus: int) -> list[int]:
     return [size for size in range(1, gpus + 1) if size <= SMALL or gpus % size == 0]
 
 
-def _switched(
-    shape: Settings, card: ModelCard, engine: EngineCard, rules: list[Rule], size: int, lossless: bool
-) -> Iterator[dict[str, Any]]:
+def _switched(shape: Settings, target: Target, size: int, lossless: bool) -> Iterator[dict[str, Any]]:
     """Changes on top of a shape that are valid: groups that are refused alone are not combined."""
     vae: list[Settings] = [{}, {"vae_use_tiling": True}]
     if size > 1:
@@ -99,13 +94,13 @@ def _switched(
     for group in (vae, WEIGHTS, CACHES[:1] if lossless else CACHES):
         groups.append([{}])
         for changes in group:
-            if changes and not errors(shape | changes, card, engine, rules):
+            if changes and not target.broken(shape | changes):
                 groups[-1].append(changes)
     for chosen in product(*groups):
         merged: Settings = {}
         for changes in chosen:
             merged |= changes
-        if sum(map(bool, chosen)) < 2 or not errors(shape | merged, card, engine, rules):
+        if sum(map(bool, chosen)) < 2 or not target.broken(shape | merged):
             yield {axis: shape[axis] for axis in DEGREES} | merged
 
 

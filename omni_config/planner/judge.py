@@ -16,7 +16,7 @@ from omni_config.catalog.load import catalog
 from omni_config.estimate.data import gpus
 from omni_config.estimate.estimate import seconds
 from omni_config.mesh import AXES
-from omni_config.resolving.resolver import resolve_settings
+from omni_config.resolving.target import target_of
 from omni_config.rules.quantities import Quantities
 from omni_config.schema.settings import validate
 
@@ -90,7 +90,8 @@ def _quantities(table: dict[str, Any], row: dict[str, Any]) -> Quantities:
     card = _card(table)
     settings = validate({"version": 1, "model": card.id, "engine": engine.id}) | table["settings"]
     settings |= {_INITIALS.get(key, key): value for key, value in row.items() if key != "seconds"}
-    return Quantities(resolve_settings(settings, card, engine, ()).settings, card, engine, catalog().features)
+    target = target_of(card, engine).by(())
+    return target.quantities(target.applied(settings)[0])
 
 
 def _card(table: dict[str, Any]) -> ModelCard:

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.estimate.data import Gpu, gpus
 from omni_config.estimate.estimate import Estimate, estimate
 from omni_config.estimate.work import unknown
 from omni_config.mesh import DEGREES
 from omni_config.planner.candidates import Candidate, candidates, pareto
-from omni_config.resolving.resolver import resolve_settings
+from omni_config.resolving.target import Target
 from omni_config.rules.quantities import DIMS, Quantities
 from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS, SWITCHES, Settings
 
@@ -66,8 +65,7 @@ class Suggestion:
 
 def suggest(
     settings: Settings,
-    card: ModelCard,
-    engine: EngineCard,
+    target: Target,
     gpu: Gpu,
     gpu_count: int,
     *,
@@ -81,45 +79,45 @@ def suggest(
         CannotEstimateError: nothing can be estimated for this model.
     """
     base = settings | dict.fromkeys(DEGREES, 1) | {"gpus": None}
-    q = _quantities(base, card, engine)
+    q = _quantities(base, target)
     missing = unknown(q) + (["transformer_parameters"] if q["transformer_parameters"] is None else [])
     if missing:
         words = ", ".join(DIMS.get(name, name.replace("_", " ")) for name in missing)
-        raise CannotEstimateError(f"the card of {card.id} does not state: {words}")
+        raise CannotEstimateError(f"the card of {target.card.id} does not state: {words}")
     limit = float(settings["memory"] or gpu.memory)
-    found = list(candidates(base, card, engine, gpu, gpu_count, lossless=lossless))
+    found = list(candidates(base, target, gpu, gpu_count, lossless=lossless))
     fitting = [plan for plan in found if round(plan.gib, 1) <= limit]
     plans: list[Suggested] = []
     for candidate in sorted(fitting, key=ORDER[objective]):
         if len(plans) == most:
             break
         if not any(_same_but_for_more(candidate, plan.candidate) for plan in plans):
-            plans.append(_suggested(base, candidate, card, engine, gpu))
+            plans.append(_suggested(base, candidate, target, gpu))
     result = Suggestion(tuple(plans), tuple(pareto(fitting)), len(found), len(fitting), limit)
     if plans:
         return result
     if not found:
-        broken = resolve_settings(base | {"gpus": 1}, card, engine, catalog().rules).findings
-        reasons = "; ".join(f"{finding.code} {finding.message}" for finding in broken if finding.severity == "error")
+        broken = target.broken(base | {"gpus": 1})
+        reasons = "; ".join(f"{finding.code} {finding.message}" for finding in broken)
         return replace(result, problem=f"no plan is valid: {reasons}", remedies=("run omni check on the config",))
     least = min(found, key=ORDER["memory"])
-    memory = _suggested(base, least, card, engine, gpu).estimate.memory
+    memory = _suggested(base, least, target, gpu).estimate.memory
     parts = ", ".join(f"{name} {gib:.1f}" for name, gib in sorted(memory.resident.items(), key=lambda part: -part[1]))
     problem = (
         f"none of {len(found)} valid plans fits into {limit:g} GiB; the smallest ({least.title}) "
         f"takes {least.gib:.1f}: {parts}, and {memory.largest_phase} {max(memory.phases.values(), default=0):.1f}"
     )
-    return replace(result, problem=problem, remedies=tuple(_remedies(base, card, engine, gpu, gpu_count, limit, least)))
+    return replace(result, problem=problem, remedies=tuple(_remedies(base, target, gpu, gpu_count, limit, least)))
 
 
 def _remedies(
-    base: Settings, card: ModelCard, engine: EngineCard, gpu: Gpu, gpu_count: int, limit: float, least: Candidate
+    base: Settings, target: Target, gpu: Gpu, gpu_count: int, limit: float, least: Candidate
 ) -> Iterator[str]:
     """The smallest changes that let a plan fit: more GPUs, a quantized DiT, a smaller image, a larger GPU."""
     for more in range(gpu_count + 1, max(MORE_GPUS, gpu_count) + 1):
         free = base | {"gpus": None}
         smallest = min(
-            (plan for plan in candidates(free, card, engine, gpu, more, lossless=True) if plan.gpus == more),
+            (plan for plan in candidates(free, target, gpu, more, lossless=True) if plan.gpus == more),
             key=ORDER["memory"],
             default=None,
         )
@@ -130,25 +128,26 @@ def _remedies(
         if more > 16:  # beyond, only the text encoder and the decode are left, which no degree divides
             break
     tried: list[tuple[str, Settings]] = [("execution.quantization: fp8", {"quantization": "fp8"})]
-    width, height = (base[name] or card.defaults.get(name) for name in ("width", "height"))
+    width, height = (base[name] or target.card.defaults.get(name) for name in ("width", "height"))
     if width and height:
         half = {"width": width // 2 // 64 * 64, "height": height // 2 // 64 * 64}
         tried.append((f"half the image's sides, {half['width']}x{half['height']}", half))
     for words, changes in tried:
-        possible = candidates(base | changes, card, engine, gpu, gpu_count, lossless=True)
+        possible = candidates(base | changes, target, gpu, gpu_count, lossless=True)
         fits = min(possible, key=ORDER["memory"], default=None)
         if fits and fits.gib <= limit:
             yield f"{words}: {fits.title} ({fits.gib:.1f} GiB)"
     for name in catalog().engine_ids:
-        other_engine = catalog().engine(name)
-        if other_engine is None or name == engine.id:
+        engine = catalog().engine(name)
+        if engine is None or name == target.engine.id:
             continue
-        possible = candidates(base | {"engine": name}, card, other_engine, gpu, gpu_count, lossless=True)
+        other = replace(target, engine=engine)
+        possible = candidates(base | {"engine": name}, other, gpu, gpu_count, lossless=True)
         fits = min(possible, key=ORDER["memory"], default=None)
         if fits and fits.gib <= limit:
             yield f"engine: {name}, which has {fits.title} ({fits.gib:.1f} GiB)"
             break
-    larger = [other.id for other in gpus().values() if other.memory >= least.gib]
+    larger = [each.id for each in gpus().values() if each.memory >= least.gib]
     yield f"a GPU of at least {least.gib:.0f} GiB" + (f": {', '.join(larger[:4])}" if larger else "")
 
 
@@ -158,13 +157,13 @@ def _same_but_for_more(candidate: Candidate, better: Candidate) -> bool:
     return same and candidate.gib >= better.gib - 0.05 and candidate.seconds >= better.seconds - 1e-9
 
 
-def _suggested(base: Settings, candidate: Candidate, card: ModelCard, engine: EngineCard, gpu: Gpu) -> Suggested:
+def _suggested(base: Settings, candidate: Candidate, target: Target, gpu: Gpu) -> Suggested:
     settings = base | candidate.changes | {"gpus": candidate.gpus, "gpu": gpu.id}
-    return Suggested(candidate, settings, estimate(_quantities(settings, card, engine), gpu))
+    return Suggested(candidate, settings, estimate(_quantities(settings, target), gpu))
 
 
-def _quantities(settings: Settings, card: ModelCard, engine: EngineCard) -> Quantities:
-    return Quantities(resolve_settings(settings, card, engine, ()).settings, card, engine, catalog().features)
+def _quantities(settings: Settings, target: Target) -> Quantities:
+    return target.quantities(target.by(()).applied(settings)[0])
 
 
 def document(settings: Settings) -> dict[str, Any]:

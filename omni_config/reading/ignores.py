@@ -13,7 +13,8 @@ _COMMENT = re.compile(r"(?:^|\s)#\s*omni:\s*ignore(?:\[(?P<codes>[^\]\n]*)\])?")
 def apply_ignores(source: Source, findings: Sequence[Finding], lines: range) -> tuple[list[Finding], list[Finding]]:
     """Findings that remain, and those that a comment accepts; ``lines`` bounds the document that they are about.
 
-    A file that cannot be read or does not fit the schema (OMNI9xx) cannot be accepted.
+    A file that cannot be read or does not fit the schema (OMNI9xx) cannot be accepted. What stands elsewhere, as a
+    setting from a flag does, is on no line of ``source``.
     """
     if "omni:" not in source.text:
         return list(findings), []
@@ -29,7 +30,11 @@ def apply_ignores(source: Source, findings: Sequence[Finding], lines: range) -> 
         if not codes:
             unused.append(_finding("names no code", "write # omni: ignore[CODE]", span))
         for code in codes:
-            here = [f for f in remaining if f.code == code and _stands_on(f, number) and not code.startswith("OMNI9")]
+            here = [
+                finding
+                for finding in remaining
+                if finding.code == code and _stands_on(finding, source, number) and not code.startswith("OMNI9")
+            ]
             accepted += here
             remaining = [finding for finding in remaining if finding not in here]
             if not here:
@@ -37,9 +42,9 @@ def apply_ignores(source: Source, findings: Sequence[Finding], lines: range) -> 
     return remaining + unused, accepted
 
 
-def _stands_on(finding: Finding, line: int) -> bool:
-    return any(span.line == line for span in (finding.span, *finding.related) if span)
+def _stands_on(finding: Finding, source: Source, line: int) -> bool:
+    return any(span.source is source and span.line == line for span in (finding.span, *finding.related) if span)
 
 
-def _finding(message: str, fix: str, span: Span) -> Finding:
-    return Finding("OMNI907", message, "warning", fix=fix, span=span)
+def _finding(message: str, next_step: str, span: Span) -> Finding:
+    return Finding("OMNI907", message, "warning", next_step=next_step, span=span)

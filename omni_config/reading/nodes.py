@@ -54,7 +54,7 @@ class Extent(NamedTuple):
 
 
 @dataclass(slots=True)
-class Node:
+class YamlNode:
     """A value and where it stands. ``children`` of a mapping are by key, of a sequence by index.
 
     The offsets in the text are those of a value that was read from YAML.
@@ -62,8 +62,8 @@ class Node:
 
     value: Any
     place: Extent | Span
-    children: dict[Any, Node] = field(default_factory=dict)
-    key: Node | None = None
+    children: dict[Any, YamlNode] = field(default_factory=dict)
+    key: YamlNode | None = None
     plain: str | None = None  # the text of an unquoted scalar, as written
     flow: bool = False
     alias: bool = False
@@ -97,9 +97,9 @@ class Node:
         last = self.place.last.index if isinstance(self.place, Extent) else 0
         return self.start + len(self.place.source.text[self.start : last].rstrip())
 
-    def find(self, path: tuple[str | int, ...]) -> Node | None:
+    def find(self, path: tuple[str | int, ...]) -> YamlNode | None:
         """The node at ``path``, or None where the file does not say it."""
-        node: Node | None = self
+        node: YamlNode | None = self
         for key in path:
             node = node.children.get(key) if node is not None else None
         return node
@@ -139,7 +139,7 @@ def decode(name: str, data: bytes) -> Source:
     return source
 
 
-def parse(source: Source) -> list[Node]:
+def parse(source: Source) -> list[YamlNode]:
     """Read every YAML document of a text, without its empty ones.
 
     Raises:
@@ -156,8 +156,8 @@ def parse(source: Source) -> list[Node]:
         raise Unreadable(_unreadable("OMNI902", str(error).partition("\n")[0], Span(source, 1, 1, 2))) from None
 
 
-def _documents(source: Source) -> Iterator[Node]:
-    anchors: dict[str, Node] = {}
+def _documents(source: Source) -> Iterator[YamlNode]:
+    anchors: dict[str, YamlNode] = {}
     loader = Loader(source.text)
     stack: list[_Open] = []
     count = 0
@@ -178,7 +178,7 @@ def _documents(source: Source) -> Iterator[Node]:
                 default = "tag:yaml.org,2002:" + ("map" if mapping else "seq")
                 if event.tag not in (None, "!", default):
                     raise Unreadable(_foreign_tag(event.tag, extent))
-                node = Node({} if mapping else [], extent)
+                node = YamlNode({} if mapping else [], extent)
                 node.flow = bool(event.flow_style)
                 if len(stack) >= MAX_DEPTH:
                     raise Unreadable(_unreadable("OMNI902", f"nested more than {MAX_DEPTH} deep", node.span))
@@ -212,14 +212,14 @@ def _documents(source: Source) -> Iterator[Node]:
 class _Open:
     """A collection whose end has not been read yet."""
 
-    node: Node
+    node: YamlNode
     mapping: bool
     anchor: str | None
     first: yaml.Mark
-    key: Node | None = None
-    merged: list[Node] = field(default_factory=list)
+    key: YamlNode | None = None
+    merged: list[YamlNode] = field(default_factory=list)
 
-    def add(self, node: Node) -> None:
+    def add(self, node: YamlNode) -> None:
         target = self.node
         if not self.mapping:
             target.children[len(target.value)] = node
@@ -245,7 +245,7 @@ class _Open:
             target.children[key.value] = node
             target.value[key.value] = node.value
 
-    def _merge(self, node: Node) -> None:
+    def _merge(self, node: YamlNode) -> None:
         """``<<``: keys of the merged mappings hold where the mapping does not say its own (YAML 1.1)."""
         for other in list(node.children.values()) if isinstance(node.value, list) else [node]:
             if not isinstance(other.value, dict):
@@ -257,8 +257,8 @@ class _Open:
                     self.merged.append(child)
 
 
-def _scalar(event: yaml.ScalarEvent, extent: Extent) -> Node:
-    node = Node(event.value, extent)
+def _scalar(event: yaml.ScalarEvent, extent: Extent) -> YamlNode:
+    node = YamlNode(event.value, extent)
     if not event.style:
         node.plain = event.value
     try:
@@ -298,7 +298,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 20 else text[:20] + "..."
 
 
-def _size(node: Node, limit: int) -> int:
+def _size(node: YamlNode, limit: int) -> int:
     """Nodes below an alias, counted no further than ``limit``: aliases of aliases grow exponentially."""
     total, pending = 0, [node]
     while pending and total <= limit:
@@ -313,7 +313,7 @@ def _at(source: Source, mark: Any) -> Span:
     return Span(source, line, column, column + 1)
 
 
-def _line(node: Node) -> int:
+def _line(node: YamlNode) -> int:
     return (node.key_span or node.span).line
 
 
@@ -321,5 +321,5 @@ def _foreign_tag(tag: str | None, extent: Extent) -> Finding:
     return _unreadable("OMNI901", f"tag {tag} is not plain YAML", extent.span, "remove the tag")
 
 
-def _unreadable(code: str, message: str, span: Span, fix: str = "", related: tuple[Span, ...] = ()) -> Finding:
-    return Finding(code=code, message=message, fix=fix, span=span, related=related)
+def _unreadable(code: str, message: str, span: Span, next_step: str = "", related: tuple[Span, ...] = ()) -> Finding:
+    return Finding(code=code, message=message, next_step=next_step, span=span, related=related)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from omni_config.cards import EngineCard, ModelCard
-from omni_config.catalog.load import catalog
 from omni_config.findings import Finding
-from omni_config.rules.quantities import Quantities
-from omni_config.rules.rule import Rule
+from omni_config.resolving.target import Target
 from omni_config.schema.settings import PARAMETERS, Settings, settings_of, tree_of
 
 if TYPE_CHECKING:
@@ -24,8 +21,17 @@ class Resolution:
 
     settings: Settings
     findings: tuple[Finding, ...]
-    card: ModelCard
-    engine: EngineCard
+    target: Target
+
+    @property
+    def card(self) -> ModelCard:
+        """The model."""
+        return self.target.card
+
+    @property
+    def engine(self) -> EngineCard:
+        """The engine."""
+        return self.target.engine
 
     @property
     def plan(self) -> Plan | None:
@@ -34,7 +40,7 @@ class Resolution:
 
     def accepted_plan(self) -> Plan:
         """The Plan whatever the findings are; for a config whose author has accepted them one by one."""
-        return _plan(self.settings, self.card, self.engine)
+        return _plan(self.settings, self.target)
 
     @property
     def document(self) -> Document:
@@ -44,39 +50,23 @@ class Resolution:
         return Document.model_validate(tree_of(self.settings))
 
 
-def resolve(document: Document, card: ModelCard, engine: EngineCard, policies: tuple[Rule, ...] = ()) -> Resolution:
-    """Apply all rules, and an organisation's own, to a document, for a model and an engine."""
-    return resolve_settings(settings_of(document), card, engine, (*catalog().rules, *policies))
+def resolve(document: Document, target: Target) -> Resolution:
+    """Apply all rules to a document, for a model and an engine (``omni_config.target_of``)."""
+    return resolve_settings(settings_of(document), target)
 
 
-def resolve_settings(settings: Settings, card: ModelCard, engine: EngineCard, rules: Iterable[Rule]) -> Resolution:
-    """``resolve`` for flat settings and given rules; the searches call this."""
-    features = catalog().features
-    defaults = card.defaults | {"dtype": card.dtype}
-    settings = settings | {name: value for name, value in defaults.items() if settings[name] is None}
-    adjusting = [rule for rule in rules if rule.adjusts]
-    findings: list[Finding] = []
-    q = Quantities(settings, card, engine, features)
-    # Each adjustment switches something off or lowers it, so there is an end, and it does not depend on the order:
-    # no adjusting rule reads what another one lowers, which a test shuffles.
-    while found := [finding for rule in adjusting for finding in rule.check(q)]:
-        findings += found
-        settings = settings | {name: value for finding in found for name, value in finding.changes}
-        q = Quantities(settings, card, engine, features)
-    for rule in rules:
-        if not rule.adjusts:
-            findings += rule.check(q)
-    if settings["gpus"] is None:
-        settings = settings | {"gpus": q["world_size"]}
-    return Resolution(settings, tuple(findings), card, engine)
+def resolve_settings(settings: Settings, target: Target) -> Resolution:
+    """``resolve`` for flat settings; the searches call this."""
+    settings, findings = target.applied(settings)
+    return Resolution(settings, tuple(findings), target)
 
 
-def _plan(settings: Settings, card: ModelCard, engine: EngineCard) -> Plan:
+def _plan(settings: Settings, target: Target) -> Plan:
     from omni_config.mesh import Mesh
     from omni_config.plan import VERSION, Lora, Model, Plan, Sampling, Vae, Video
 
-    s = settings
-    q = Quantities(s, card, engine, catalog().features)
+    s, card, engine = settings, target.card, target.engine
+    q = target.quantities(s)
     if s["enable_layerwise_offload"]:
         offload = "layerwise"
     else:

@@ -1,6 +1,6 @@
 """Search over configs with the same rules: valid ones, the nearest valid one, and the smallest conflicting set.
 
-No rule is restated here. Candidates come from the rules' own mends and from the small domains of the settings that a
+No rule is restated here. Candidates come from the rules' own repairs and from the small domains of the settings that a
 broken rule names, so that every valid config differs from an invalid one in at least one of the candidates tried.
 """
 
@@ -13,11 +13,8 @@ from itertools import product
 from math import log2, prod
 from typing import Any
 
-from omni_config.cards import EngineCard, ModelCard
-from omni_config.catalog.load import catalog
-from omni_config.findings import Finding
 from omni_config.mesh import DEGREES
-from omni_config.resolving.resolver import resolve_settings
+from omni_config.resolving.target import Target
 from omni_config.rules.kinds import Product
 from omni_config.rules.quantities import Quantities
 from omni_config.rules.rule import Rule
@@ -26,17 +23,10 @@ from omni_config.schema.settings import FIELDS, Settings
 MOST_STATES = 1000
 
 
-def errors(settings: Settings, card: ModelCard, engine: EngineCard, rules: Iterable[Rule]) -> tuple[Finding, ...]:
-    """Errors of a config."""
-    return tuple(f for f in resolve_settings(settings, card, engine, rules).findings if f.severity == "error")
-
-
 def nearest(
     settings: Settings,
-    card: ModelCard,
-    engine: EngineCard,
+    target: Target,
     *,
-    rules: Iterable[Rule] | None = None,
     fixed: Collection[str] = (),
     most: int = 3,
     broken: Sequence[str] | None = None,
@@ -46,24 +36,16 @@ def nearest(
     ``fixed`` settings are not changed. ``broken`` are codes of rules that are known to be broken, where that was asked
     before. Empty where nothing works, or nothing among the first ``MOST_STATES`` candidates.
     """
-    return _Search(settings, card, engine, rules, fixed).run(most, broken)[0]
+    return _Search(settings, target, fixed).run(most, broken)[0]
 
 
 class _Search:
     """A search from one config: best first, by the fewest changes that a state has made and still needs."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        card: ModelCard,
-        engine: EngineCard,
-        rules: Iterable[Rule] | None,
-        fixed: Collection[str],
-    ) -> None:
-        known = tuple(catalog().rules if rules is None else rules)
-        self.settings, self.card, self.engine, self.fixed = settings, card, engine, {*fixed}
-        self.adjusting = [rule for rule in known if rule.adjusts]
-        self.refusing = {rule.code: rule for rule in known if rule.severity == "error" and not rule.adjusts}
+    def __init__(self, settings: Settings, target: Target, fixed: Collection[str]) -> None:
+        self.settings, self.target, self.fixed = settings, target, {*fixed}
+        self.adjusting = [rule for rule in target.rules if rule.adjusts]
+        self.refusing = {rule.code: rule for rule in target.rules if rule.severity == "error" and not rule.adjusts}
 
     def run(self, most: int, known: Sequence[str] | None = None) -> tuple[list[Settings], bool]:
         """What ``nearest`` returns, and whether every candidate was tried: only then does nothing mean impossible."""
@@ -102,12 +84,11 @@ class _Search:
         return found[:most], not heap
 
     def _broken(self, candidate: Settings, some: Iterable[Rule]) -> list[str]:
-        found = errors(candidate, self.card, self.engine, (*self.adjusting, *some))
+        found = self.target.by((*self.adjusting, *some)).broken(candidate)
         return list(dict.fromkeys(finding.code for finding in found))
 
     def _quantities(self, candidate: Settings) -> Quantities:
-        missing = {name: value for name, value in self.card.defaults.items() if candidate[name] is None}
-        return Quantities(candidate | missing, self.card, self.engine, catalog().features)
+        return self.target.quantities(self.target.with_defaults(candidate))
 
     def _steps(self, candidate: Settings, rule: Rule, barred: set[str]) -> list[Settings]:
         """Changes that satisfy a rule (of a product, where two factors may have to change, all that may lead to it)."""
@@ -142,18 +123,15 @@ class _Search:
         return count
 
 
-def conflict(
-    settings: Settings, card: ModelCard, engine: EngineCard, written: Iterable[str], rules: Iterable[Rule] | None = None
-) -> tuple[str, ...]:
+def conflict(settings: Settings, target: Target, written: Iterable[str]) -> tuple[str, ...]:
     """The smallest set of the settings that were written which cannot hold together, whatever all others are.
 
     Empty where what was written can be kept by adding or changing something that was not.
     """
-    known = tuple(catalog().rules if rules is None else rules)
     core = [name for name in written if name not in ("version", "model", "engine")]
 
     def impossible(kept: list[str]) -> bool:
-        found, exhausted = _Search(settings, card, engine, known, kept).run(1)
+        found, exhausted = _Search(settings, target, kept).run(1)
         return exhausted and not found
 
     if not impossible(core):
@@ -166,42 +144,36 @@ def conflict(
 
 
 def valid(
-    settings: Settings,
-    card: ModelCard,
-    engine: EngineCard,
-    gpus: int,
-    switches: dict[str, tuple[Any, ...]] | None = None,
-    rules: Iterable[Rule] | None = None,
+    settings: Settings, target: Target, gpus: int, switches: dict[str, tuple[Any, ...]] | None = None
 ) -> Iterator[Settings]:
-    """Every valid config on ``gpus`` GPUs: all degrees whose product is that, and all values of ``switches``.
-
-    ``rules`` are those that decide, where that is known.
-    """
-    rules = deciding(engine) if rules is None else rules
+    """Every valid config on ``gpus`` GPUs: all degrees whose product is that, and all values of ``switches``."""
+    target = target.by(deciding(target))
     names, values = zip(*(switches or {}).items(), strict=True) if switches else ((), ())
     for degrees in _factorisations(gpus, len(DEGREES)):
         shape = settings | {"gpus": gpus} | dict(zip(DEGREES, degrees, strict=True))
         for choice in product(*values):
             candidate = shape | dict(zip(names, choice, strict=True))
-            if not errors(candidate, card, engine, rules):
+            if not target.broken(candidate):
                 yield candidate
 
 
-def deciding(engine: EngineCard) -> list[Rule]:
-    """The rules that decide whether a config is valid for an engine; the others only warn or advise."""
-    return [rule for rule in catalog().rules if (rule.severity == "error" or rule.adjusts) and rule.speaks_of(engine)]
+def deciding(target: Target) -> list[Rule]:
+    """The rules that decide whether a config is valid for the engine; the others only warn or advise."""
+    return [
+        rule for rule in target.rules if (rule.severity == "error" or rule.adjusts) and rule.speaks_of(target.engine)
+    ]
 
 
-def open_rules(settings: Settings, card: ModelCard, engine: EngineCard, names: Collection[str]) -> list[Rule]:
+def open_rules(settings: Settings, target: Target, names: Collection[str]) -> list[Rule]:
     """The rules that decide whether a config is valid, whatever settings ``names`` are changed to.
 
     A rule that holds and has read nothing which they, or an adjusting rule, may change will read the same and hold.
     """
-    rules, features = deciding(engine), catalog().features
-    q = Quantities(settings, card, engine, features)
+    rules = deciding(target)
+    q = target.quantities(settings)
     spoken_of = {pair for rule in rules if rule.adjusts for pair in rule.names()}
     varying = {*names, *(name for name, kind in spoken_of if kind == "fields")}
-    varying.update(field for name, kind in spoken_of if kind == "features" for field in features[name].fields)
+    varying.update(field for name, kind in spoken_of if kind == "features" for field in target.features[name].fields)
     return [rule for rule in rules if rule.adjusts or rule.check(q) or reads_of(rule, q) & varying]
 
 
@@ -240,9 +212,9 @@ class _Reads(Quantities):
 
 
 def _candidates(rule: Rule, q: Quantities) -> Iterator[Settings]:
-    """Ways to satisfy a rule: its own mends, and other values of every setting that it reads, if they may help."""
-    yield from rule.mend(q)
-    if rule.mends_all:
+    """Ways to satisfy a rule: its own repairs, and other values of every setting that it reads, if they may help."""
+    yield from rule.repairs_for(q)
+    if rule.has_all_repairs:
         return
     reads = _Reads(q)
     rule.check(reads)

@@ -31,7 +31,7 @@ class Product(Rule):
     def explain(self) -> str:
         return f"{self.total} = {' x '.join(self.factors)}"
 
-    def mend(self, q: Quantities) -> list[Settings]:
+    def repairs_for(self, q: Quantities) -> list[Settings]:
         result: list[Settings] = [{self.total: self._product(q)}]
         for factor in self.factors:
             others = self._product(q) // q[factor]
@@ -59,7 +59,7 @@ class Exclusive(Rule):
     def explain(self) -> str:
         return f"At most one of {', '.join(self.features)}"
 
-    def mend(self, q: Quantities) -> list[Settings]:
+    def repairs_for(self, q: Quantities) -> list[Settings]:
         on = [name for name in self.features if q[name]]
         return [
             {key: value for other in on if other != kept for key, value in q.features[other].switch_off.items()}
@@ -67,7 +67,7 @@ class Exclusive(Rule):
         ]
 
     @property
-    def mends_all(self) -> bool:
+    def has_all_repairs(self) -> bool:
         """Only switching off all but one will do."""
         return True
 
@@ -92,7 +92,7 @@ class Overrides(Rule):
     def explain(self) -> str:
         return f"{self.winner} wins over {self.loser}"
 
-    def mend(self, q: Quantities) -> list[Settings]:
+    def repairs_for(self, q: Quantities) -> list[Settings]:
         return [q.features[self.loser].switch_off, q.features[self.winner].switch_off]
 
 
@@ -115,7 +115,7 @@ class AtMost(Rule):
     def explain(self) -> str:
         return f"{self.field} <= {self.bound}"
 
-    def mend(self, q: Quantities) -> list[Settings]:
+    def repairs_for(self, q: Quantities) -> list[Settings]:
         return [{self.field: q[self.bound]}]
 
 
@@ -138,7 +138,7 @@ class Implies(Rule):
     def explain(self) -> str:
         return f"{', '.join(f'{name} = {value}' for name, value in self.sets.items())}, where {self.when}"
 
-    def mend(self, q: Quantities) -> list[Settings]:
+    def repairs_for(self, q: Quantities) -> list[Settings]:
         return [self.sets]
 
 
@@ -164,7 +164,7 @@ class Divides(Rule):
             f"{self.field} divides {', '.join(self.dimensions) or 'the dimensions that the model card says are split'}"
         )
 
-    def mend(self, q: Quantities) -> list[Settings]:
+    def repairs_for(self, q: Quantities) -> list[Settings]:
         sizes = self._sizes(q).values()
         choices = [size for size in range(1, min(sizes) + 1) if not any(dimension % size for dimension in sizes)]
         choices.sort(key=lambda size: (abs(size - q[self.field]), -size))
@@ -193,7 +193,7 @@ class Requires(Rule):
     def explain(self) -> str:
         return f"{self.needs}, where {self.when}"
 
-    def mend(self, q: Quantities) -> list[Settings]:
+    def repairs_for(self, q: Quantities) -> list[Settings]:
         return [changes for changes in _evaluated(self.repairs, q) if not self.check(q.changed(**changes))]
 
 
@@ -224,14 +224,14 @@ class Supported(Rule):
     def explain(self) -> str:
         return f"No feature is on that the engine's card calls {self.verdict}"
 
-    def mend(self, q: Quantities) -> list[Settings]:
+    def repairs_for(self, q: Quantities) -> list[Settings]:
         off: Settings = {}
         for feature in self._broken(q):
             off |= feature.switch_off
         return [off]
 
     @property
-    def mends_all(self) -> bool:
+    def has_all_repairs(self) -> bool:
         """What an engine lacks, it lacks whatever else is set."""
         return self.verdict != "conditional"
 
@@ -258,7 +258,7 @@ class Advise(Rule):
     def explain(self) -> str:
         return f"Advice where {self.when}"
 
-    def mend(self, q: Quantities) -> list[Settings]:
+    def repairs_for(self, q: Quantities) -> list[Settings]:
         return _evaluated(self.repairs, q)
 
 
@@ -272,7 +272,7 @@ class Reading(Rule):
     def explain(self) -> str:
         return self.why
 
-    def mend(self, q: Quantities) -> list[Settings]:
+    def repairs_for(self, q: Quantities) -> list[Settings]:
         return []
 
 

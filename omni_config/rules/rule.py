@@ -1,4 +1,4 @@
-"""What every rule states and can do: decide (findings), explain (a sentence) and mend (settings that satisfy it).
+"""What every rule states and can do: decide (findings), explain (a sentence) and repair (settings that satisfy it).
 
 The rules themselves are data (YAML beside this file and in the folders of engines); ``kinds.py`` has their kinds.
 """
@@ -38,7 +38,7 @@ class Rule(ABC):
     """What every rule states. ``when`` limits it to some configs and ``engines`` to some engines (empty: all).
 
     An engine stands there as for pip: ``vllm-omni``, ``vllm-omni>=0.30``; ``engine_ids`` are the cards that are meant.
-    ``safe``: mending it leaves what runs as it is, so it may be done unasked.
+    ``safe``: repairing it leaves what runs as it is, so it may be done unasked.
     ``message`` and ``fix`` are format strings over quantities; ``bad`` and ``good`` are example documents, one or
     several, which tests run. ``since`` says with which version of an engine its behaviour changed, ``added`` with which
     version of omni-config the rule came.
@@ -89,12 +89,12 @@ class Rule(ABC):
         """The rule as one sentence."""
 
     @abstractmethod
-    def mend(self, q: Quantities) -> list[Settings]:
+    def repairs_for(self, q: Quantities) -> list[Settings]:
         """Changes of settings, smallest first, each of which would satisfy this rule."""
 
     @property
-    def mends_all(self) -> bool:
-        """Whether ``mend`` leaves nothing out: no other change satisfies the rule, so that a search need not try."""
+    def has_all_repairs(self) -> bool:
+        """Whether ``repairs_for`` leaves nothing out, so that a search need not try another change."""
         return False
 
     def expressions(self) -> list[str]:
@@ -128,7 +128,7 @@ class Rule(ABC):
             severity=self.severity,
             message=self.message.format_map(words),
             why=self.why,
-            fix=self.fix.format_map(words),
+            next_step=self.fix.format_map(words),
             fields=fields,
             changes=tuple((changes or {}).items()),
         )

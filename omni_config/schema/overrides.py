@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from omni_config.findings import Source, Span
-from omni_config.reading.nodes import Node, Unreadable, parse
+from omni_config.reading.nodes import Unreadable, YamlNode, parse
 from omni_config.schema.settings import FIELDS, SWITCHES
 
 
@@ -47,44 +47,44 @@ def yaml_value(text: str, flag: str) -> Any:
     return nodes[0].value if nodes else None
 
 
-def lay_over(node: Node | None, overrides: Sequence[Override]) -> tuple[Source, Node]:
+def lay_over(node: YamlNode | None, overrides: Sequence[Override]) -> YamlNode:
     """A file's document (or none) with the overrides in it, later ones over earlier ones."""
     words = [" ".join(shlex.quote(word) for word in override.words) for override in overrides]
     source = Source("command line", " ".join(words))
     start = Span(source, 1, 1, 2)
-    root = _copy(node) if node is not None else Node({"version": 1}, start, children={})
+    root = _copy(node) if node is not None else YamlNode({"version": 1}, start, children={})
     column = 1
     for override, text in zip(overrides, words, strict=True):
         span = Span(source, 1, column, column + len(text))
         column += len(text) + 1
         place = root
         for section in override.path[:-1]:
-            if section in SWITCHES and place.children.get(section, Node(None, span)).value is True:
-                place.children[section] = Node({}, span)
-            if not isinstance(place.children.get(section, Node({}, span)).value, dict):
+            if section in SWITCHES and place.children.get(section, YamlNode(None, span)).value is True:
+                place.children[section] = YamlNode({}, span)
+            if not isinstance(place.children.get(section, YamlNode({}, span)).value, dict):
                 break
-            place = place.children.setdefault(section, Node({}, span))
+            place = place.children.setdefault(section, YamlNode({}, span))
         place.children[override.path[-1]] = _tree(override.value, span)
-    return source, _rebuilt(root)
+    return _rebuilt(root)
 
 
-def with_engine(node: Node, engine: str) -> Node:
+def with_engine(node: YamlNode, engine: str) -> YamlNode:
     """A document for another engine, all else in its place."""
     place = node.children.get("engine", node.children["model"])
     children = node.children | {"engine": replace(place, value=engine)}
     return replace(node, value=node.value | {"engine": engine}, children=children)
 
 
-def _copy(node: Node) -> Node:
+def _copy(node: YamlNode) -> YamlNode:
     return replace(node, children={key: _copy(child) for key, child in node.children.items()})
 
 
-def _tree(value: Any, span: Span) -> Node:
+def _tree(value: Any, span: Span) -> YamlNode:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return Node(value, span, children={key: _tree(item, span) for key, item in items})
+    return YamlNode(value, span, children={key: _tree(item, span) for key, item in items})
 
 
-def _rebuilt(node: Node) -> Node:
+def _rebuilt(node: YamlNode) -> YamlNode:
     """The value of each mapping, again from its children."""
     if isinstance(node.value, dict):
         children = {key: _rebuilt(child) for key, child in node.children.items()}

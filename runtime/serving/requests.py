@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import ValidationError
 
-from omni_config.catalog.load import catalog
-from omni_config.checking.files import Checked
+from omni_config.checking.document import CheckResult
 from omni_config.findings import Finding
 from omni_config.plan import Plan, Sampling
 from omni_config.resolving.resolver import resolve_settings
@@ -53,7 +52,7 @@ class ImageRequest(BaseModel):
 class Served:
     """The config that is served: what requests are judged against."""
 
-    checked: Checked
+    checked: CheckResult
 
     @property
     def plan(self) -> Plan:
@@ -109,14 +108,12 @@ class Served:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise RequestError(400, f"{first['loc'][-1]}: {first['msg'].lower()}", code="OMNI905") from None
-        resolution = resolve_settings(
-            settings, self.checked.resolution.card, self.checked.resolution.engine, catalog().rules
-        )
+        resolution = resolve_settings(settings, self.checked.resolution.target)
         known = {finding.code for finding in (*self.checked.findings, *self.checked.ignored)}
         new = [finding for finding in resolution.findings if finding.code not in known]
         for finding in new:
             if finding.severity == "error":
-                raise RequestError(400, f"{finding.message}; next: {finding.fix}", code=finding.code)
+                raise RequestError(400, f"{finding.message}; next: {finding.next_step}", code=finding.code)
         plan = resolution.accepted_plan()
         if replace(plan, sampling=self.plan.sampling) != self.plan:
             raise RequestError(400, "this request needs another plan than the one that is served")

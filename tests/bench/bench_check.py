@@ -49,6 +49,7 @@ def main() -> None:
     print("\nsearch; median of 10")
     from omni_config.catalog.load import catalog
     from omni_config.resolving.search import nearest, valid
+    from omni_config.resolving.target import target_of
     from omni_config.schema.document import Document
     from omni_config.schema.settings import settings_of
 
@@ -59,10 +60,10 @@ def main() -> None:
     assert engine
     plain = settings_of(Document.model_validate({"version": 1, "model": qwen.id, "engine": engine.id}))
     switches = dict.fromkeys(("cache_dit", "enable_cpu_offload", "vae_use_tiling"), (False, True))
-    count = len(list(valid(plain, qwen, engine, 1024, switches)))
-    timed(f"{count} valid plans on 1,024 GPUs", lambda: list(valid(plain, qwen, engine, 1024, switches)))
+    count = len(list(valid(plain, target_of(qwen, engine), 1024, switches)))
+    timed(f"{count} valid plans on 1,024 GPUs", lambda: list(valid(plain, target_of(qwen, engine), 1024, switches)))
     broken = plain | {"gpus": 8, "tensor_parallel_size": 4, "ulysses_degree": 3, "tea_cache": True, "cache_dit": True}
-    timed("nearest valid configurations", lambda: nearest(broken, z_image, engine))
+    timed("nearest valid configurations", lambda: nearest(broken, target_of(z_image, engine)))
 
 
 def in_turn(commands: dict[str, list[str]], runs: int) -> dict[str, float]:

@@ -33,8 +33,7 @@ from omni_config.estimate.data import Gpu, efficiencies  # noqa: E402
 from omni_config.estimate.latency import pass_of  # noqa: E402
 from omni_config.estimate.work import work_of  # noqa: E402
 from omni_config.plan import Mesh  # noqa: E402
-from omni_config.resolving.resolver import resolve_settings  # noqa: E402
-from omni_config.rules.quantities import Quantities  # noqa: E402
+from omni_config.resolving.target import target_of  # noqa: E402
 from omni_config.schema.settings import validate  # noqa: E402
 
 REPEATS, STEPS = 2, 4
@@ -116,8 +115,8 @@ def estimated(degree: str, ranks: int, pixels: int, cpu: Gpu, share: dict[str, f
     assert card is not None
     assert engine is not None
     settings = {"version": 1, "model": "tiny-qwen", "width": pixels, "height": pixels, "cfg_scale": 1.0, degree: ranks}
-    settings = resolve_settings(validate({"version": 1, "model": "tiny-qwen"}) | settings, card, engine, ()).settings
-    q = Quantities(settings, card, engine, catalog().features)
+    target = target_of(card, engine).by(())
+    q = target.quantities(target.applied(validate({"version": 1, "model": "tiny-qwen"}) | settings)[0])
     terms = pass_of(q, work_of(q), cpu, share)
     crowd = max(1.0, ranks / CORES)  # also of what is sent: loopback is a copy, by a core
     return sum(terms.values()) * crowd

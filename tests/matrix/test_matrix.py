@@ -15,7 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from matrix import diff, formats, pages
-from matrix.cell import Cell, ask
+from matrix.cell import Cell, ask, asked_of
 from matrix.compatibility import Matrix, compile_matrix, usable
 from omni_config.catalog.load import catalog
 from omni_config.checking.files import check_bytes
@@ -60,10 +60,11 @@ def test_every_cell_says_what_the_check_says(tables: dict[str, Matrix]) -> None:
 def test_what_is_refused_alone_is_refused_with_anything() -> None:
     for engine in catalog().engine_ids:
         card, model = catalog().engine(engine), catalog().model("Tongyi-MAI/Z-Image")
-        alone = {name: ask([name], model, card) for name in catalog().features}
+        target = asked_of(model, card)
+        alone = {name: ask([name], target) for name in catalog().features}
         for pair in combinations(catalog().features, 2):
             if not {*pair} <= {*usable(alone)}:
-                assert ask(pair, model, card).verdict in ("no", "adjusted"), (engine, pair)
+                assert ask(pair, target).verdict in ("no", "adjusted"), (engine, pair)
 
 
 @pytest.mark.parametrize("model", ["Tongyi-MAI/Z-Image", "Qwen/Qwen-Image", "OmniGen2/OmniGen2"])
@@ -71,7 +72,7 @@ def test_a_pair_of_degrees_against_every_pair_of_sizes(model: str) -> None:
     """Where 2 x 2 works the cell is yes; else "only" if any sizes up to 8 work, and then those that it names do."""
     engine = "vllm-omni==0.30"
     for first, second in combinations(("ulysses", "tensor_parallel", "ring"), 2):
-        cell = ask((first, second), catalog().model(model), catalog().engine(engine))
+        cell = ask((first, second), asked_of(catalog().model(model), catalog().engine(engine)))
         fields = [catalog().features[name].fields[0] for name in (first, second)]
         works = {
             sizes

@@ -11,6 +11,7 @@ import yaml
 from omni_config.cards import Claim, ModelCard
 from omni_config.catalog.load import FOLDER, catalog, read
 from omni_config.resolving.resolver import resolve_settings
+from omni_config.resolving.target import target_of
 from omni_config.rules.expressions import parse
 from omni_config.rules.kinds import Supported
 from omni_config.rules.quantities import DERIVED, DIMS, Quantities
@@ -192,7 +193,7 @@ def test_the_dimensions_of_diffusers_models_agree_with_diffusers() -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_plain_config_of_every_model_is_accepted(card: ModelCard, engine: str) -> None:
     settings = validate({"version": 1, "model": card.id, "engine": engine})
-    resolution = resolve_settings(settings, card, catalog().engine(engine), catalog().rules)
+    resolution = resolve_settings(settings, target_of(card, catalog().engine(engine)))
     found = [finding.code for finding in resolution.findings if finding.severity != "advice"]
     known = resolution.engine.claim(card) is not None
     assert found == ([] if known else ["OMNI513"])
@@ -207,7 +208,7 @@ def test_a_feature_that_is_switched_on_meets_its_verdict(card: ModelCard, engine
     plain = validate({"version": 1, "model": card.id, "engine": engine})
     for feature in catalog().features.values():
         settings = validate(tree_of(plain | feature.switch_on))
-        findings = resolve_settings(settings, card, catalog().engine(engine), rules).findings
+        findings = target_of(card, catalog().engine(engine)).by(rules).applied(settings)[1]
         codes = {finding.code for finding in findings}
         verdict = catalog().engine(engine).verdict(feature.name, card)
         assert ("OMNI503" in codes) == (verdict == "unsupported"), feature.name

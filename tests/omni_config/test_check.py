@@ -31,7 +31,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def findings(path: Path) -> list[tuple[str, int, int, str]]:
     return [
-        (finding.code, finding.span.line, finding.span.column, finding.fix)
+        (finding.code, finding.span.line, finding.span.column, finding.next_step)
         for checked in check(path)
         for finding in checked.findings
         if finding.span
@@ -131,7 +131,7 @@ def test_what_lists_hold_is_known_too(config) -> None:
     (checked,) = check(config(HEAD + "lora: [{path: a, scal: 1}]\n"))
     (finding,) = checked.findings
     assert (finding.code, finding.message) == ("OMNI904", "unknown key 'scal' in lora.0")
-    assert finding.fix == "did you mean 'scale'?"
+    assert finding.next_step == "did you mean 'scale'?"
 
 
 def test_json_holds_what_a_program_needs(config) -> None:

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from omni_config import engines
+from omni_config.checking.document import CheckResult
 from omni_config.checking.export import export
-from omni_config.checking.files import Checked, check_bytes
+from omni_config.checking.files import check_bytes
 from omni_config.cli.exchange import as_yaml
 from omni_config.engines import ENGINES
 from omni_config.schema.settings import FIELDS
@@ -25,12 +26,12 @@ MODEL = {"model": "Qwen/Qwen-Image"}
 SERVER = {"server", "host", "port"}
 
 
-def read(text: str, **assume: str) -> Checked:
+def read(text: str, **assume: str) -> CheckResult:
     (checked,) = check_bytes("file", text.encode(), assume=assume)
     return checked
 
 
-def said(checked: Checked) -> dict[str, Any]:
+def said(checked: CheckResult) -> dict[str, Any]:
     assert checked.node is not None
     found = {name: checked.node.find(path) for name, path in FIELDS.items()}
     return {name: isinstance(node.value, dict) or node.value for name, node in found.items() if node is not None}
@@ -60,7 +61,7 @@ def test_the_table_is_large_and_has_every_engine() -> None:
         assert {entry["understood"]["engine"].partition("==")[0] for entry in table} == {name}
 
 
-def has_plan(checked: Checked) -> bool:
+def has_plan(checked: CheckResult) -> bool:
     return (
         checked.resolution is not None
         and checked.resolution.plan is not None
@@ -82,7 +83,7 @@ def test_import_export_import_is_equal(entry: dict[str, Any]) -> None:
     assert ours.resolution is not None
     assert ours.resolution.settings == first.resolution.settings
     engine = ours.resolution.engine.id
-    text, findings = export(ours, engine)
+    text, findings = export(ours)
     assert text is not None, [finding.message for finding in findings]
     assume = {"engine": engine, "model": first.resolution.settings["model"]}
     again = read(text, **assume)

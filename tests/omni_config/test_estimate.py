@@ -10,7 +10,7 @@ from omni_config.catalog.load import catalog
 from omni_config.estimate.data import decoders, efficiency_table
 from omni_config.estimate.estimate import Estimate, estimate, gpus
 from omni_config.planner.judge import summary, tables
-from omni_config.resolving.resolver import resolve_settings
+from omni_config.resolving.target import target_of
 from omni_config.rules.quantities import Quantities
 from omni_config.schema.settings import DEFAULTS, validate
 
@@ -20,8 +20,8 @@ def estimated(model: str, gpu: str, **settings: Any) -> Estimate:
     assert card
     assert engine
     written = validate({"version": 1, "model": model, "engine": "vllm-omni"}) | settings
-    resolved = resolve_settings(written, card, engine, ()).settings
-    return estimate(Quantities(resolved, card, engine, catalog().features), gpus()[gpu])
+    target = target_of(card, engine).by(())
+    return estimate(target.quantities(target.applied(written)[0]), gpus()[gpu])
 
 
 def test_scaling_and_order_hold_on_tables_that_set_no_efficiency() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from omni_config.checking.files import Checked, check_bytes
+from omni_config.checking.document import CheckResult
+from omni_config.checking.files import check_bytes
 from omni_config.checking.fix import fix
 from omni_config.cli import app
 
@@ -82,16 +83,16 @@ tp_size: 4
 """
 
 
-def checked(text: str, name: str = "file") -> Checked:
+def checked(text: str, name: str = "file") -> CheckResult:
     (only,) = check_bytes(name, text.encode())
     return only
 
 
-def places(item: Checked) -> dict[str, str]:
+def places(item: CheckResult) -> dict[str, str]:
     return {finding.code: str(finding.span) for finding in item.findings}
 
 
-def under_the_caret(item: Checked, code: str) -> str:
+def under_the_caret(item: CheckResult, code: str) -> str:
     span = next(finding.span for finding in item.findings if finding.code == code)
     assert span is not None
     return span.source.line(span.line)[span.column - 1 : span.end - 1]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from omni_config.catalog.load import catalog
 from omni_config.resolving.resolver import Resolution, resolve, resolve_settings
+from omni_config.resolving.target import target_of
 from omni_config.schema.document import Document
 
 MODELS = ["Qwen/Qwen-Image", "Qwen/Qwen-Image-Edit", "Tongyi-MAI/Z-Image", "Tongyi-MAI/Z-Image-Turbo", "tiny"]
@@ -23,7 +24,7 @@ def resolved(model: str = MODELS[0], engine: str = "vllm-omni", **sections: Any)
     card, engine_card = catalog().model(model), catalog().engine(engine)
     assert card is not None
     assert engine_card is not None
-    return resolve(document, card, engine_card)
+    return resolve(document, target_of(card, engine_card))
 
 
 def codes(resolution: Resolution) -> set[str]:
@@ -91,7 +92,7 @@ def test_gpu_count_over_all_degrees_up_to_8() -> None:
     card, engine = catalog().model(MODELS[0]), catalog().engine("vllm-omni")
     assert card is not None
     assert engine is not None
-    rule = [catalog().by_code["OMNI101"]]
+    target = target_of(card, engine).by([catalog().by_code["OMNI101"]])
     base = resolved().settings
     for ulysses, ring, cfg, tensor in product(DEGREES, repeat=4):
         degrees = {
@@ -102,7 +103,7 @@ def test_gpu_count_over_all_degrees_up_to_8() -> None:
         }
         total = ulysses * ring * cfg * tensor
         for gpus, clean in ((total, True), (total + 1, False), (None, True)):
-            result = resolve_settings(base | degrees | {"gpus": gpus}, card, engine, rule)
+            result = resolve_settings(base | degrees | {"gpus": gpus}, target)
             assert (not result.findings) == clean
             assert result.settings["gpus"] == (gpus or total)
 
@@ -110,7 +111,7 @@ def test_gpu_count_over_all_degrees_up_to_8() -> None:
 @given(configs())
 def test_resolving_a_resolved_config_changes_nothing(config: dict[str, Any]) -> None:
     once = resolved(**config)
-    twice = resolve(once.document, once.card, once.engine)
+    twice = resolve(once.document, once.target)
     assert twice.settings == once.settings
     assert twice.document == once.document
     assert twice.plan == once.plan
@@ -124,7 +125,7 @@ def test_the_order_of_the_rules_does_not_matter(config: dict[str, Any], order: l
     document = Document.model_validate({"version": 1, "engine": "vllm-omni", **config})
     from omni_config.schema.settings import settings_of
 
-    other = resolve_settings(settings_of(document), result.card, result.engine, shuffled)
+    other = resolve_settings(settings_of(document), result.target.by(shuffled))
     assert other.settings == result.settings
     assert set(other.findings) == set(result.findings)
 
@@ -142,7 +143,7 @@ def test_z_image_splits_into_1_or_2_tensor_ranks(model: str) -> None:
     assert [card.dims[name] for name in card.tensor_parallel_splits] == [30, 30, 3840, 10240, 64]
 
 
-def test_adjustments_are_said_aloud() -> None:
+def test_adjustments_are_reported() -> None:
     result = resolved(
         parallel={"ulysses_degree": 2, "vae_patch_parallel_size": 8},
         memory={"enable_cpu_offload": True, "enable_layerwise_offload": True},

@@ -11,10 +11,10 @@ import yaml
 
 from omni_config.catalog.load import FOLDER, catalog, read, rules_of
 from omni_config.checking.files import check_bytes
-from omni_config.resolving.resolver import resolve_settings
+from omni_config.resolving.target import target_of
 from omni_config.rules.expressions import parse
 from omni_config.rules.kinds import Reading
-from omni_config.rules.quantities import DERIVED, DIMS, Quantities
+from omni_config.rules.quantities import DERIVED, DIMS
 from omni_config.rules.rule import Rule, examples
 from omni_config.schema.document import Document
 from omni_config.schema.settings import FIELDS, settings_of, tree_of
@@ -94,24 +94,24 @@ def test_a_rule_may_have_several_examples_and_a_range_of_engines() -> None:
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if not isinstance(rule, Reading)], ids=lambda rule: rule.code)
-def test_a_mend_satisfies_the_rule_that_it_mends(rule: Rule) -> None:
+def test_a_repair_satisfies_its_rule(rule: Rule) -> None:
     for text in examples(rule.bad):
-        mends_satisfy(rule, text)
+        repairs_satisfy(rule, text)
 
 
-def mends_satisfy(rule: Rule, text: str) -> None:
+def repairs_satisfy(rule: Rule, text: str) -> None:
     (checked,) = check_bytes("bad.yaml", text.encode())
     assert checked.node is not None
     document = Document.model_validate(checked.node.value)
     card, engine = catalog().model(document.model), catalog().engine(document.engine)
     assert card is not None
     assert engine is not None
-    settings = settings_of(document)
-    settings |= {name: value for name, value in card.defaults.items() if settings[name] is None}
-    mends = rule.mend(Quantities(settings, card, engine, catalog().features))
-    assert mends or rule.severity == "advice" or not getattr(rule, "repairs", True)
-    for changes in mends:
-        assert rule.code not in {f.code for f in resolve_settings(settings | changes, card, engine, [rule]).findings}
+    target = target_of(card, engine).by([rule])
+    settings = target.with_defaults(settings_of(document))
+    repairs = rule.repairs_for(target.quantities(settings))
+    assert repairs or rule.severity == "advice" or not getattr(rule, "repairs", True)
+    for changes in repairs:
+        assert rule.code not in {finding.code for finding in target.applied(settings | changes)[1]}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from omni_config.catalog.load import catalog
 from omni_config.mesh import DEGREES
-from omni_config.resolving.search import conflict, errors, nearest, valid
+from omni_config.resolving.search import conflict, nearest, valid
+from omni_config.resolving.target import Target, target_of
 from omni_config.schema.document import Document
 from omni_config.schema.settings import settings_of
 
@@ -33,25 +34,28 @@ DOMAIN: dict[str, tuple[Any, ...]] = {
 }
 
 
-def start(model: str, engine: str, **settings: Any) -> tuple[Any, Any, Any]:
+def start(model: str, engine: str, **settings: Any) -> tuple[Any, Target]:
     document = Document.model_validate({"version": 1, "model": model, "engine": engine})
-    return settings_of(document) | settings, catalog().model(model), catalog().engine(engine)
+    card, known = catalog().model(model), catalog().engine(engine)
+    assert card
+    assert known
+    return settings_of(document) | settings, target_of(card, known)
 
 
 @st.composite
-def broken(draw: st.DrawFn) -> tuple[Any, Any, Any]:
+def broken(draw: st.DrawFn) -> tuple[Any, Target]:
     chosen = {name: draw(st.sampled_from(values)) for name, values in DOMAIN.items()}
     return start(*draw(st.sampled_from(CARDS)), **chosen)
 
 
 @given(broken())
 @settings(max_examples=60, deadline=None)
-def test_what_is_called_nearest_works_and_nothing_with_fewer_changes_does(case: tuple[Any, Any, Any]) -> None:
-    config, card, engine = case
-    found = nearest(config, card, engine)
+def test_what_is_called_nearest_works_and_nothing_with_fewer_changes_does(case: tuple[Any, Target]) -> None:
+    config, target = case
+    found = nearest(config, target)
     assert found
     for changes in found:
-        assert not errors(config | changes, card, engine, catalog().rules)
+        assert not target.broken(config | changes)
         assert all(config[name] != value for name, value in changes.items())
     fewest = min(map(len, found))
     assert len(found[0]) == fewest
@@ -59,18 +63,18 @@ def test_what_is_called_nearest_works_and_nothing_with_fewer_changes_does(case: 
         for names in combinations(DOMAIN, size):
             for values in product(*(DOMAIN[name] for name in names)):
                 changed = config | dict(zip(names, values, strict=True))
-                assert errors(changed, card, engine, catalog().rules), (names, values)
+                assert target.broken(changed), (names, values)
 
 
 @given(broken())
 @settings(max_examples=25, deadline=None)
-def test_a_conflict_cannot_hold_and_is_minimal(case: tuple[Any, Any, Any]) -> None:
-    config, card, engine = case
-    core = conflict(config, card, engine, list(DOMAIN))
+def test_a_conflict_cannot_hold_and_is_minimal(case: tuple[Any, Target]) -> None:
+    config, target = case
+    core = conflict(config, target, list(DOMAIN))
     if core:
-        assert not nearest(config, card, engine, fixed=core, most=1)
+        assert not nearest(config, target, fixed=core, most=1)
         for name in core:
-            assert nearest(config, card, engine, fixed=[other for other in core if other != name], most=1)
+            assert nearest(config, target, fixed=[other for other in core if other != name], most=1)
 
 
 def test_a_conflict_of_two_rules_is_named() -> None:
@@ -82,21 +86,18 @@ def test_a_conflict_of_two_rules_is_named() -> None:
 
 
 def test_all_valid_plans_are_enumerated() -> None:
-    config, card, engine = start("Qwen/Qwen-Image", "vllm-omni")
+    config, target = start("Qwen/Qwen-Image", "vllm-omni")
     switches = {"cache_dit": (False, True), "tea_cache": (False, True)}
-    found = list(valid(config, card, engine, 8, switches))
+    found = list(valid(config, target, 8, switches))
     brute = [
         dict(zip(DEGREES, degrees, strict=True)) | {"cache_dit": cache_dit, "tea_cache": tea_cache}
         for degrees in product((1, 2, 4, 8), repeat=4)
         for cache_dit, tea_cache in product((False, True), repeat=2)
         if degrees[0] * degrees[1] * degrees[2] * degrees[3] == 8
-        and not errors(
+        and not target.broken(
             config
             | dict(zip(DEGREES, degrees, strict=True))
-            | {"gpus": 8, "cache_dit": cache_dit, "tea_cache": tea_cache},
-            card,
-            engine,
-            catalog().rules,
+            | {"gpus": 8, "cache_dit": cache_dit, "tea_cache": tea_cache}
         )
     ]
     keys = [*DEGREES, "cache_dit", "tea_cache"]

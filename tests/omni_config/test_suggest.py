@@ -17,7 +17,8 @@ from omni_config.cli import app
 from omni_config.estimate.data import gpus
 from omni_config.mesh import DEGREES
 from omni_config.planner.candidates import candidates, sizes
-from omni_config.resolving.search import deciding, errors, valid
+from omni_config.resolving.search import valid
+from omni_config.resolving.target import target_of
 from omni_config.schema.settings import validate
 
 runner = CliRunner()
@@ -41,11 +42,11 @@ def test_plans_are_valid_by_all_rules_and_none_is_missing(model: str, engine: st
     assert card is not None
     assert known is not None
     base = validate({"version": 1, "model": model}) | {"width": 1024, "height": 1024}
-    found = list(candidates(base, card, known, gpus()["h100"], 8))
-    rules = deciding(known)
+    target = target_of(card, known)
+    found = list(candidates(base, target, gpus()["h100"], 8))
     assert found
-    assert not [plan.changes for plan in found if errors(base | plan.changes | {"gpus": plan.gpus}, card, known, rules)]
-    shapes = [shape for size in sizes(8) for shape in valid(base, card, known, size)]  # by all rules
+    assert not [plan.changes for plan in found if target.broken(base | plan.changes | {"gpus": plan.gpus})]
+    shapes = [shape for size in sizes(8) for shape in valid(base, target, size)]  # by all rules
     assert {tuple(plan.changes[axis] for axis in DEGREES) for plan in found} == {
         tuple(shape[axis] for axis in DEGREES) for shape in shapes
     }
@@ -123,5 +124,5 @@ def test_1024_gpus_are_planned_in_a_second_or_so() -> None:
     assert engine
     settings = validate({"version": 1, "model": card.id, "engine": engine.id, "sampling": {"negative_prompt": ""}})
     begun = time.process_time()
-    assert len(list(candidates(settings, card, engine, gpus()["h100"], 1024))) > 1000
+    assert len(list(candidates(settings, target_of(card, engine), gpus()["h100"], 1024))) > 1000
     assert time.process_time() - begun < 3

@@ -18,8 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from omni_config.catalog.load import catalog
 from omni_config.estimate.data import decoders
 from omni_config.estimate.work import Work, work_of
-from omni_config.resolving.resolver import resolve_settings
-from omni_config.rules.quantities import Quantities
+from omni_config.resolving.target import target_of
 from omni_config.schema.settings import validate
 
 HALF = torch.bfloat16
@@ -132,8 +131,9 @@ def work(name: str, blocks: dict[str, int]) -> tuple[Work, int]:
     assert card
     assert engine
     card = replace(card, dims=card.dims | blocks)
-    settings = resolve_settings(validate({"version": 1, "model": name}), card, engine, ()).settings
-    return work_of(Quantities(settings, card, engine, catalog().features)), card.dims["text_tokens"]
+    target = target_of(card, engine).by(())
+    settings, _ = target.applied(validate({"version": 1, "model": name}))
+    return work_of(target.quantities(settings)), card.dims["text_tokens"]
 
 
 def parameters(model: torch.nn.Module) -> float:

@@ -26,7 +26,7 @@ from omni_config.catalog.folder_card import card_of_folder
 from omni_config.catalog.load import catalog
 from omni_config.plan import Mesh, Plan, Vae
 from omni_config.resolving.resolver import resolve_settings
-from omni_config.rules.quantities import Quantities
+from omni_config.resolving.target import target_of
 from omni_config.schema.settings import DEFAULTS
 
 pytestmark = pytest.mark.timeout(1800)
@@ -111,8 +111,8 @@ def plan(family: str, folder: Path, on: Collection[str]) -> Plan | None:
         settings |= SWITCHED_ON.get(name, catalog().features[name].switch_on)
     if "lora" in on:
         settings["lora"] = adapters_of(family, folder)
-    resolution = resolve_settings(settings, card, engine, catalog().rules)
-    q = Quantities(resolution.settings, card, engine, catalog().features)
+    resolution = resolve_settings(settings, target_of(card, engine))
+    q = resolution.target.quantities(resolution.settings)
     kept = {name for name in catalog().features if q[name]} - {"vae_tiling"} == set(on) - {"vae_tiling"}
     return resolution.plan if kept else None
 

@@ -7,7 +7,7 @@ from math import prod
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.text import File
 from omni_config.findings import Span
-from omni_config.reading.nodes import Node
+from omni_config.reading.nodes import YamlNode
 from omni_config.schema.settings import PARAMETERS
 
 ENGINE = "cache-dit"
@@ -38,7 +38,7 @@ OTHER_PARAMETERS = {
 }
 
 
-def from_yaml(node: Node, file: File) -> list[Draft]:
+def from_yaml(node: YamlNode, file: File) -> list[Draft]:
     """The deployment of a file; empty where it is none of this library."""
     known = [key for key in node.children if key in SECTIONS] if isinstance(node.value, dict) else []
     if not known:
@@ -53,7 +53,7 @@ def from_yaml(node: Node, file: File) -> list[Draft]:
         elif key == "quantize_config" and isinstance(child.value, dict):
             _quantize(draft, child)
         else:
-            draft.pass_by(str(key), span)
+            draft.leave_unjudged(str(key), span)
     return [draft]
 
 
@@ -66,7 +66,7 @@ DEFAULTS = {
 }
 
 
-def _cache(draft: Draft, section: Node, span: Span) -> None:
+def _cache(draft: Draft, section: YamlNode, span: Span) -> None:
     draft.set("cache_dit", True, span)
     for name, value in DEFAULTS.items():
         draft.set(name, value, span)
@@ -75,27 +75,27 @@ def _cache(draft: Draft, section: Node, span: Span) -> None:
         if key in PARAMETERS["cache_dit"]:
             draft.set(key, child.value, child.span)
         elif key in OTHER_PARAMETERS:
-            draft.pass_by(f"cache_config {key}", place)
+            draft.leave_unjudged(f"cache_config {key}", place)
         else:
-            draft.note("OMNI608", f"cache_config has no '{key}'; cache-dit drops it without a word", place)
+            draft.note("OMNI608", f"cache_config has no '{key}'; cache-dit drops it silently", place)
 
 
-def _parallel(draft: Draft, section: Node) -> None:
+def _parallel(draft: Draft, section: YamlNode) -> None:
     inner = section.children.get("parallel_kwargs")
-    modules: list[Node] = []
+    modules: list[YamlNode] = []
     for key, child in [*section.children.items(), *(inner.children.items() if inner else ())]:
         if key in PARALLEL and child.value not in ("auto", None):
             draft.set(PARALLEL[key], child.value, child.span)
         elif key == "ulysses_anything":
             if child.value is True and section.value.get("ulysses_size") == "auto":
-                draft.pass_by(str(key), child.key_span or child.span)
+                draft.leave_unjudged(str(key), child.key_span or child.span)
             elif child.value is True:
                 draft.set("ulysses_mode", "advanced_uaa", child.span)
         elif key == "extra_parallel_modules" and isinstance(child.value, list):
             modules += child.children.values()
         elif key != "parallel_kwargs" and child.value is not None:
             value = f" {child.value}" if child.value == "auto" else ""
-            draft.pass_by(f"{key}{value}", child.key_span or child.span)
+            draft.leave_unjudged(f"{key}{value}", child.key_span or child.span)
 
     ranks = prod(size if isinstance(size := draft.get(name), int) else 1 for name in PARALLEL.values())
     for module in modules:
@@ -104,13 +104,13 @@ def _parallel(draft: Draft, section: Node) -> None:
         elif module.value == "text_encoder" and (draft.get("tensor_parallel_size") or 1) > 1:
             draft.set("text_encoder_tensor_parallel", True, module.span)
         else:
-            draft.pass_by(f"parallel {module.value}", module.span)
+            draft.leave_unjudged(f"parallel {module.value}", module.span)
 
 
-def _quantize(draft: Draft, section: Node) -> None:
+def _quantize(draft: Draft, section: YamlNode) -> None:
     for key, child in section.children.items():
         kind = str(child.value)
         if key == "quant_type" and kind.startswith(("float8", "int8")):
             draft.set("quantization", "fp8" if kind.startswith("float8") else "int8", child.span)
         elif key != "verbose":
-            draft.pass_by(f"quantize_config {key}", child.key_span or child.span)
+            draft.leave_unjudged(f"quantize_config {key}", child.key_span or child.span)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from omni_config.engines.formats.draft import Draft, plain
 from omni_config.engines.formats.shell import Word
 from omni_config.findings import Span
-from omni_config.reading.nodes import Node
+from omni_config.reading.nodes import YamlNode
 
 
 def lora_path(draft: Draft, word: Word, span: Span) -> None:
     """One adapter; of several flags the last one."""
-    node = Node({"path": word.value}, span, children={"path": Node(word.value, span)})
+    node = YamlNode({"path": word.value}, span, children={"path": YamlNode(word.value, span)})
     draft.root.value["lora"] = [node.value]
-    draft.root.children["lora"] = Node([node.value], span, children={0: node})
+    draft.root.children["lora"] = YamlNode([node.value], span, children={0: node})
 
 
 def guidance(draft: Draft, word: Word, span: Span) -> None:

@@ -11,7 +11,7 @@ from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.shell import Command, Word, commands
 from omni_config.engines.formats.text import File, Text, joined
 from omni_config.findings import Source
-from omni_config.reading.nodes import Node, Unreadable, parse
+from omni_config.reading.nodes import Unreadable, YamlNode, parse
 
 _INSTRUCTION = re.compile(r"^[ \t]*(RUN|CMD|ENTRYPOINT)[ \t]+", re.IGNORECASE | re.MULTILINE)
 
@@ -67,7 +67,7 @@ def _json_words(body: Text, file: File) -> list[Word] | None:
     return words
 
 
-def manifest(node: Node, file: File) -> Iterator[Command]:
+def manifest(node: YamlNode, file: File) -> Iterator[Command]:
     """Commands of every container in a YAML tree: ``entrypoint`` + ``command``, or ``command`` + ``args``."""
     if isinstance(node.value, dict):
         yield from _container(node, file)
@@ -75,7 +75,7 @@ def manifest(node: Node, file: File) -> Iterator[Command]:
         yield from manifest(child, file)
 
 
-def _container(node: Node, file: File) -> Iterator[Command]:
+def _container(node: YamlNode, file: File) -> Iterator[Command]:
     said = {key: node.children[key] for key in ("entrypoint", "command", "args") if key in node.children}
     parts = [part for part in said.values() if isinstance(part.value, str | list) and part.value]
     if not parts:
@@ -99,17 +99,17 @@ def _container(node: Node, file: File) -> Iterator[Command]:
 _ENTRY_POINT = ("vllm", "serve", "--omni")  # of the engine's published images
 
 
-def _names_program(part: Node) -> bool:
+def _names_program(part: YamlNode) -> bool:
     first = part.value[0] if isinstance(part.value, list) else part.value.split(maxsplit=1)[0]
     return str(first).startswith("/") or str(first) in ("vllm", "vllm-omni", "sh", "bash", "env", "python", "python3")
 
 
-def _said(word: str, file: File, node: Node) -> Text:
+def _said(word: str, file: File, node: YamlNode) -> Text:
     """Words that an image says for a container, standing where the image is named."""
     return Text(word, [node.start] * len(word), file)
 
 
-def _words(part: Node, file: File) -> Iterator[Word]:
+def _words(part: YamlNode, file: File) -> Iterator[Word]:
     if isinstance(part.value, str):
         for command in commands(file.scalar(part)):
             yield from command.words
@@ -119,7 +119,7 @@ def _words(part: Node, file: File) -> Iterator[Word]:
             yield Word(text)
 
 
-def _plain(item: Node, file: File) -> Text:
+def _plain(item: YamlNode, file: File) -> Text:
     """A number or switch of a list, as it is written."""
     return joined([file.text[item.start : item.end]], file)
 

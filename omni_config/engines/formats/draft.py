@@ -10,7 +10,7 @@ from typing import Any
 from omni_config.catalog.load import catalog
 from omni_config.engines.formats.text import File, Text
 from omni_config.findings import Finding, Severity, Source, Span
-from omni_config.reading.nodes import Node, Unreadable, parse
+from omni_config.reading.nodes import Unreadable, YamlNode, parse
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
 
 #: Settings that are text, also where they look like numbers.
@@ -38,12 +38,12 @@ class Draft:
         self.file = file
         self.place = place
         self.notes: list[Finding] = []
-        self.passed: list[tuple[str, Span]] = []
+        self.not_judged: list[tuple[str, Span]] = []
         self.left_out: list[str] = []  # flags on which nothing depends that is judged here
         self.later: list[Callable[[], None]] = []  # what can be read only once the rest is known
-        self.root = Node({}, place)
-        self._put(("version",), Node(1, place))
-        self._put(("engine",), Node(engine, place))
+        self.root = YamlNode({}, place)
+        self._put(("version",), YamlNode(1, place))
+        self._put(("engine",), YamlNode(engine, place))
 
     def has(self, setting: str) -> bool:
         """Whether the file says this setting."""
@@ -55,21 +55,21 @@ class Draft:
         return found.value if found else DEFAULTS[setting]
 
     def set(self, setting: str, value: Any, span: Span) -> None:
-        """Say a setting; the last word wins, as on a command line. A word that is not ours is passed by."""
+        """Say a setting; the last word wins, as on a command line. A word that is not ours is not judged."""
         if setting == "dtype":
             value = _DTYPES.get(str(value).removeprefix("torch."), str(value).removeprefix("torch."))
         if (setting == "dtype" and value not in _DTYPES.values()) or (
             setting == "quantization" and value not in _QUANTIZATIONS
         ):
             if value not in ("auto", None):
-                self.pass_by(f"{setting} {value}", span)
+                self.leave_unjudged(f"{setting} {value}", span)
             return
-        node = Node(value, span)
+        node = YamlNode(value, span)
         if setting in SWITCHES:
             if not value:
                 self.drop(setting)
                 return
-            node = self.root.find(FIELDS[setting]) or Node({}, span)
+            node = self.root.find(FIELDS[setting]) or YamlNode({}, span)
         self._put(FIELDS[setting], node)
 
     def drop(self, setting: str) -> None:
@@ -92,11 +92,11 @@ class Draft:
         elif guidance and guidance.argument == "guidance_scale":
             self.set("cfg_scale", value, span)
         else:
-            self.pass_by(f"guidance_scale {value}", span)
+            self.leave_unjudged(f"guidance_scale {value}", span)
 
-    def pass_by(self, name: str, span: Span) -> None:
+    def leave_unjudged(self, name: str, span: Span) -> None:
         """Something that no setting of ours stands for."""
-        self.passed.append((name, span))
+        self.not_judged.append((name, span))
 
     def note(self, code: str, message: str, span: Span, severity: Severity = "error") -> None:
         """A finding that only the reader of this file can make."""
@@ -109,15 +109,15 @@ class Draft:
         self.later.clear()
 
     def findings(self) -> list[Finding]:
-        """The notes, with one for all that was passed by."""
-        if not self.passed:
+        """The notes, with one for all that is not judged."""
+        if not self.not_judged:
             return self.notes
-        names = ", ".join(dict.fromkeys(name for name, _ in self.passed))
-        spans = [span for _, span in self.passed]
+        names = ", ".join(dict.fromkeys(name for name, _ in self.not_judged))
+        spans = [span for _, span in self.not_judged]
         passed = Finding("OMNI605", f"not judged: {names}", "advice", span=spans[0], related=tuple(spans[1:]))
         return [*self.notes, passed]
 
-    def json(self, text: Text, name: str) -> Node | None:
+    def json(self, text: Text, name: str) -> YamlNode | None:
         """A JSON argument as nodes whose places are in the file; None, with a finding, where it is none."""
         try:
             nodes = parse(Source(name, text.value))
@@ -129,7 +129,7 @@ class Draft:
             return None
         return self._moved(nodes[0], text)
 
-    def _moved(self, node: Node, text: Text) -> Node:
+    def _moved(self, node: YamlNode, text: Text) -> YamlNode:
         place = text[node.start : max(node.end, node.start + 1)].span
         key = node.key
         if key is not None:
@@ -137,11 +137,11 @@ class Draft:
         children = {name: self._moved(child, text) for name, child in node.children.items()}
         return replace(node, place=place, key=key, children=children)
 
-    def _put(self, path: tuple[str, ...], node: Node) -> None:
+    def _put(self, path: tuple[str, ...], node: YamlNode) -> None:
         place = self.root
         for section in path[:-1]:
             if section not in place.children:
-                place.children[section] = Node({}, node.span)
+                place.children[section] = YamlNode({}, node.span)
                 place.value[section] = place.children[section].value
             place = place.children[section]
         place.children[path[-1]] = node

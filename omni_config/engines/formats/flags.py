@@ -1,4 +1,4 @@
-"""A command line, flag by flag, into settings by the table of an engine; what is in no table is passed by, aloud."""
+"""A command line, flag by flag, into settings by the table of an engine; what is in no table is named, not judged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Flags:
             if not _is_flag(word):
                 positional.append(word)
                 if word.unknown:
-                    draft.pass_by(f"{word.value} (known only to a run)", word.text.span)
+                    draft.leave_unjudged(f"{word.value} (known only to a run)", word.text.span)
                 continue
             name, equals, _ = word.value.partition("=")
             values = [Word(word.text[len(name) + 1 :], word.unknown)] if equals else []
@@ -71,10 +71,10 @@ class Flags:
                 draft.set(setting, False, span)
             return int(said)
         if name not in self.special and target is None:
-            draft.pass_by(flag.value, flag.span)
+            draft.leave_unjudged(flag.value, flag.span)
             return len(values)
         if not values or (values[0].unknown and target not in _AS_WRITTEN):
-            draft.pass_by(f"{flag.value} (its value is known only to a run)" if values else flag.value, span)
+            draft.leave_unjudged(f"{flag.value} (its value is known only to a run)" if values else flag.value, span)
         elif name in self.special:
             self.special[name](draft, values[0], span)
         else:

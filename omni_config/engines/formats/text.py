@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from omni_config.findings import Source, Span
-from omni_config.reading.nodes import Node
+from omni_config.reading.nodes import YamlNode
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class File:
         width = max(1, min(end - start, len(self.source.line(line)) - column + 1))
         return Span(self.source, line, column, column + width)
 
-    def scalar(self, node: Node) -> Text:
+    def scalar(self, node: YamlNode) -> Text:
         """The value of a YAML string with the place of each character: quotes, escapes and indents are stepped over."""
         value, raw, place = str(node.value), self.source.text, node.start
         end = max(node.end, node.start + 1)

@@ -14,7 +14,7 @@ from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.findings import Span
 from omni_config.mesh import DEGREES
-from omni_config.reading.nodes import Node
+from omni_config.reading.nodes import YamlNode
 
 ENGINE = "sglang"
 
@@ -112,7 +112,7 @@ def from_command(command: Command, file: File) -> Draft | None:
     return None
 
 
-def from_yaml(node: Node, file: File) -> list[Draft]:
+def from_yaml(node: YamlNode, file: File) -> list[Draft]:
     """A file for ``--config``; empty where the mapping is none."""
     if not isinstance(node.value, dict) or "model_path" not in node.value:
         return []
@@ -130,7 +130,7 @@ def from_yaml(node: Node, file: File) -> list[Draft]:
         elif name in FLAGS.quiet:
             draft.left_out.append(str(key))
         else:
-            draft.pass_by(str(key), span)
+            draft.leave_unjudged(str(key), span)
     _finish(draft)
     return [draft]
 
@@ -149,7 +149,7 @@ def _environment(draft: Draft, environment: dict[str, Word]) -> None:
             else:
                 draft.set(VARIABLES[name], value, span)
         elif name.startswith("SGLANG_CACHE_DIT_") and name != SWITCH:
-            draft.pass_by(name, word.text.span)
+            draft.leave_unjudged(name, word.text.span)
 
 
 def _finish(draft: Draft) -> None:
@@ -161,7 +161,7 @@ def _finish(draft: Draft) -> None:
     said = {name: draft.get(name) for name in (*DEGREES, "data_parallel_size") if draft.has(name)}
     if gpus.value > 1 and all(size == 1 for size in said.values()):
         draft.drop("gpus")
-        draft.pass_by(f"{gpus.value} GPUs (the engine chooses how to share them)", gpus.span)
+        draft.leave_unjudged(f"{gpus.value} GPUs (the engine chooses how to share them)", gpus.span)
     elif all(isinstance(size, int) and size > 0 for size in said.values()):
         left, rest = divmod(gpus.value, prod(said.values()))
         if left > 1 and not rest:

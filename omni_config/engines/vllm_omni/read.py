@@ -12,7 +12,7 @@ from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File, Text
 from omni_config.engines.vllm_omni.scripts import MODELS
 from omni_config.findings import Span
-from omni_config.reading.nodes import Node
+from omni_config.reading.nodes import YamlNode
 from omni_config.schema.flag_names import ALIASES, dashed
 from omni_config.schema.settings import FIELDS, PARAMETERS
 
@@ -32,14 +32,14 @@ def _cache_backend(draft: Draft, word: Word, span: Span) -> None:
 
 
 def cache_backend(draft: Draft, name: str, span: Span) -> None:
-    """Switch a cache on by its name; caches that are not ours are passed by."""
+    """Switch a cache on by its name; caches that are not ours are not judged."""
     if name in ("tea_cache", "cache_dit"):
         for other in ("tea_cache", "cache_dit"):
             if other != name:
                 draft.drop(other)
         draft.set(name, True, span)
     elif name != "none":
-        draft.pass_by(f"cache backend {name}", span)
+        draft.leave_unjudged(f"cache backend {name}", span)
 
 
 def _cache_config(draft: Draft, word: Word, span: Span) -> None:
@@ -48,19 +48,19 @@ def _cache_config(draft: Draft, word: Word, span: Span) -> None:
         draft.later.append(lambda: cache_config(draft, node, span))
 
 
-def cache_config(draft: Draft, node: Node, span: Span) -> None:
+def cache_config(draft: Draft, node: YamlNode, span: Span) -> None:
     """The parameters of the cache that is on."""
     backend = next((name for name in ("tea_cache", "cache_dit") if draft.has(name)), None)
     if backend is None:
-        draft.pass_by("cache config of no known backend", span)
+        draft.leave_unjudged("cache config of no known backend", span)
         return
     for key, child in node.children.items():
         if key in PARAMETERS[backend]:
             draft.set(key, child.value, child.key_span or child.span)
         elif key in _UNUSED_HERE:
-            draft.pass_by(f"cache_config {key}", child.key_span or child.span)
+            draft.leave_unjudged(f"cache_config {key}", child.key_span or child.span)
         else:
-            message = f"cache_config has no '{key}' for {backend}; the engine drops it without a word"
+            message = f"cache_config has no '{key}' for {backend}; the engine drops it silently"
             draft.note("OMNI608", message, child.key_span or child.span)
 
 
@@ -75,7 +75,7 @@ def _parameter(name: str, backend: str) -> Callable[[Draft, Word, Span], None]:
         if draft.has(backend):
             draft.words(name, text, span)
         else:
-            draft.pass_by(f"{name} without {backend}", span)
+            draft.leave_unjudged(f"{name} without {backend}", span)
 
     return lambda draft, word, span: draft.later.append(lambda: take(draft, word.text, span))
 
@@ -109,10 +109,10 @@ def _scale(draft: Draft, word: Word, span: Span) -> None:
     except ValueError:
         found = None
     if found is None:
-        draft.pass_by("lora scale without an adapter", span)
+        draft.leave_unjudged("lora scale without an adapter", span)
         return
     found.value["scale"] = scale
-    found.children["scale"] = Node(scale, span)
+    found.children["scale"] = YamlNode(scale, span)
 
 
 _QUIET = {
@@ -178,7 +178,7 @@ def _draft(file: File, start: list[Word], arguments: list[Word], model: str | No
     return draft
 
 
-def from_yaml(node: Node, file: File) -> list[Draft]:
+def from_yaml(node: YamlNode, file: File) -> list[Draft]:
     """The deployments of a document: its diffusion stages, or the flags of ``--config``."""
     from omni_config.engines.vllm_omni import stages
 

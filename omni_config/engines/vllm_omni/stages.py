@@ -9,7 +9,7 @@ from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import File
 from omni_config.engines.vllm_omni.read import ENGINE, FLAGS, OTHER_PARALLEL, PARALLEL, cache_backend, cache_config
-from omni_config.reading.nodes import Node
+from omni_config.reading.nodes import YamlNode
 from omni_config.schema.settings import DEFAULTS, FIELDS
 
 #: Keys that only a diffusion stage has, where a deploy does not say the type of its stages.
@@ -17,7 +17,7 @@ _MARKS = {"parallel_config", "model_class_name", "cache_backend", "diffusion_att
 _SAMPLING = {"num_inference_steps", "height", "width", "num_frames", "seed"}
 
 
-def read(node: Node, file: File) -> list[Draft] | None:
+def read(node: YamlNode, file: File) -> list[Draft] | None:
     """A Draft for each diffusion stage; None where this is no file of stages."""
     if not isinstance(node.value, dict):
         return None
@@ -37,13 +37,13 @@ def read(node: Node, file: File) -> list[Draft] | None:
     if not drafts:
         drafts = [Draft(file, "", node.children[key].key_span or node.span)]
     for name, span in passed:
-        drafts[0].pass_by(f"{name} (no diffusion stage)", span)
+        drafts[0].leave_unjudged(f"{name} (no diffusion stage)", span)
     if (platforms := node.children.get("platforms")) is not None:
-        drafts[0].pass_by("platforms", platforms.key_span or platforms.span)
+        drafts[0].leave_unjudged("platforms", platforms.key_span or platforms.span)
     return drafts
 
 
-def _is_diffusion(stage: Node, stages: int) -> bool:
+def _is_diffusion(stage: YamlNode, stages: int) -> bool:
     kind = stage.value.get("stage_type")
     if kind is not None:
         return bool(kind == "diffusion")
@@ -54,7 +54,7 @@ def _is_diffusion(stage: Node, stages: int) -> bool:
     return isinstance(sampling, dict) and "num_inference_steps" in sampling
 
 
-def _stage(stage: Node, file: File) -> Draft:
+def _stage(stage: YamlNode, file: File) -> Draft:
     place = stage.children["stage_id"]
     draft = Draft(file, ENGINE, place.key_span or place.span)
     arguments = {**stage.children, **(inner.children if (inner := stage.children.get("engine_args")) else {})}
@@ -70,14 +70,14 @@ def _stage(stage: Node, file: File) -> Draft:
         elif key == "cache_backend":
             cache_backend(draft, str(child.value), child.span)
         elif key not in _QUIET:
-            draft.pass_by(str(key), child.key_span or child.span)
+            draft.leave_unjudged(str(key), child.key_span or child.span)
     if (parameters := arguments.get("cache_config")) and isinstance(parameters.value, dict):
         cache_config(draft, parameters, parameters.span)
     for key, child in inside.items():
         if key in PARALLEL:
             draft.set(key, child.value, child.span)
         elif child.value not in (1, None):
-            draft.pass_by(str(key), child.key_span or child.span)
+            draft.leave_unjudged(str(key), child.key_span or child.span)
     _sampling(draft, arguments.get("default_sampling_params"))
     return draft
 
@@ -92,7 +92,7 @@ _QUIET = {
 _SECTIONS = ("memory", "vae", "execution")
 
 
-def _beside(draft: Draft, key: str, child: Node, has_config: bool) -> None:
+def _beside(draft: Draft, key: str, child: YamlNode, has_config: bool) -> None:
     """A parallel key that stands where a language model's stage reads it."""
     if child.value in (DEFAULTS.get(key, 1), 1, None):
         return
@@ -107,7 +107,7 @@ def _beside(draft: Draft, key: str, child: Node, has_config: bool) -> None:
         draft.set(key, child.value, child.span)
 
 
-def _sampling(draft: Draft, node: Node | None) -> None:
+def _sampling(draft: Draft, node: YamlNode | None) -> None:
     for key, child in node.children.items() if node else ():
         if key in _SAMPLING:
             draft.set(key, child.value, child.span)
@@ -115,7 +115,7 @@ def _sampling(draft: Draft, node: Node | None) -> None:
             draft.guidance(child.value, child.span)
 
 
-def read_config(node: Node, file: File) -> Draft | None:
+def read_config(node: YamlNode, file: File) -> Draft | None:
     """A file for ``vllm serve --config``: the flags as keys; None where none of them is this engine's."""
     if not isinstance(node.value, dict) or "version" in node.value:
         return None
@@ -140,6 +140,6 @@ def read_config(node: Node, file: File) -> Draft | None:
     return draft
 
 
-def from_yaml(node: Node, file: File) -> list[Draft]:
+def from_yaml(node: YamlNode, file: File) -> list[Draft]:
     """The deployments of a document that is one of vLLM-Omni's."""
     return read(node, file) or [draft for draft in [read_config(node, file)] if draft]

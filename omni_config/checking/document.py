@@ -1,0 +1,233 @@
+"""The one door into judgement: a parsed document in, all that is found out about it out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omni_config.cards import ModelCard
+from omni_config.catalog.load import catalog
+from omni_config.checking.environment import folder_card, missing_adapters
+from omni_config.checking.schema_findings import validated
+from omni_config.findings import Finding, Source, Span, spoken
+from omni_config.reading.ignores import apply_ignores
+from omni_config.reading.nodes import YamlNode
+from omni_config.resolving.resolver import Resolution, resolve_settings
+from omni_config.resolving.target import Target, target_of
+from omni_config.rules.quantities import Quantities
+from omni_config.rules.rule import Rule
+from omni_config.schema.settings import FIELDS, Settings
+
+if TYPE_CHECKING:
+    from omni_config.plan import Plan
+    from omni_config.schema.overrides import Override
+
+#: Stands in for a model that another engine's file does not name, or that has no card: rules that ask for it are
+#: skipped.
+UNNAMED = ModelCard(
+    id="the model",
+    family="",
+    pipeline="",
+    task="text_to_image",
+    guidance=None,
+    defaults={"num_inference_steps": 50, "width": 1024, "height": 1024},
+    dtype="bfloat16",
+    dims={},
+    tensor_parallel_splits=(),
+    claims={},
+    sources=(),
+)
+
+
+@dataclass(frozen=True)
+class ParsedDocument:
+    """One document of a text before it is judged; ``node`` is None where the text says no settings.
+
+    ``lines`` of ``source`` are those on which it stands, and ``notes`` is what its reader has found. A ``foreign`` one
+    is of another engine's file, in whose text our keys do not stand; ``left_out`` are its flags on which nothing
+    depends that is judged. ``changed``: it says other than the text, by flags or for another engine.
+    """
+
+    source: Source
+    node: YamlNode | None
+    lines: range = range(1, sys.maxsize)
+    index: int = 0
+    notes: tuple[Finding, ...] = ()
+    foreign: bool = False
+    left_out: tuple[str, ...] = ()
+    changed: bool = False
+
+    def overridden(self, overrides: Sequence[Override]) -> ParsedDocument:
+        """With settings from flags over its own."""
+        from omni_config.schema.overrides import lay_over
+
+        if self.node is None or not overrides:
+            return self
+        return replace(self, node=lay_over(self.node, overrides), changed=True)
+
+    def for_engine(self, engine: str) -> ParsedDocument:
+        """The same for another engine, all else in its place."""
+        from omni_config.schema.overrides import with_engine
+
+        return replace(self, node=with_engine(self.node, engine), changed=True) if self.node is not None else self
+
+    def as_ours(self) -> ParsedDocument:
+        """Only the settings: of another engine's file, not what its reader has noted, and the model must be known."""
+        return replace(self, foreign=False, notes=()) if self.foreign and self.node is not None else self
+
+
+def from_flags(overrides: Sequence[Override]) -> ParsedDocument:
+    """The document that flags make without a file; it has no lines."""
+    from omni_config.schema.overrides import lay_over
+
+    node = lay_over(None, overrides)
+    return ParsedDocument(node.span.source, node, lines=range(0))
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One document after its check. ``resolution`` is None where it could not be read.
+
+    ``ignored`` are the findings that a comment in the file accepts.
+    """
+
+    source: Source
+    findings: tuple[Finding, ...]
+    resolution: Resolution | None = None
+    document: ParsedDocument | None = None
+    index: int = 0  # of the document in its file
+    ignored: tuple[Finding, ...] = ()
+
+    @property
+    def node(self) -> YamlNode | None:
+        """The document with its places; None where the text could not be parsed."""
+        return self.document.node if self.document else None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is of another engine's file, in whose text our keys do not stand."""
+        return self.document is not None and self.document.foreign
+
+    @property
+    def unaccepted(self) -> Target:
+        """The model and engine, with the rules of which no comment accepts a finding: for a search from here.
+
+        Raises:
+            ValueError: the document could not be read.
+        """
+        if self.resolution is None:
+            raise ValueError("a document that cannot be read has no target")
+        accepted = {finding.code for finding in self.ignored}
+        return self.resolution.target.by(rule for rule in self.resolution.target.rules if rule.code not in accepted)
+
+    @property
+    def plan(self) -> Plan | None:
+        """The Plan of a document without errors, but for those that a comment accepts."""
+        return self.resolution.accepted_plan() if self.resolution and self.exit_code == 0 else None
+
+    @property
+    def exit_code(self) -> int:
+        """0 clean (warnings and advice included), 1 findings, 2 a document that cannot be used at all."""
+        if not any(finding.severity == "error" for finding in self.findings):
+            return 0
+        return 1 if self.resolution else 2
+
+
+def judge(document: ParsedDocument, policies: Iterable[Rule] = ()) -> CheckResult:
+    """Judge a document by all rules and an organisation's own, less what the comments on its lines accept."""
+    findings, resolution = _resolved(document, tuple(policies))
+    remaining, ignored = apply_ignores(document.source, [*document.notes, *findings], document.lines)
+    if document.changed:  # what a comment is there for may be in the text alone
+        remaining = [finding for finding in remaining if finding.code != "OMNI907"]
+    shown = sorted((item if item.name else documented(item) for item in remaining), key=_place)
+    return CheckResult(document.source, tuple(shown), resolution, document, document.index, tuple(ignored))
+
+
+def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[list[Finding], Resolution | None]:
+    """What the document means, with located findings; None where it cannot be resolved."""
+    node = document.node
+    if node is None:
+        return [], None
+    settings, findings = validated(node)
+    if settings is None:
+        return findings, None
+    known = catalog()
+    engine, card = known.engine(settings["engine"]), known.model(settings["model"])
+    if card is None and Path(settings["model"]).is_dir():
+        card, problem = folder_card(settings["model"], node)
+        findings += problem
+    elif card is None and document.foreign:
+        card = UNNAMED
+    elif card is None:
+        findings.append(unknown_model(settings["model"], node))
+    if engine is None:
+        findings.append(_unknown("OMNI502", "engine", settings["engine"], known.engine_ids, node))
+    if card is None or engine is None:
+        return findings, None
+    target = target_of(card, engine, policies)
+    if card is UNNAMED:
+        target = target.by(_rules_without_model(target, settings))
+    resolution = resolve_settings(settings, target)
+    located = [_locate(finding, node) for finding in resolution.findings]
+    return [*located, *missing_adapters(settings, engine, node)], resolution
+
+
+class _AskedForModel(Exception):
+    """A rule asked for the model."""
+
+
+class _NoModel:
+    def __getattr__(self, name: str) -> Any:
+        raise _AskedForModel(name)
+
+
+def _rules_without_model(target: Target, settings: Settings) -> Iterable[Rule]:
+    """The rules that judge these settings without a question about the model."""
+    for rule in target.rules:
+        asked = Quantities(settings, _NoModel(), target.engine, target.features)  # type: ignore[arg-type]
+        try:
+            rule.check(asked)
+        except _AskedForModel:
+            continue
+        yield rule
+
+
+def unknown_model(name: str, node: YamlNode) -> Finding:
+    """There is no card for the model of a document."""
+    return _unknown("OMNI501", "model", name, catalog().model_ids, node)
+
+
+def _unknown(code: str, key: str, value: str, known: list[str], node: YamlNode) -> Finding:
+    import difflib
+
+    folded = {name.lower(): name for name in known}
+    near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded, 3, 0.6)]
+    next_step = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    place = node.children.get(key, node)
+    return Finding(code, f"no card for {key} '{spoken(value)}'", next_step=next_step, fields=(key,), span=place.span)
+
+
+def documented(finding: Finding) -> Finding:
+    """A finding of the reader with the name, the reason and, where it has none, the next step of its rule."""
+    rule = catalog().by_code[finding.code]
+    return replace(finding, name=rule.name, why=rule.why, next_step=finding.next_step or rule.fix)
+
+
+def _locate(finding: Finding, node: YamlNode) -> Finding:
+    """Put a finding where its first field that the file says stands; the other fields become related places."""
+    spans = list(_spans(finding.fields, node)) or [node.children["model"].span]
+    return replace(finding, span=spans[0], related=tuple(spans[1:]))
+
+
+def _place(finding: Finding) -> tuple[int, int]:
+    return (finding.span.line, finding.span.column) if finding.span else (0, 0)
+
+
+def _spans(fields: tuple[str, ...], node: YamlNode) -> Iterable[Span]:
+    for name in fields:
+        place = node.find(FIELDS[name])
+        if place is not None:
+            yield (place.key_span or place.span) if isinstance(place.value, dict) else place.span
