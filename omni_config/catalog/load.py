@@ -87,10 +87,13 @@ class Catalog:
             self._engines[name] = _build(EngineCard, item)
         return self._engines[name]
 
+    def versions(self, family: str) -> list[str]:
+        """The ids of an engine's versions, newest first; release candidates last."""
+        return versions.newest_first(name for name in self.engine_ids if versions.family(name) == family)
+
     def nearest_engines(self, name: str) -> list[str]:
-        """The ids of the nearest versions of an engine whose version has no card."""
-        known, aliases = self._data["engines"], self._data["aliases"]
-        return versions.neighbours(aliases.get(name, name), known)
+        """The ids of the nearest versions of an engine whose version has no card, the older one first."""
+        return versions.neighbours(name, self.engine_ids)
 
 
 @cache
@@ -194,9 +197,9 @@ def _changed_claim(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 def _aliases(cards: dict[str, Any]) -> dict[str, str]:
     """Other names of engine cards: those that they state, and of an engine without its version, the newest."""
     found = {alias: name for name, card in cards.items() for alias in card.get("aliases", ())}
-    for name in versions.in_order(cards):  # the newest is the last
+    for name in versions.newest_first(cards):
         if versions.family(name) not in cards:
-            found[versions.family(name)] = name
+            found.setdefault(versions.family(name), name)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +141,8 @@ def check_node(
     elif card is None and stand_in is None:
         findings.append(_unknown("OMNI501", "model", settings["model"], known.model_ids, node))
     if engine is None:
-        findings.append(_unknown("OMNI502", "engine", settings["engine"], known.engine_ids, node))
+        near = known.nearest_engines(settings["engine"])
+        findings.append(_unknown("OMNI502", "engine", settings["engine"], known.engine_ids, node, near))
     rules = (*known.rules, *policies)
     if card is None and engine is not None and stand_in is not None and not findings:
         from omni_config.checking.other_engines import rules_without_model
@@ -242,12 +243,15 @@ def key_suggestion(path: tuple[Any, ...]) -> str | None:
     return next(iter(difflib.get_close_matches(str(path[-1]), keys_of(path[:-1]), 1, 0.6)), None)
 
 
-def _unknown(code: str, key: str, value: str, known: list[str], node: Node) -> Finding:
+def _unknown(code: str, key: str, value: str, known: list[str], node: Node, nearest: Sequence[str] = ()) -> Finding:
+    """A model or engine without a card; ``nearest`` are the versions of the engine beside the one that is named."""
     import difflib
 
     folded = {name.lower(): name for name in known}
     near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded, 3, 0.6)]
     fix = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    if nearest:
+        fix = f"the nearest versions that have one: {', '.join(nearest)}"
     place = node.children.get(key, node)
     return Finding(code, f"no card for {key} '{spoken(value)}'", fix=fix, fields=(key,), span=place.span)
 

@@ -81,7 +81,7 @@ def test_import_export_import_is_equal(entry: dict[str, Any]) -> None:
     assert not ours.foreign
     assert ours.resolution is not None
     assert ours.resolution.settings == first.resolution.settings
-    engine = ours.resolution.engine.id
+    engine = ours.resolution.settings["engine"]
     text, findings = export(ours, engine)
     assert text is not None, [finding.message for finding in findings]
     assume = {"engine": engine, "model": first.resolution.settings["model"]}

@@ -76,7 +76,7 @@ def test_a_config_goes_to_another_engine_in_its_own_words(folder: Path) -> None:
     ("engine", "refused"),
     [
         ("sglang", "OMNI503 [error] sglang has no lora like this"),
-        ("xdit", "OMNI503 [error] Cache-DiT"),
+        ("xdit", "OMNI503 [error] CFG-Parallel"),
         ("cache-dit", "CFG-Parallel"),
     ],
 )

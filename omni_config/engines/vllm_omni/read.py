@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from omni_config.engines.formats.common import guidance, lora_path
-from omni_config.engines.formats.draft import Draft
+from omni_config.engines.formats.draft import Draft, plain
 from omni_config.engines.formats.flags import REST, Flags
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File, Text
@@ -23,6 +23,9 @@ PARALLEL = tuple(name for name, path in FIELDS.items() if path[0] == "parallel")
 
 #: Other parallel settings of the engine, which no setting of ours stands for.
 OTHER_PARALLEL = ("pipeline_parallel_size", "sequence_parallel_size", "allgather_degree", "text_encoder_tp_size")
+
+#: Those of them that are factors of the number of ranks (0.26.0, diffusion/data.py:266; 0.30.0, data.py:395).
+OTHER_AXES = ("pipeline_parallel_size", "allgather_degree")
 
 _SAME = [name for name in FIELDS if FIELDS[name][0] in ("parallel", "memory", "vae", "execution", "sampling")]
 
@@ -88,6 +91,17 @@ _PARAMETERS = {
 }
 
 
+def other_axis(draft: Draft, name: str, value: object, span: Span) -> None:
+    """Ranks that no setting of ours stands for, with a share of the GPUs: no degrees are held against these."""
+    if value not in (1, None):
+        draft.pass_by(f"{name} {value}", span)
+        draft.later.append(lambda: draft.drop("gpus"))
+
+
+def _other_axis(name: str) -> Callable[[Draft, Word, Span], None]:
+    return lambda draft, word, span: other_axis(draft, f"--{name}", plain(word.value), span)
+
+
 def _additional_config(draft: Draft, word: Word, span: Span) -> None:
     node = draft.json(word.text, "--additional-config")
     for key, child in node.children.items() if node else ():
@@ -141,6 +155,7 @@ FLAGS = Flags(
         "lora-path": lora_path,
         "lora-scale": _lora_scale,
         "guidance-scale": guidance,
+        **{name: _other_axis(name) for name in (axis.replace("_", "-") for axis in OTHER_AXES)},
     },
     quiet=_QUIET,
 )
