@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,6 +228,8 @@ def _unknown_key(path: tuple[Any, ...], place: Node) -> Finding:
         fix = f"did you mean '{near}'?"
     elif str(key) in FIELDS:
         fix = f"it belongs in {'.'.join(FIELDS[str(key)][:-1]) or 'the top level'}"
+    elif str(key) in (other := instead()):
+        fix = f"write {other[str(key)]}"
     else:
         import difflib
 
@@ -234,6 +237,13 @@ def _unknown_key(path: tuple[Any, ...], place: Node) -> Finding:
         belongs = ".".join(FIELDS[nearest[0]]) if nearest else ""
         fix = f"did you mean '{belongs}'?" if belongs else f"known here: {', '.join(keys_of(path[:-1]))}"
     return Finding("OMNI904", message, fix=fix, fields=(".".join(map(str, path)),), span=place.key_span or place.span)
+
+
+@cache
+def instead() -> dict[str, str]:
+    """What to write instead of keys that are retired, or that are other engines'."""
+    path = Path(__file__).parents[1] / "schema" / "instead.yaml"
+    return dict(parse(decode(path.name, path.read_bytes()))[0].value)
 
 
 def key_suggestion(path: tuple[Any, ...]) -> str | None:

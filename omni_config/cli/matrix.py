@@ -110,10 +110,11 @@ def _diff(chosen: Format) -> str:
     from matrix import formats
     from matrix.compatibility import compile_matrix
 
-    documented, source = compile_matrix("vllm-omni"), compile_matrix("vllm-omni==0.30")
+    newest = catalog().versions("vllm-omni")[0]
+    documented, source = compile_matrix("vllm-omni"), compile_matrix(newest)
     parts = {
         "published table -> vllm-omni": list(differ.against_published(documented)),
-        "vllm-omni -> vllm-omni==0.30": list(differ.against(documented, source)),
+        f"vllm-omni -> {newest}": list(differ.against(documented, source)),
     }
     proven = differ.proven_unverified()
     if chosen == Format.json:
