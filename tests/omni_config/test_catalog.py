@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -337,7 +338,7 @@ def test_a_version_says_only_what_changed(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(CARD)
     data = read([path])
-    cards = data["engines"]
+    cards = {name: json.loads(card) for name, card in data["engines"].items()}
     assert cards["one==2"]["title"] == "Two"
     assert cards["one==1.1"]["title"] == "One"
     assert cards["one==2"]["effects"] == {"ring": "is refused"}
