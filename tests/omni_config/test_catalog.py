@@ -370,6 +370,27 @@ def test_versions_differ_where_their_sources_do() -> None:
     ]
 
 
+def test_sglang_has_tea_cache_where_it_has_coefficients() -> None:
+    for version in VERSIONS["sglang"]:
+        verdicts = {
+            number: catalog().engine(f"sglang=={version}").verdict("tea_cache", catalog().model(name))
+            for number, name in (
+                (1, "Wan-AI/Wan2.1-T2V-14B-Diffusers"),
+                (2, "Wan-AI/Wan2.2-T2V-A14B-Diffusers"),
+            )
+        }
+        assert verdicts == {1: "supported", 2: "unsupported"}
+
+
+def test_an_engine_is_a_folder_and_a_line_in_the_list() -> None:
+    folder = FOLDER.parent / "engines"
+    listed = {engine.folder for engine in engines.ENGINES.values()}
+    assert {path.parent.name for path in folder.glob("*/card.yaml")} == {*listed, "native"}
+    for engine in engines.ENGINES.values():
+        for name in ("read.py", "write.py", "examples.yaml"):
+            assert (folder / engine.folder / name).is_file(), (engine.folder, name)
+
+
 def test_verdicts_are_the_ones_of_the_type() -> None:
     from omni_config.cards import Verdict
 

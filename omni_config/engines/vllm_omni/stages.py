@@ -8,7 +8,7 @@ from __future__ import annotations
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import File
-from omni_config.engines.vllm_omni.read import (
+from omni_config.engines.vllm_omni.flags import (
     ENGINE,
     FLAGS,
     OTHER_AXES,
