@@ -94,6 +94,7 @@ class ModelCard:
 class EngineCard:
     """What an engine can do in one version: by pipeline class, or by the claims of model cards that it names.
 
+    ``pipelines`` may hold a model, too, where the models of one pipeline differ.
     ``effects`` says, by feature, what the engine does where it lacks it. ``aliases`` are other names of this card.
     """
 
@@ -113,7 +114,9 @@ class EngineCard:
 
     def claim(self, card: ModelCard) -> Claim | None:
         """What is said of the model, or None where nothing is."""
-        return card.claims.get(self.claimant) if self.claimant else self.pipelines.get(card.pipeline)
+        if self.claimant:
+            return card.claims.get(self.claimant)
+        return self.pipelines.get(card.id) or self.pipelines.get(card.pipeline)
 
     def effect(self, feature: str, card: ModelCard) -> str:
         """What the engine does with a feature that it lacks for this model, as ": it ..."; empty where unknown."""

@@ -63,7 +63,7 @@ def compile_for_forks() -> None:
     """Compile a trifle now, which imports inductor (torch 2.13) and lets it read its C++ header, 7 s on one core.
 
     It does so without its pool of processes, which forks would not have, and which ranks have no cores for. In forks, a
-    block that torch gives up on fails, which elsewhere it runs as Python without a word.
+    block that torch gives up on fails, which elsewhere it runs as Python silently.
     """
     import torch
     import torch._inductor.config

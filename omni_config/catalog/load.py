@@ -82,15 +82,18 @@ class Catalog:
                 return None
             name = aliases.get(same, same)
         if name not in self._engines:
-            item = dict(known[name])
+            item = json.loads(known[name])
             item["pipelines"] = _claims(item.get("pipelines", {}))
             self._engines[name] = _build(EngineCard, item)
         return self._engines[name]
 
+    def versions(self, family: str) -> list[str]:
+        """The ids of an engine's versions, newest first; release candidates last."""
+        return versions.newest_first(name for name in self.engine_ids if versions.family(name) == family)
+
     def nearest_engines(self, name: str) -> list[str]:
-        """The ids of the nearest versions of an engine whose version has no card."""
-        known, aliases = self._data["engines"], self._data["aliases"]
-        return versions.neighbours(aliases.get(name, name), known)
+        """The ids of the nearest versions of an engine whose version has no card, the older one first."""
+        return versions.neighbours(name, self.engine_ids)
 
 
 @cache
@@ -149,6 +152,8 @@ def read(files: list[Path]) -> dict[str, Any]:
     _validate([(Retired, item) for item in data["retired"]])
     data["rules"].sort(key=lambda item: str(item.get("code")))
     data["rules"] = _resolved(data["rules"], _names(data))
+    # As text, so that a check reads only the card that it asks for.
+    data["engines"] = {name: json.dumps(card) for name, card in data["engines"].items()}
     return data
 
 
@@ -194,9 +199,9 @@ def _changed_claim(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 def _aliases(cards: dict[str, Any]) -> dict[str, str]:
     """Other names of engine cards: those that they state, and of an engine without its version, the newest."""
     found = {alias: name for name, card in cards.items() for alias in card.get("aliases", ())}
-    for name in versions.in_order(cards):  # the newest is the last
+    for name in versions.newest_first(cards):
         if versions.family(name) not in cards:
-            found[versions.family(name)] = name
+            found.setdefault(versions.family(name), name)
     return found
 
 

@@ -48,11 +48,12 @@ def _within(engine: str, versions: str) -> bool:
         return False
 
 
-def in_order(engines: Iterable[str]) -> list[str]:
-    """Those that name a version, oldest first."""
+def newest_first(engines: Iterable[str]) -> list[str]:
+    """Those that name a version; a release candidate is older than any release, as for pip."""
     from packaging.version import Version
 
-    return sorted((name for name in engines if "==" in name), key=lambda name: Version(name.partition("==")[2]))
+    versions = {name: Version(name.partition("==")[2]) for name in engines if "==" in name}
+    return sorted(versions, key=lambda name: (not versions[name].is_prerelease, versions[name]), reverse=True)
 
 
 def same(engine: str, engines: Iterable[str]) -> str | None:
@@ -71,14 +72,16 @@ def same(engine: str, engines: Iterable[str]) -> str | None:
 
 
 def neighbours(engine: str, engines: Iterable[str]) -> list[str]:
-    """The nearest versions that are known, the older one first; empty where the engine is not known at all."""
+    """The nearest versions that are known, the older one first; empty where the engine is not, or it is no version."""
     from packaging.version import InvalidVersion, Version
 
     named, _, version = (part.strip() for part in engine.partition("=="))
-    known = in_order(name for name in engines if family(name) == named)
+    known = {name: Version(name.partition("==")[2]) for name in engines if family(name) == named and "==" in name}
     try:
         wanted = Version(version)
     except InvalidVersion:
-        return known[-1:]
-    older = [name for name in known if Version(name.partition("==")[2]) < wanted]
-    return [*older[-1:], *known[len(older) : len(older) + 1]]
+        return []
+    older = [name for name in known if known[name] < wanted]
+    newer = [name for name in known if known[name] > wanted]
+    nearest = [max(older, key=known.__getitem__)] if older else []
+    return [*nearest, min(newer, key=known.__getitem__)] if newer else nearest

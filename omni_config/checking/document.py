@@ -164,7 +164,8 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
     elif card is None:
         findings.append(unknown_model(settings["model"], node))
     if engine is None:
-        findings.append(_unknown("OMNI502", "engine", settings["engine"], known.engine_ids, node))
+        near = known.nearest_engines(settings["engine"])
+        findings.append(_unknown("OMNI502", "engine", settings["engine"], known.engine_ids, node, near))
     if card is None or engine is None:
         return findings, None
     target = target_of(card, engine, policies)
@@ -200,12 +201,15 @@ def unknown_model(name: str, node: YamlNode) -> Finding:
     return _unknown("OMNI501", "model", name, catalog().model_ids, node)
 
 
-def _unknown(code: str, key: str, value: str, known: list[str], node: YamlNode) -> Finding:
+def _unknown(code: str, key: str, value: str, known: list[str], node: YamlNode, nearest: Sequence[str] = ()) -> Finding:
+    """A model or engine without a card; ``nearest`` are the versions of the engine beside the one that is named."""
     import difflib
 
     folded = {name.lower(): name for name in known}
     near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded, 3, 0.6)]
     next_step = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    if nearest:
+        next_step = f"the nearest versions that have one: {', '.join(nearest)}"
     place = node.children.get(key, node)
     return Finding(code, f"no card for {key} '{spoken(value)}'", next_step=next_step, fields=(key,), span=place.span)
 

@@ -43,15 +43,15 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
 
 
 def _choose_version(draft: Draft) -> None:
-    """No version is said: the engine's documentation judges, or the card of a version where only that has the model."""
+    """No version is said: the documentation judges, or the newest version where only versions have the model."""
     family = draft.get("engine")
     card = catalog().model(str(draft.get("model"))) if draft.has("model") else None
     if card is None or _knows(family, card):
         return
-    versions = [name for name in catalog().engine_ids if name.startswith(f"{family}==") and _knows(name, card)]
-    if versions:
-        draft.set("engine", versions[-1], draft.place)
-        draft.leave_unjudged(f"any version but {versions[-1]}, whose card alone has the model", draft.place)
+    newest = next((name for name in catalog().versions(family) if _knows(name, card)), None)
+    if newest is not None:
+        draft.set("engine", newest, draft.place)
+        draft.leave_unjudged(f"any version but {newest}, the newest whose card has the model", draft.place)
 
 
 def _knows(engine: str, card: ModelCard) -> bool:

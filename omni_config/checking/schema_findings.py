@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import ValidationError
 
 from omni_config.findings import Finding, spoken
-from omni_config.reading.nodes import YamlNode
+from omni_config.reading.nodes import YamlNode, decode, parse
 from omni_config.schema.settings import FIELDS, Settings, keys_of, validate
 
 
@@ -73,6 +75,8 @@ def _unknown_key(path: tuple[Any, ...], place: YamlNode) -> Finding:
         next_step = f"did you mean '{near}'?"
     elif str(key) in FIELDS:
         next_step = f"it belongs in {'.'.join(FIELDS[str(key)][:-1]) or 'the top level'}"
+    elif str(key) in (other := instead()):
+        next_step = f"write {other[str(key)]}"
     else:
         import difflib
 
@@ -82,6 +86,13 @@ def _unknown_key(path: tuple[Any, ...], place: YamlNode) -> Finding:
     return Finding(
         "OMNI904", message, next_step=next_step, fields=(".".join(map(str, path)),), span=place.key_span or place.span
     )
+
+
+@cache
+def instead() -> dict[str, str]:
+    """What to write instead of keys that are retired, or that are other engines'."""
+    path = Path(__file__).parents[1] / "schema" / "instead.yaml"
+    return dict(parse(decode(path.name, path.read_bytes()))[0].value)
 
 
 def key_suggestion(path: tuple[Any, ...]) -> str | None:

@@ -109,10 +109,11 @@ def _diff(chosen: Format) -> str:
     from matrix import diff, formats
     from matrix.compatibility import compile_matrix
 
-    documented, source = compile_matrix("vllm-omni"), compile_matrix("vllm-omni==0.30")
+    newest = catalog().versions("vllm-omni")[0]
+    documented, source = compile_matrix("vllm-omni"), compile_matrix(newest)
     parts = {
         "published table -> vllm-omni": list(diff.against_published(documented)),
-        "vllm-omni -> vllm-omni==0.30": list(diff.against(documented, source)),
+        f"vllm-omni -> {newest}": list(diff.against(documented, source)),
     }
     proven = diff.proven_unverified()
     if chosen == Format.json:

@@ -190,6 +190,18 @@ def inferred_replicas(q: Quantities) -> int:
 
 
 @quantity
+def replicas(q: Quantities) -> int:
+    """Whole replicas that the config asks for; 1 where it does not say."""
+    return int(q["data_parallel_size"] or 1)
+
+
+@quantity
+def gpus_needed(q: Quantities) -> int:
+    """GPUs that the degrees and replicas add up to: world_size x replicas."""
+    return int(q["world_size"] * q["replicas"])
+
+
+@quantity
 def other_ranks(q: Quantities) -> int:
     """Ranks that HSDP may shard over: cfg x ulysses x ring."""
     return int(q["cfg_parallel_size"] * q["sequence_ranks"])

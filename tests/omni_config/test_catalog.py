@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import yaml
 
+from omni_config import engines
 from omni_config.cards import Claim, ModelCard
 from omni_config.catalog.load import FOLDER, catalog, read
+from omni_config.checking.files import check_bytes
 from omni_config.resolving.resolver import resolve_settings
 from omni_config.resolving.target import target_of
 from omni_config.rules.expressions import parse
@@ -32,7 +35,14 @@ COLUMNS = {
     "quantization",
     "step_execution",
 }
-ENGINES = ("vllm-omni", "vllm-omni==0.30")
+ENGINES = ("guide", "vllm-omni==0.30")
+#: The versions that are known, of each engine the newest first.
+VERSIONS = {
+    "vllm-omni": ["0.30", "0.28", "0.26", "0.32.0rc1"],
+    "sglang": ["0.5.23", "0.5.22", "0.5.20", "0.5.18"],
+    "xdit": ["0.7", "0.6"],
+    "cache-dit": ["1.5.3"],
+}
 DOCUMENTED, SOURCE = (catalog().engine(name) for name in ENGINES)
 CARDS = [catalog().model(name) for name in catalog().model_ids]
 QUANTITIES = {*FIELDS, *DERIVED, *DIMS, *catalog().features}
@@ -257,6 +267,129 @@ def test_the_catalog_rejects_typos(tmp_path: Path, file: str, good: str, bad: st
     path.write_text((FOLDER.parent / file).read_text().replace(good, bad, 1))
     with pytest.raises(ValueError, match=r"unknown key|valid integer"):
         read([path])
+
+
+@pytest.mark.parametrize(("family", "versions"), VERSIONS.items())
+def test_an_engine_is_named_as_pip_names_it(family: str, versions: list[str]) -> None:
+    known = [f"{family}=={version}" for version in versions]
+    assert catalog().versions(family) == known
+    for name in known:
+        card = catalog().engine(name)
+        assert card.id == name
+        assert all(catalog().engine(f"{name}{more}") is card for more in ([".0"] if "rc" not in name else []))
+    if family != "vllm-omni":  # without a version, that is its guide
+        assert catalog().engine(family).id == known[0]
+    assert list(VERSIONS) == list(engines.ENGINES)
+
+
+def test_the_guide_has_a_name_and_a_release_candidate_is_its_release() -> None:
+    assert catalog().engine("guide") is catalog().engine("vllm-omni")
+    assert catalog().engine("vllm-omni==0.32").id == "vllm-omni==0.32.0rc1"
+    assert catalog().engine("vllm-omni==0.32.0") is catalog().engine("vllm-omni==0.32")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("vllm-omni==0.29", ["vllm-omni==0.28", "vllm-omni==0.30"]),
+        ("vllm-omni==0.20", ["vllm-omni==0.26"]),
+        ("vllm-omni==0.31.0rc1", ["vllm-omni==0.30", "vllm-omni==0.32.0rc1"]),
+        ("sglang==0.6", ["sglang==0.5.23"]),
+        ("sglang==newest", []),
+        ("vllm==0.20", []),
+    ],
+)
+def test_a_version_without_a_card_is_judged_by_no_other(name: str, nearest: list[str]) -> None:
+    assert catalog().engine(name) is None
+    text = f"version: 1\nmodel: Qwen/Qwen-Image\nengine: {name}\nparallel: {{ulysses_degree: 5}}\n"
+    (checked,) = check_bytes("config.yaml", text.encode())
+    (finding,) = checked.findings
+    assert (finding.code, checked.exit_code) == ("OMNI502", 2)
+    assert finding.next_step.startswith(f"the nearest versions that have one: {', '.join(nearest)}") == bool(nearest)
+
+
+CARD = """\
+id: one==1
+title: One
+source: its source
+features: [compile]
+effects: {ring: "is refused", hsdp: "is refused"}
+pipelines:
+  FluxPipeline: {supported: [ulysses, ring], unsupported: [hsdp], only: {cache_dit: "world_size == 1"}}
+  WanPipeline: {supported: [ulysses]}
+---
+id: one==1.1
+extends: one==1
+effects: {hsdp: null}
+pipelines:
+  WanPipeline: null
+  FluxPipeline: {unverified: [ring], supported: [hsdp, cache_dit]}
+---
+id: one==2
+extends: one==1.1
+aliases: [one==2.0.1]
+title: Two
+pipelines:
+  ZImagePipeline: {supported: [ring]}
+"""
+
+
+def test_a_version_says_only_what_changed(tmp_path: Path) -> None:
+    path = tmp_path / "engines" / "one" / "card.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(CARD)
+    data = read([path])
+    cards = {name: json.loads(card) for name, card in data["engines"].items()}
+    assert cards["one==2"]["title"] == "Two"
+    assert cards["one==1.1"]["title"] == "One"
+    assert cards["one==2"]["effects"] == {"ring": "is refused"}
+    flux = cards["one==2"]["pipelines"]["FluxPipeline"]
+    assert flux["supported"] == ["ulysses", "hsdp", "cache_dit"]
+    assert flux["unverified"] == ["ring"]
+    assert (flux["unsupported"], flux["only"]) == ([], {})
+    assert set(cards["one==2"]["pipelines"]) == {"FluxPipeline", "ZImagePipeline"}
+    assert set(cards["one==1"]["pipelines"]) == {"FluxPipeline", "WanPipeline"}
+    assert data["aliases"] == {"one==2.0.1": "one==2", "one": "one==2"}
+    for wrong in ("one==3", "one==2"):
+        path.write_text(CARD.replace("extends: one==1.1", f"extends: {wrong}"))
+        with pytest.raises(ValueError, match=f"one==2: extends {wrong}"):
+            read([path])
+
+
+def test_versions_differ_where_their_sources_do() -> None:
+    card = catalog().model("black-forest-labs/FLUX.2-klein-4B")
+    old, new = (catalog().engine(f"vllm-omni=={version}") for version in ("0.30", "0.32"))
+    assert (old.verdict("vae_patch_parallel", card), new.verdict("vae_patch_parallel", card)) == (
+        "unsupported",
+        "unverified",
+    )
+    turbo, edit = (catalog().model(name) for name in ("Tongyi-MAI/Z-Image-Turbo", "Qwen/Qwen-Image-Edit"))
+    assert catalog().engine("xdit").verdict("cfg_parallel", turbo) == "unsupported"
+    assert [catalog().engine(f"xdit==0.{n}").verdict("cfg_parallel", edit) for n in (6, 7)] == [
+        "unsupported",
+        "supported",
+    ]
+
+
+def test_sglang_has_tea_cache_where_it_has_coefficients() -> None:
+    for version in VERSIONS["sglang"]:
+        verdicts = {
+            number: catalog().engine(f"sglang=={version}").verdict("tea_cache", catalog().model(name))
+            for number, name in (
+                (1, "Wan-AI/Wan2.1-T2V-14B-Diffusers"),
+                (2, "Wan-AI/Wan2.2-T2V-A14B-Diffusers"),
+            )
+        }
+        assert verdicts == {1: "supported", 2: "unsupported"}
+
+
+def test_an_engine_is_a_folder_and_a_line_in_the_list() -> None:
+    folder = FOLDER.parent / "engines"
+    listed = {engine.folder for engine in engines.ENGINES.values()}
+    assert {path.parent.name for path in folder.glob("*/card.yaml")} == {*listed, "native"}
+    for engine in engines.ENGINES.values():
+        for name in ("read.py", "write.py", "examples.yaml"):
+            assert (folder / engine.folder / name).is_file(), (engine.folder, name)
 
 
 def test_verdicts_are_the_ones_of_the_type() -> None:

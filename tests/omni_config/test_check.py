@@ -11,7 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from omni_config import check, load
+from omni_config.checking.schema_findings import instead
 from omni_config.cli import app
+from omni_config.schema.settings import FIELDS
 
 runner = CliRunner()
 HEAD = "version: 1\nmodel: tiny\n"
@@ -42,6 +44,8 @@ def findings(path: Path) -> list[tuple[str, int, int, str]]:
     ("text", "code", "line", "column", "fix"),
     [
         (HEAD + "parallel:\n  ulyses_degree: 2\n", "OMNI904", 4, 3, "did you mean 'ulysses_degree'?"),
+        (HEAD + "parallel: {usp: 2}\n", "OMNI904", 3, 12, "write parallel.ulysses_degree"),
+        (HEAD + "num_gpus: 2\n", "OMNI904", 3, 1, "write hardware.gpus"),
         (HEAD + "paralel: {}\n", "OMNI904", 3, 1, "did you mean 'parallel'?"),
         (HEAD + "ulysses_degree: 2\n", "OMNI904", 3, 1, "it belongs in parallel"),
         (HEAD + "cache:\n  cache_dit: {fn_compute_blocks: 1}\n", "OMNI904", 4, 15, "did you mean 'Fn_compute_blocks'?"),
@@ -177,3 +181,10 @@ def test_a_value_that_is_left_out_at_the_end_of_an_engines_file_is_no_traceback(
     from omni_config.checking.files import check_bytes
 
     assert check_bytes("stages.yaml", b" omni:")
+
+
+def test_what_to_write_instead_of_a_key_is_a_key() -> None:
+    for key, stated in instead().items():
+        assert key not in FIELDS
+        for name in stated.split(" or "):
+            assert tuple(name.partition(":")[0].split(".")) in FIELDS.values(), key

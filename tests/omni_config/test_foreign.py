@@ -137,7 +137,37 @@ def test_only_diffusion_stages_are_judged_and_the_others_are_named() -> None:
 
 
 def test_a_config_file_of_sglang_is_checked_and_its_gpus_are_counted() -> None:
-    assert places(checked(SGLANG))["OMNI101"] == "file:2:11"
+    assert places(checked(SGLANG))["OMNI135"] == "file:2:11"
+
+
+@pytest.mark.parametrize(
+    ("flags", "passed", "codes"),
+    [
+        ("--ulysses-degree 2", "", {"OMNI135"}),  # --num-gpus is 1
+        ("--num-gpus 2 --ulysses-degree 2", "", set()),
+        ("--num-gpus 4 --ulysses-degree 2 --dp-size 2", "", set()),
+        ("--num-gpus 4 --ulysses-degree 2 --dp-size 1", "", {"OMNI135"}),
+        ("--num-gpus 2 --sp-degree 2", "a sequence of 2 ranks (the engine takes K/V gather)", set()),
+        ("--num-gpus 4 --enable-cfg-parallel", "a sequence of 2 ranks (the engine takes K/V gather)", set()),
+        ("--num-gpus 2 --kv-gather-degree 2", "--kv-gather-degree 2", set()),
+        ("--num-gpus 4 --tp-size 2", "4 GPUs (the engine chooses how to share them)", set()),
+        ("--num-gpus 2 --enable-cfg-parallel --prompt cat", "", set()),  # the model has a negative prompt by itself
+    ],
+)
+def test_ranks_of_sglang_are_counted_as_it_counts_them(flags: str, passed: str, codes: set[str]) -> None:
+    found = checked(f"sglang generate --model-path Qwen/Qwen-Image {flags}\n").findings
+    assert [f.message.removeprefix("not judged: ") for f in found if f.code == "OMNI605"] == [passed][: bool(passed)]
+    assert {f.code for f in found if f.severity != "advice"} == codes
+
+
+@pytest.mark.parametrize("axis", ["--pipeline-parallel-size 2", "--allgather-degree 2"])
+def test_axes_that_are_not_ours_have_their_share_of_the_gpus(axis: str) -> None:
+    text = f"vllm serve Qwen/Qwen-Image --omni --num-gpus 4 --cfg-parallel-size 2 {axis}\n"
+    (found,) = check_bytes("run.sh", text.encode(), assume={"engine": "vllm-omni==0.30"})
+    assert [f.message for f in found.findings if f.severity != "advice"] == []
+    assert any(axis in finding.message for finding in found.findings)
+    (found,) = check_bytes("run.sh", text.replace("size 2 --", "size 3 --").replace(axis, "").encode())
+    assert found.exit_code == 1
 
 
 def test_a_file_without_a_model_is_judged_as_far_as_that_goes() -> None:

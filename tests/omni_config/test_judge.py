@@ -137,10 +137,10 @@ def test_a_suggestion_leaves_out_the_rule_of_an_accepted_finding(folder: Path) -
 
 
 def test_an_error_that_appears_beside_another_is_a_lost_guarantee(folder: Path) -> None:
-    Path("a.yaml").write_text(CONFIG.replace("  # omni: ignore[OMNI101]", "") + "cache: {cache_dit: true}\n")
+    Path("a.yaml").write_text(CONFIG.replace("  # omni: ignore[OMNI101]", "") + "cache: {tea_cache: true}\n")
     result = runner.invoke(app(), ["diff", "a.yaml", "--engine", "vllm-omni", "--engine", "xdit"])
     assert result.exit_code == 1
-    assert "Lost: OMNI503 Cache-DiT is not supported" in result.stdout
+    assert "Lost: OMNI503 TeaCache is not supported" in result.stdout
     assert runner.invoke(app(), ["diff", "a.yaml", "--engine", "vllm-omni", "--engine", "vllm-omni"]).exit_code == 0
 
 
@@ -148,7 +148,7 @@ def test_a_setting_that_the_second_engine_ignores_is_a_lost_guarantee(folder: Pa
     Path("a.yaml").write_text("version: 1\nmodel: Qwen/Qwen-Image\nlora: [{path: a.safetensors, scale: 0.5}]\n")
     result = runner.invoke(app(), ["diff", "a.yaml", "--engine", "vllm-omni", "--engine", "sglang"])
     assert result.exit_code == 1
-    assert "lora: sglang has nothing like it and ignores it" in result.stdout
+    assert "lora: sglang==0.5.23 has nothing like it and ignores it" in result.stdout
 
 
 def test_a_setting_that_is_lowered_from_now_on_is_a_lost_guarantee(folder: Path) -> None:

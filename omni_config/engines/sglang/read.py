@@ -29,6 +29,7 @@ SETTINGS: dict[str, str | tuple[str, Any]] = {
     "ulysses-degree": "ulysses_degree",
     "ring-degree": "ring_degree",
     "enable-cfg-parallel": ("cfg_parallel_size", 2),
+    "cfg-parallel-size": "cfg_parallel_size",
     "use-fsdp-inference": "use_hsdp",
     "dit-cpu-offload": "enable_cpu_offload",
     "dit-layerwise-offload": "enable_layerwise_offload",
@@ -67,18 +68,41 @@ SWITCH = "SGLANG_CACHE_DIT_ENABLED"
 
 
 def _sequence(draft: Draft, word: Word, span: Span) -> None:
-    """``--sp-degree``: all of it is Ulysses where neither Ulysses nor Ring is said (the engine's own default)."""
+    """``--sp-degree``: the engine shares it among Ulysses and Ring, or takes K/V gather, where neither is said."""
     draft.later.append(lambda: _shared(draft, int(word.value), span) if word.value.isdigit() else None)
 
 
 def _shared(draft: Draft, degree: int, span: Span) -> None:
-    if not draft.has("ulysses_degree") and not draft.has("ring_degree"):
+    """A sequence of so many ranks, as the engine shares it (server_args.py:1735 of 0.5.23): 2 by K/V gather."""
+    if draft.has("ulysses_degree") or draft.has("ring_degree") or degree == 1:
+        return
+    if degree == 2:
+        _unjudged(draft, "a sequence of 2 ranks (the engine takes K/V gather)", span)
+    else:
         draft.set("ulysses_degree", degree, span)
+
+
+def _gather(draft: Draft, word: Word, span: Span) -> None:
+    """``--kv-gather-degree``: a third way to share the sequence, which no setting of ours stands for."""
+    if word.value != "1":
+        draft.later.append(lambda: _unjudged(draft, f"--kv-gather-degree {word.value}", span))
+
+
+def _unjudged(draft: Draft, name: str, span: Span) -> None:
+    """Ranks that no setting stands for: the GPUs cannot be held against the degrees."""
+    draft.leave_unjudged(name, span)
+    draft.drop("gpus")
 
 
 FLAGS = Flags(
     settings=SETTINGS,
-    special={"sp-degree": _sequence, "sp-size": _sequence, "guidance-scale": guidance, "lora-path": lora_path},
+    special={
+        "sp-degree": _sequence,
+        "sp-size": _sequence,
+        "kv-gather-degree": _gather,
+        "guidance-scale": guidance,
+        "lora-path": lora_path,
+    },
     quiet={
         **dict.fromkeys(("save-output", "trust-remote-code", "return-frames", "pin-cpu-memory", "log-level"), 0),
         **dict.fromkeys(("host", "port", "output-path", "output-file-name", "fps", "lora-nickname"), 1),
@@ -153,16 +177,20 @@ def _environment(draft: Draft, environment: dict[str, Word]) -> None:
 
 
 def _finish(draft: Draft) -> None:
-    """GPUs beyond the degrees that are said go to the sequence; where none is said, the engine chooses by itself."""
+    """The ranks that are not said: the engine starts one, and shares further ones by itself."""
+    said = {name: draft.get(name) for name in (*DEGREES, "data_parallel_size") if draft.has(name)}
+    ranks = prod(said.values()) if all(isinstance(size, int) and size > 0 for size in said.values()) else 1
+    if ranks > 1 and not draft.has("gpus"):
+        draft.set("gpus", 1, draft.place)
+    before = len(draft.not_judged)
     draft.finish()
     gpus = draft.root.find(("hardware", "gpus"))
-    if gpus is None or not isinstance(gpus.value, int):
+    if gpus is None or not isinstance(gpus.value, int) or draft.has("ulysses_degree") or draft.has("ring_degree"):
         return
-    said = {name: draft.get(name) for name in (*DEGREES, "data_parallel_size") if draft.has(name)}
-    if gpus.value > 1 and all(size == 1 for size in said.values()):
-        draft.drop("gpus")
-        draft.leave_unjudged(f"{gpus.value} GPUs (the engine chooses how to share them)", gpus.span)
-    elif all(isinstance(size, int) and size > 0 for size in said.values()):
-        left, rest = divmod(gpus.value, prod(said.values()))
-        if left > 1 and not rest:
-            _shared(draft, left, gpus.span)
+    left, rest = divmod(gpus.value, ranks)
+    if rest or left <= 1 or len(draft.not_judged) > before:
+        return
+    if draft.has("cfg_parallel_size"):
+        _shared(draft, left, gpus.span)
+    else:  # it may take CFG-parallel for some of them
+        _unjudged(draft, f"{gpus.value} GPUs (the engine chooses how to share them)", gpus.span)

@@ -17,7 +17,7 @@ def write(unwritten: Unwritten) -> str:
     offline = any(FIELDS[name][0] == "sampling" for name in unwritten.settings)
     environment = _cache_dit(unwritten)
     groups = [[*environment, "sglang", "generate" if offline else "serve"], ["--model-path", unwritten.take("model")]]
-    gpus = unwritten.take("gpus") or unwritten.world_size
+    gpus = unwritten.take("gpus") or unwritten.world_size * (unwritten.settings.get("data_parallel_size") or 1)
     if gpus > 1:
         groups.append(["--num-gpus", str(gpus)])
     if unwritten.settings.get("cfg_parallel_size") == 2:

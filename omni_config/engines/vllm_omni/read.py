@@ -1,149 +1,17 @@
-"""vLLM-Omni: ``vllm serve MODEL --omni ...`` and the guide's offline scripts."""
+"""vLLM-Omni: ``vllm serve MODEL --omni ...``, the guide's offline scripts, and its files of stages and flags."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import PurePosixPath
 
-from omni_config.engines.formats.common import guidance, lora_path
 from omni_config.engines.formats.draft import Draft
-from omni_config.engines.formats.flags import REST, Flags
 from omni_config.engines.formats.shell import Command, Word
-from omni_config.engines.formats.text import File, Text
+from omni_config.engines.formats.text import File
+from omni_config.engines.vllm_omni.flags import ENGINE, FLAGS
 from omni_config.engines.vllm_omni.scripts import MODELS
-from omni_config.findings import Span
-from omni_config.reading.nodes import YamlNode
-from omni_config.schema.flag_names import ALIASES, dashed
-from omni_config.schema.settings import FIELDS, PARAMETERS
+from omni_config.engines.vllm_omni.stages import from_yaml
 
-ENGINE = "vllm-omni"
-
-#: Settings of the diffusion stage under ``parallel_config``.
-PARALLEL = tuple(name for name, path in FIELDS.items() if path[0] == "parallel")
-
-#: Other parallel settings of the engine, which no setting of ours stands for.
-OTHER_PARALLEL = ("pipeline_parallel_size", "sequence_parallel_size", "allgather_degree", "text_encoder_tp_size")
-
-_SAME = [name for name in FIELDS if FIELDS[name][0] in ("parallel", "memory", "vae", "execution", "sampling")]
-
-
-def _cache_backend(draft: Draft, word: Word, span: Span) -> None:
-    cache_backend(draft, word.value, span)
-
-
-def cache_backend(draft: Draft, name: str, span: Span) -> None:
-    """Switch a cache on by its name; caches that are not ours are not judged."""
-    if name in ("tea_cache", "cache_dit"):
-        for other in ("tea_cache", "cache_dit"):
-            if other != name:
-                draft.drop(other)
-        draft.set(name, True, span)
-    elif name != "none":
-        draft.leave_unjudged(f"cache backend {name}", span)
-
-
-def _cache_config(draft: Draft, word: Word, span: Span) -> None:
-    node = draft.json(word.text, "--cache-config")
-    if node is not None:
-        draft.later.append(lambda: cache_config(draft, node, span))
-
-
-def cache_config(draft: Draft, node: YamlNode, span: Span) -> None:
-    """The parameters of the cache that is on."""
-    backend = next((name for name in ("tea_cache", "cache_dit") if draft.has(name)), None)
-    if backend is None:
-        draft.leave_unjudged("cache config of no known backend", span)
-        return
-    for key, child in node.children.items():
-        if key in PARAMETERS[backend]:
-            draft.set(key, child.value, child.key_span or child.span)
-        elif key in _UNUSED_HERE:
-            draft.leave_unjudged(f"cache_config {key}", child.key_span or child.span)
-        else:
-            message = f"cache_config has no '{key}' for {backend}; the engine drops it silently"
-            draft.note("OMNI608", message, child.key_span or child.span)
-
-
-#: Parameters that the engine's caches take, and no setting of ours stands for.
-_UNUSED_HERE = {"num_inference_steps", "force_refresh_step_hint", "force_refresh_step_policy"}
-
-
-def _parameter(name: str, backend: str) -> Callable[[Draft, Word, Span], None]:
-    """A reader of one parameter of a cache, as the offline scripts spell it."""
-
-    def take(draft: Draft, text: Text, span: Span) -> None:
-        if draft.has(backend):
-            draft.words(name, text, span)
-        else:
-            draft.leave_unjudged(f"{name} without {backend}", span)
-
-    return lambda draft, word, span: draft.later.append(lambda: take(draft, word.text, span))
-
-
-_PARAMETERS = {
-    f"{backend.replace('_', '-')}-{name.lower().replace('_', '-')}": _parameter(name, backend)
-    for backend in ("tea_cache", "cache_dit")
-    for name in PARAMETERS[backend]
-    if name != "enable_taylorseer"
-}
-
-
-def _additional_config(draft: Draft, word: Word, span: Span) -> None:
-    node = draft.json(word.text, "--additional-config")
-    for key, child in node.children.items() if node else ():
-        inner = child.children if key == "parallel_config" else {key: child}
-        for name, leaf in inner.items():
-            if name in FIELDS or name in OTHER_PARALLEL:
-                message = f"{name} in --additional-config never reaches the diffusion stage"
-                draft.note("OMNI606", message, leaf.key_span or leaf.span)
-
-
-def _lora_scale(draft: Draft, word: Word, span: Span) -> None:
-    draft.later.append(lambda: _scale(draft, word, span))
-
-
-def _scale(draft: Draft, word: Word, span: Span) -> None:
-    found = draft.root.find(("lora", 0))
-    try:
-        scale = float(word.value)
-    except ValueError:
-        found = None
-    if found is None:
-        draft.leave_unjudged("lora scale without an adapter", span)
-        return
-    found.value["scale"] = scale
-    found.children["scale"] = YamlNode(scale, span)
-
-
-_QUIET = {
-    **dict.fromkeys(("trust-remote-code", "enforce-eager", "log-stats", "disable-log-stats"), 0),
-    **dict.fromkeys(("served-model-name", "output", "output-dir", "fps", "stage-id"), 1),
-    **dict.fromkeys(("uvicorn-log-level", "stage-init-timeout", "init-timeout", "download-dir"), 1),
-    "allowed-local-media-path": REST,
-}
-
-FLAGS = Flags(
-    settings={
-        **{dashed(name)[2:]: name for name in _SAME if name != "guidance_scale"},
-        **{alias[2:]: name for name, aliases in ALIASES.items() for alias in aliases},
-        "model": "model",
-        **{dashed(name)[2:]: name for name in ("host", "port", "api_key")},
-        "num-gpus": "gpus",
-        "cache-dit-enable-taylorseer": "enable_taylorseer",
-        "tp": "tensor_parallel_size",
-        "dp": "data_parallel_size",
-    },
-    special={
-        **_PARAMETERS,
-        "cache-backend": _cache_backend,
-        "cache-config": _cache_config,
-        "additional-config": _additional_config,
-        "lora-path": lora_path,
-        "lora-scale": _lora_scale,
-        "guidance-scale": guidance,
-    },
-    quiet=_QUIET,
-)
+__all__ = ["from_command", "from_yaml"]
 
 
 def from_command(command: Command, file: File) -> Draft | None:
@@ -176,10 +44,3 @@ def _draft(file: File, start: list[Word], arguments: list[Word], model: str | No
         draft.set("model", model, start[0].text.span)
     draft.finish()
     return draft
-
-
-def from_yaml(node: YamlNode, file: File) -> list[Draft]:
-    """The deployments of a document: its diffusion stages, or the flags of ``--config``."""
-    from omni_config.engines.vllm_omni import stages
-
-    return stages.from_yaml(node, file)

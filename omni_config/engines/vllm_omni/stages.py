@@ -8,7 +8,16 @@ from __future__ import annotations
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import File
-from omni_config.engines.vllm_omni.read import ENGINE, FLAGS, OTHER_PARALLEL, PARALLEL, cache_backend, cache_config
+from omni_config.engines.vllm_omni.flags import (
+    ENGINE,
+    FLAGS,
+    OTHER_AXES,
+    OTHER_PARALLEL,
+    PARALLEL,
+    cache_backend,
+    cache_config,
+    other_axis,
+)
 from omni_config.reading.nodes import YamlNode
 from omni_config.schema.settings import DEFAULTS, FIELDS
 
@@ -76,9 +85,12 @@ def _stage(stage: YamlNode, file: File) -> Draft:
     for key, child in inside.items():
         if key in PARALLEL:
             draft.set(key, child.value, child.span)
+        elif key in OTHER_AXES:
+            other_axis(draft, key, child.value, child.key_span or child.span)
         elif child.value not in (1, None):
             draft.leave_unjudged(str(key), child.key_span or child.span)
     _sampling(draft, arguments.get("default_sampling_params"))
+    draft.finish()
     return draft
 
 

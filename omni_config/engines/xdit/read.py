@@ -40,6 +40,8 @@ SETTINGS: dict[str, str | tuple[str, Any]] = {
     "width": "width",
 }
 
+CACHES = {"dbcache": "cache_dit", "teacache": "tea_cache"}
+
 #: Short names of the runner, and the model that each stands for.
 MODELS = {
     "FLUX.1-dev": "black-forest-labs/FLUX.1-dev",
@@ -63,6 +65,14 @@ def _model(draft: Draft, word: Word, span: Span) -> None:
     draft.set("model", MODELS.get(word.value, word.value), span)
 
 
+def _cache(draft: Draft, word: Word, span: Span) -> None:
+    """``--cache_method``: dbcache is Cache-DiT's, with the model's own preset."""
+    if word.value in CACHES:
+        draft.set(CACHES[word.value], True, span)
+    else:
+        draft.leave_unjudged(f"cache method {word.value}", span)
+
+
 def _fully_shard(draft: Draft, word: Word, span: Span) -> None:
     degree = plain(word.value)
     if isinstance(degree, int) and degree > 1:
@@ -79,7 +89,12 @@ def _parallel_vae(draft: Draft, span: Span) -> None:
 
 FLAGS = Flags(
     settings=SETTINGS,
-    special={"model": _model, "guidance-scale": guidance, "fully-shard-degree": _fully_shard},
+    special={
+        "model": _model,
+        "guidance-scale": guidance,
+        "fully-shard-degree": _fully_shard,
+        "cache-method": _cache,
+    },
     quiet={
         **dict.fromkeys(("no-use-resolution-binning", "trust-remote-code", "profile", "use-profiler"), 0),
         **dict.fromkeys(("warmup-steps", "warmup-calls", "output-directory", "output-type", "num-iterations"), 1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from omni_config.engines.formats.unwritten import Unwritten, command_line
-from omni_config.engines.xdit.read import SETTINGS
+from omni_config.engines.xdit.read import CACHES, SETTINGS
 
 _FLAGS = {
     setting: "--" + flag.replace("-", "_") for flag, setting in reversed(SETTINGS.items()) if isinstance(setting, str)
@@ -27,6 +27,9 @@ def write(unwritten: Unwritten) -> str:
         groups.append(["--fully_shard_degree", str(shards if shards > 0 else world)])
     if (quantization := unwritten.take("quantization")) is not None:
         groups.append([f"--use_{quantization}_gemms"])
+    for method, setting in CACHES.items():
+        if unwritten.take(setting):
+            groups.append(["--cache_method", method])
     own = card.guidance is not None and card.guidance.argument == "guidance_scale"
     scale = unwritten.take("cfg_scale") if own else unwritten.take("guidance_scale")
     if scale is not None:
