@@ -5,11 +5,13 @@ The VAE stays on the device in both kinds, as it is needed once, at the moment o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
 from runtime.errors import CannotRunError
-from runtime.features import transformers
+from runtime.features.feature import Feature, Handle
+from runtime.models import transformers
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -20,7 +22,7 @@ def wanted(plan: Plan) -> bool:
     return plan.offload != "none"
 
 
-def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     """Hook the models, or the blocks of the transformer, to be moved before and after their turn.
 
     Raises:
@@ -28,7 +30,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     """
     from runtime.pipeline.mesh import device
 
-    pipe._omni_residents = residents = _Residents()
+    residents = _Residents()
     if plan.offload == "model":
         if pipe.model_cpu_offload_seq is None:
             raise CannotRunError(f"{type(pipe).__name__} does not say in which order its models are used")
@@ -50,26 +52,31 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
                     residents.watch(hook.group)
     else:
         raise CannotRunError(f"offload is {plan.offload!r}; it can be none, model or layerwise")
+    return _Offload(pipe, residents)
 
 
-def measure(pipe: Any) -> dict[str, Any]:
-    """The models that are moved as a whole; how many blocks were fetched, and the most that were here at once."""
-    residents = pipe._omni_residents
-    return {"models": residents.models, "blocks_fetched": residents.fetched, "most_blocks_resident": residents.most}
+@dataclass(frozen=True, slots=True)
+class _Offload(Handle):
+    pipe: Any
+    residents: _Residents
 
+    def measure(self) -> dict[str, Any]:
+        """The models that are moved as a whole; how many blocks were fetched, and the most that were here at once."""
+        here = self.residents
+        return {"models": here.models, "blocks_fetched": here.fetched, "most_blocks_resident": here.most}
 
-def undo(pipe: Any) -> None:
-    """Keep every model on the device."""
-    from diffusers.hooks.hooks import HookRegistry
+    def undo(self) -> None:
+        """Keep every model on the device."""
+        from diffusers.hooks.hooks import HookRegistry
 
-    from runtime.pipeline.mesh import device
+        from runtime.pipeline.mesh import device
 
-    pipe.__dict__.pop("model_cpu_offload_seq", None)
-    pipe.__dict__.pop("_exclude_from_cpu_offload", None)
-    pipe.remove_all_hooks()
-    for transformer in transformers(pipe):
-        HookRegistry.check_if_exists_or_initialize(transformer).remove_hook("group_offloading", recurse=True)
-    pipe.to(device())
+        self.pipe.__dict__.pop("model_cpu_offload_seq", None)
+        self.pipe.__dict__.pop("_exclude_from_cpu_offload", None)
+        self.pipe.remove_all_hooks()
+        for transformer in transformers(self.pipe):
+            HookRegistry.check_if_exists_or_initialize(transformer).remove_hook("group_offloading", recurse=True)
+        self.pipe.to(device())
 
 
 class _Residents:
@@ -96,3 +103,6 @@ class _Residents:
             offload()
 
         group.onload_, group.offload_ = fetch, leave
+
+
+FEATURE = Feature("offload", catalog=("model_offload", "layerwise_offload"), wanted=wanted, apply=apply)
