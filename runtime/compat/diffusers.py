@@ -41,3 +41,28 @@ def replace_attention_kernel(backend: str, kernel: Callable[..., Any]) -> Undo:
         registered[name] = before
 
     return undo
+
+
+def hook_of(module: Any, name: str) -> Any:
+    """The hook that diffusers (0.42) has put onto a module under a name, or None; asking does not make a registry."""
+    registry = getattr(module, "_diffusers_hook", None)
+    return registry and registry.get_hook(name)
+
+
+def leave_out_of_offload(pipe: Any, part: str) -> Undo:
+    """Let diffusers' (0.42) model offload keep a part of a pipeline on the device; its own list is of the class."""
+    order = pipe.model_cpu_offload_seq
+    pipe.model_cpu_offload_seq = "->".join(name for name in order.split("->") if name != part)
+    pipe._exclude_from_cpu_offload = [*pipe._exclude_from_cpu_offload, part]
+
+    def undo() -> None:  # the lists of the instance hid those of the class
+        del pipe.model_cpu_offload_seq, pipe._exclude_from_cpu_offload
+
+    return undo
+
+
+def forget(states: Any) -> None:
+    """Reset the states of a hook in all contexts; diffusers (0.42) would leave the one that is open, too."""
+    context = states._context
+    states.reset()
+    states._context = context

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from runtime.compat.patches import Undo, replaced
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.fx import GraphModule
     from torch.nn import Module
 
@@ -134,3 +136,20 @@ def meet_in(store: Any, rank: int, world_size: int) -> Undo:
 
     where = {"store": store, "rank": rank, "world_size": world_size}
     return replaced(dist, "init_process_group", functools.partial(dist.init_process_group, **where))
+
+
+def group_over(mesh: DeviceMesh, axes: tuple[str, ...]) -> ProcessGroup:
+    """The process group of this rank over several axes of a mesh; torch (2.13) has a public one for one axis only."""
+    return mesh[axes]._flatten().get_group()
+
+
+def run_as_python(model: Module) -> None:
+    """Undo ``compile_repeated_blocks``, for which torch (2.13) has no function."""
+    for module in model.modules():
+        module._compiled_call_impl = None
+
+
+def unhook(layer: Module) -> None:
+    """Take off the hooks with which torch's (2.13) tensor parallel styles turn inputs and outputs into DTensors."""
+    layer._forward_pre_hooks.clear()
+    layer._forward_hooks.clear()

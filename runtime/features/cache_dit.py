@@ -35,7 +35,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     patches = ExitStack()
     if plan.mesh.cfg > 1 and plan.guidance_calls == "two":
         assert mesh is not None
-        patches.callback(compat.cache_dit.average_differences_over(mesh[WITHIN_A_BRANCH]._flatten().get_group()))
+        patches.callback(compat.cache_dit.average_differences_over(compat.torch.group_over(mesh, WITHIN_A_BRANCH)))
     config, calibrator = _configs(plan)
     cache_dit.enable_cache(pipe, cache_config=config, calibrator_config=calibrator)
     return _Cache(pipe, patches)

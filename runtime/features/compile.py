@@ -57,8 +57,7 @@ class _Compiled(Handle):
     def undo(self) -> None:
         """Run the blocks as Python again."""
         for transformer in transformers(self.pipe):
-            for module in transformer.modules():
-                module._compiled_call_impl = None
+            compat.torch.run_as_python(transformer)
 
 
 def _need_a_compiler() -> None:

@@ -5,10 +5,12 @@ The VAE stays on the device in both kinds, as it is needed once, at the moment o
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
+from runtime import compat
 from runtime.errors import CannotRunError
 from runtime.features.feature import Feature, Handle
 from runtime.models import transformers
@@ -30,15 +32,13 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     """
     from runtime.pipeline.mesh import device
 
-    residents = _Residents()
+    residents, undo = _Residents(), ExitStack()
     if plan.offload == "model":
         if pipe.model_cpu_offload_seq is None:
             raise CannotRunError(f"{type(pipe).__name__} does not say in which order its models are used")
-        names = [name for name in pipe.model_cpu_offload_seq.split("->") if name != "vae"]
-        pipe.model_cpu_offload_seq = "->".join(names)
-        pipe._exclude_from_cpu_offload = [*pipe._exclude_from_cpu_offload, "vae"]
+        undo.callback(compat.diffusers.leave_out_of_offload(pipe, "vae"))
         pipe.enable_model_cpu_offload(device=device())
-        residents.models = names
+        residents.models = pipe.model_cpu_offload_seq.split("->")
     elif plan.offload == "layerwise":
         for module in pipe.components.values():
             if module not in transformers(pipe) and hasattr(module, "to") and hasattr(module, "parameters"):
@@ -46,19 +46,19 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
         for transformer in transformers(pipe):
             transformer.enable_group_offload(onload_device=device(), num_blocks_per_group=1)
             for module in transformer.modules():
-                registry = getattr(module, "_diffusers_hook", None)
-                hook = registry and registry.get_hook("group_offloading")
+                hook = compat.diffusers.hook_of(module, "group_offloading")
                 if hook and module is not transformer:  # the transformer's own group is what is in no block
                     residents.watch(hook.group)
     else:
         raise CannotRunError(f"offload is {plan.offload!r}; it can be none, model or layerwise")
-    return _Offload(pipe, residents)
+    return _Offload(pipe, residents, undo)
 
 
 @dataclass(frozen=True, slots=True)
 class _Offload(Handle):
     pipe: Any
     residents: _Residents
+    patches: ExitStack
 
     def measure(self) -> dict[str, Any]:
         """The models that are moved as a whole; how many blocks were fetched, and the most that were here at once."""
@@ -71,8 +71,7 @@ class _Offload(Handle):
 
         from runtime.pipeline.mesh import device
 
-        self.pipe.__dict__.pop("model_cpu_offload_seq", None)
-        self.pipe.__dict__.pop("_exclude_from_cpu_offload", None)
+        self.patches.close()
         self.pipe.remove_all_hooks()
         for transformer in transformers(self.pipe):
             HookRegistry.check_if_exists_or_initialize(transformer).remove_hook("group_offloading", recurse=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omni_config.mesh import WITHIN_A_BRANCH
 from omni_config.plan import Plan, TeaCache
-from runtime import models
+from runtime import compat, models
 from runtime.errors import CannotRunError
 from runtime.features.feature import Feature, Handle
 
@@ -82,8 +82,10 @@ class _Hooks(Handle):
 
     def undo(self) -> None:
         """Compute every block at every step again."""
+        from diffusers.hooks.hooks import HookRegistry
+
         for block in self.blocks:
-            block._diffusers_hook.remove_hook(HOOK, recurse=False)
+            HookRegistry.check_if_exists_or_initialize(block).remove_hook(HOOK, recurse=False)
         # The replacement on the instance hid the method of the class.
         self.pipe.scheduler.__dict__.pop("set_timesteps", None)
 
@@ -122,9 +124,8 @@ class Cache:
         self.group = None
         self.shared = mesh is not None
         if mesh is not None and two_calls and plan.mesh.cfg > 1:
-            part = mesh[WITHIN_A_BRANCH]
-            self.shared = part.size() > 1
-            self.group = part._flatten().get_group() if self.shared else None
+            self.shared = mesh[WITHIN_A_BRANCH].size() > 1
+            self.group = compat.torch.group_over(mesh, WITHIN_A_BRANCH) if self.shared else None
         self.skipping = False
         self.entered: Any = None
         self.cached_steps: dict[str, list[int]] = {}
@@ -167,9 +168,7 @@ class Cache:
 
         @functools.wraps(set_timesteps)
         def reset(*args: Any, **kwargs: Any) -> Any:
-            context = self.states._context
-            self.states.reset()
-            self.states._context = context
+            compat.diffusers.forget(self.states)
             self.cached_steps.clear()
             return set_timesteps(*args, **kwargs)
 

@@ -105,8 +105,7 @@ def gather(model: nn.Module) -> None:
                 if name == "weight":
                     compat.cache_dit.restore_packed_columns(module, whole.data, weight.device_mesh.size())
                 module.register_parameter(name, whole)
-                module._forward_pre_hooks.clear()  # of a split layer: they turn its inputs and outputs into DTensors
-                module._forward_hooks.clear()
+                compat.torch.unhook(module)
 
 
 FEATURE = Feature("tensor_parallel", catalog=("tensor_parallel",), wanted=wanted, apply=apply)

@@ -483,6 +483,69 @@ def test_cache_dit_shares_tokens_over_a_part_of_a_mesh_and_stops() -> None:
         dist.destroy_process_group()
 
 
+def test_torch_has_a_public_group_of_one_axis_only() -> None:
+    import torch.distributed as dist
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=8)
+    try:
+        mesh = dist.init_device_mesh("cpu", (2, 2, 2), mesh_dim_names=("cfg", "ring", "ulysses"))
+        with pytest.raises(RuntimeError, match="have 2 dimensions"):
+            mesh["ring", "ulysses"].get_group()
+        group = compat.torch.group_over(mesh, ("ring", "ulysses"))
+        assert dist.get_process_group_ranks(group) == [0, 1, 2, 3]
+        assert compat.torch.group_over(mesh, ("ring", "ulysses")) is group
+    finally:
+        dist.destroy_process_group()
+
+
+def test_torch_keeps_compiled_calls_and_hooks_in_private_places() -> None:
+    import torch
+
+    layer = torch.nn.Linear(1, 1)
+    layer.compile(backend="eager")
+    assert layer._compiled_call_impl is not None
+    compat.torch.run_as_python(layer)
+    assert layer._compiled_call_impl is None
+    layer.register_forward_hook(lambda *_: torch.ones(1))
+    layer.register_forward_pre_hook(lambda *_: (torch.ones(1),))
+    compat.torch.unhook(layer)
+    assert not layer._forward_hooks
+    assert not layer._forward_pre_hooks
+
+
+def test_diffusers_forgets_the_context_that_is_open_with_its_states() -> None:
+    from diffusers.hooks.hooks import BaseState, CacheContext, StateManager
+
+    class State(BaseState):
+        def reset(self) -> None:
+            """Nothing to forget."""
+
+    states, context = StateManager(State), CacheContext("cond")
+    states.set_context(context)
+    first = states.get_state()
+    compat.diffusers.forget(states)
+    assert states.context is context
+    assert states.get_state() is not first
+    states.reset()
+    with pytest.raises(ValueError, match="No cache context"):
+        states.get_state()
+
+
+def test_diffusers_says_which_models_stay_on_the_device_by_class() -> None:
+    import torch
+    from diffusers import ZImagePipeline
+
+    pipe = ZImagePipeline.__new__(ZImagePipeline)
+    before = pipe.model_cpu_offload_seq, pipe._exclude_from_cpu_offload
+    undo = compat.diffusers.leave_out_of_offload(pipe, "vae")
+    assert "vae" not in pipe.model_cpu_offload_seq.split("->")
+    assert pipe._exclude_from_cpu_offload == [*before[1], "vae"]
+    undo()
+    assert (pipe.model_cpu_offload_seq, pipe._exclude_from_cpu_offload) == before
+    assert compat.diffusers.hook_of(torch.nn.Linear(1, 1), "group_offloading") is None
+
+
 @pytest.mark.parametrize("module", [compat.torch, compat.diffusers, compat.cache_dit])
 def test_every_function_has_a_test(module: ModuleType) -> None:
     source = Path(__file__).read_text()
