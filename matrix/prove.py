@@ -234,5 +234,5 @@ def _rounded(value: Any) -> Any:
 
 def _code(plan: Plan) -> dict[str, str]:
     """The digests of the features that a Plan switches on."""
-    names = (f"runtime/features/{feature.__name__.rpartition('.')[2]}" for feature in ORDER if feature.wanted(plan))
+    names = (f"runtime/features/{feature.name}" for feature in ORDER if feature.wanted(plan))
     return {name: digest(ROOT / name) for name in names}

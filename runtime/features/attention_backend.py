@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
+from runtime import compat
 from runtime.errors import CannotRunError
-from runtime.features import transformers
+from runtime.features.feature import Feature, Handle
+from runtime.models import transformers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +23,7 @@ def wanted(plan: Plan) -> bool:
     return plan.attention_backend != "native"
 
 
-def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     """Give every attention of the transformer the backend, and try it on a few tokens.
 
     diffusers looks for a package, but not for a device and a precision; those fail in the middle of the first step.
@@ -29,15 +32,13 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
         CannotRunError: the backend's package is missing, or it cannot run on this device in this precision.
     """
     import torch
-    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
     from runtime.pipeline.mesh import device
 
     name = plan.attention_backend
     try:
         _set(pipe, name)
-        registered = _AttentionBackendRegistry._backends
-        kernel = registered[AttentionBackendName(name)]
+        kernel = compat.diffusers.attention_kernel(name)
         tokens = torch.zeros(1, 16, 2, 64, dtype=getattr(torch, plan.model.dtype), device=device())
         kernel(query=tokens, key=tokens, value=tokens)
     except Exception as error:  # what the kernels' packages raise has no common class
@@ -46,23 +47,24 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
         where = f"{device().type} in {plan.model.dtype}"
         raise CannotRunError(f"attention_backend {name} cannot run on {where}: {cause}; native always can") from error
     calls = torch.zeros((), dtype=torch.int64)
-    registered[AttentionBackendName(name)] = _counted(kernel, calls)
-    pipe._omni_attention = name, kernel, calls
+    return _Backend(pipe, name, calls, compat.diffusers.replace_attention_kernel(name, _counted(kernel, calls)))
 
 
-def measure(pipe: Any) -> dict[str, Any]:
-    """The backend, and how often it was called."""
-    name, _, calls = pipe._omni_attention
-    return {"backend": name, "calls": int(calls)}
+@dataclass(frozen=True, slots=True)
+class _Backend(Handle):
+    pipe: Any
+    name: str
+    calls: torch.Tensor
+    patch: Callable[[], None]
 
+    def measure(self) -> dict[str, Any]:
+        """The backend, and how often it was called."""
+        return {"backend": self.name, "calls": int(self.calls)}
 
-def undo(pipe: Any) -> None:
-    """Compute attention with torch's own again."""
-    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
-
-    name, kernel, _ = pipe._omni_attention
-    _AttentionBackendRegistry._backends[AttentionBackendName(name)] = kernel
-    _set(pipe, "native")
+    def undo(self) -> None:
+        """Compute attention with torch's own again."""
+        self.patch()
+        _set(self.pipe, "native")
 
 
 def _set(pipe: Any, name: str) -> None:
@@ -80,3 +82,6 @@ def _counted(kernel: Callable[..., Any], calls: torch.Tensor) -> Callable[..., A
         return kernel(*args, **kwargs)
 
     return counted
+
+
+FEATURE = Feature("attention_backend", catalog=("attention_backend",), wanted=wanted, apply=apply)

@@ -5,12 +5,15 @@ With a SCM mask, which steps may be reused is decided beforehand; with TaylorSee
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omni_config.mesh import WITHIN_A_BRANCH
 from omni_config.plan import CacheDiT, Plan
 from runtime import compat
 from runtime.errors import CannotRunError
+from runtime.features.feature import Feature, Handle
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -21,7 +24,7 @@ def wanted(plan: Plan) -> bool:
     return isinstance(plan.cache, CacheDiT)
 
 
-def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     """Wrap the transformer's blocks. Ranks average the difference that decides, so they decide alike.
 
     Raises:
@@ -29,27 +32,44 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     """
     import cache_dit
 
-    if _splits_two_calls(plan):
+    patches = ExitStack()
+    if plan.mesh.cfg > 1 and plan.guidance_calls == "two":
         assert mesh is not None
-        compat.average_differences_over(mesh[WITHIN_A_BRANCH]._flatten().get_group())
+        patches.callback(compat.cache_dit.average_differences_over(compat.torch.group_over(mesh, WITHIN_A_BRANCH)))
     config, calibrator = _configs(plan)
     cache_dit.enable_cache(pipe, cache_config=config, calibrator_config=calibrator)
+    return _Cache(pipe, patches)
 
 
-def adapt(pipe: Any, plan: Plan) -> None:
-    """Forget earlier calls, and expect one with the steps and the guidance of this Plan.
+@dataclass(frozen=True, slots=True)
+class _Cache(Handle):
+    pipe: Any
+    patches: ExitStack
 
-    Raises:
-        CannotRunError: no SCM mask for this number of steps.
-    """
-    import cache_dit
+    def adapt(self, plan: Plan) -> None:
+        """Forget earlier calls, and expect one with the steps and the guidance of this Plan.
 
-    config, calibrator = _configs(plan)
-    cache_dit.refresh_context(pipe.transformer, cache_config=config, calibrator_config=calibrator)
+        Raises:
+            CannotRunError: no SCM mask for this number of steps.
+        """
+        import cache_dit
 
+        config, calibrator = _configs(plan)
+        cache_dit.refresh_context(self.pipe.transformer, cache_config=config, calibrator_config=calibrator)
 
-def _splits_two_calls(plan: Plan) -> bool:
-    return plan.mesh.cfg > 1 and plan.guidance_calls == "two"
+    def measure(self) -> dict[str, Any]:
+        """The steps that were reused, counted from 0."""
+        import cache_dit
+
+        stats = cache_dit.summary(self.pipe, logging=False)[0]
+        return {"cached_steps": list(stats.cached_steps)}
+
+    def undo(self) -> None:
+        """Unwrap the blocks."""
+        import cache_dit
+
+        cache_dit.disable_cache(self.pipe)
+        self.patches.close()
 
 
 def _configs(plan: Plan) -> tuple[Any, Any]:
@@ -80,16 +100,4 @@ def _configs(plan: Plan) -> tuple[Any, Any]:
     return config, cache_dit.TaylorSeerCalibratorConfig(taylorseer_order=order) if cache.enable_taylorseer else None
 
 
-def measure(pipe: Any) -> dict[str, Any]:
-    """The steps that were reused, counted from 0."""
-    import cache_dit
-
-    stats = cache_dit.summary(pipe, logging=False)[0]
-    return {"cached_steps": list(stats.cached_steps)}
-
-
-def undo(pipe: Any) -> None:
-    """Unwrap the blocks."""
-    import cache_dit
-
-    cache_dit.disable_cache(pipe)
+FEATURE = Feature("cache_dit", catalog=("cache_dit",), wanted=wanted, apply=apply)

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import functools
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
+from runtime import models
 from runtime.errors import CannotRunError
-from runtime.features import transformers
+from runtime.features.feature import Feature, Handle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import torch
     from torch.distributed.device_mesh import DeviceMesh
+
+    from runtime.models.family import Family
 
 BRANCHES = ("cond", "uncond")  # by coordinate on the cfg axis
 
@@ -30,7 +34,7 @@ def wanted(plan: Plan) -> bool:
     return plan.mesh.cfg > 1
 
 
-def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     """Replace the transformer's ``forward`` by one that computes this rank's branch.
 
     Raises:
@@ -39,57 +43,57 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     assert mesh is not None
     if plan.mesh.cfg != len(BRANCHES):
         raise CannotRunError(f"cfg_parallel_size is {plan.mesh.cfg}; guidance has two branches, so it is 1 or 2")
-    pipe._omni_branches = counts = {"alone": 0, "shared": 0}
+    family, counts = models.of(pipe), {"alone": 0, "shared": 0}
     exchange = _Exchange(mesh, counts)
-    for transformer in transformers(pipe):
-        transformer._omni_inner_forward = inner = transformer.forward
+    inners = [(transformer, transformer.forward) for transformer in models.transformers(pipe)]
+    for transformer, inner in inners:
         if plan.guidance_calls == "two":
-            call = functools.partial(_two_calls, inner, transformer, exchange)
+            call = functools.partial(_two_calls, inner, transformer, family, exchange)
             transformer.cache_context = exchange.track(transformer.cache_context)
         else:
-            call = functools.partial(_one_call, inner, mesh, counts)
+            call = functools.partial(_one_call, inner, family, mesh, counts)
         transformer.forward = functools.wraps(inner)(call)
     pipe.scheduler.step = exchange.finish_before(pipe.scheduler.step)
+    return _Branches(pipe, inners, counts)
 
 
-def measure(pipe: Any) -> dict[str, Any]:
-    """Calls of the transformer whose branches were shared, and calls that had one branch only."""
-    counts = pipe._omni_branches
-    return {"calls_shared": counts["shared"], "calls_with_one_branch": counts["alone"]}
+@dataclass(frozen=True, slots=True)
+class _Branches(Handle):
+    pipe: Any
+    inners: list[tuple[Any, Callable[..., Any]]]  # transformers, and how each computes what it is given
+    counts: dict[str, int]
 
+    def measure(self) -> dict[str, Any]:
+        """Calls of the transformer whose branches were shared, and calls that had one branch only."""
+        return {"calls_shared": self.counts["shared"], "calls_with_one_branch": self.counts["alone"]}
 
-def undo(pipe: Any) -> None:
-    """Compute both branches on every rank again."""
-    # The replacements on the instances hid the methods of the classes.
-    for transformer in transformers(pipe):
-        transformer.forward = transformer._omni_inner_forward
-        transformer.__dict__.pop("cache_context", None)
-    pipe.scheduler.__dict__.pop("step", None)
+    def undo(self) -> None:
+        """Compute both branches on every rank again."""
+        # The replacements on the instances hid the methods of the classes.
+        for transformer, inner in self.inners:
+            transformer.forward = inner
+            transformer.__dict__.pop("cache_context", None)
+        self.pipe.scheduler.__dict__.pop("step", None)
 
 
 def _one_call(
-    inner: Callable[..., Any],
-    mesh: DeviceMesh,
-    counts: dict[str, int],
-    x: list[torch.Tensor],
-    t: torch.Tensor,
-    cap_feats: list[torch.Tensor],
-    *args: Any,
-    **kwargs: Any,
+    inner: Callable[..., Any], family: Family, mesh: DeviceMesh, counts: dict[str, int], *args: Any, **kwargs: Any
 ) -> Any:
-    """Z-Image: lists of length 2B, the first half with the prompt. Its call without guidance has length B."""
+    """The first arguments are lists of length 2B, the first half with the prompt; without guidance, of length B."""
     import torch
     import torch.distributed as dist
 
-    half = len(x) // 2
-    # Guidance repeats the latents; without it, each picture has its own.
-    if len(x) % 2 or not all(torch.equal(a, b) for a, b in zip(x[:half], x[half:], strict=True)):
+    batched, others = args[: family.batched_arguments], args[family.batched_arguments :]
+    latents = batched[0]
+    half = len(latents) // 2
+    # Guidance repeats the latents; without it, each image has its own.
+    if len(latents) % 2 or not all(torch.equal(a, b) for a, b in zip(latents[:half], latents[half:], strict=True)):
         counts["alone"] += 1
-        return inner(x, t, cap_feats, *args, **kwargs)
+        return inner(*args, **kwargs)
     counts["shared"] += 1
     first = mesh.get_local_rank("cfg") * half
     mine = slice(first, first + half)
-    output = inner(x[mine], t[mine], cap_feats[mine], *args, **kwargs)
+    output = inner(*(argument[mine] for argument in batched), *others, **kwargs)
     sample = output[0]
     own = torch.stack(list(sample)).contiguous()
     gathered = [torch.empty_like(own) for _ in BRANCHES]
@@ -152,7 +156,9 @@ class _Exchange:
         return finished
 
 
-def _two_calls(inner: Callable[..., Any], transformer: Any, exchange: _Exchange, *args: Any, **kwargs: Any) -> Any:
+def _two_calls(
+    inner: Callable[..., Any], transformer: Any, family: Family, exchange: _Exchange, *args: Any, **kwargs: Any
+) -> Any:
     """Compute the branch that is called if it is this rank's, or return a buffer for it."""
     branch = exchange.branch
     if branch not in BRANCHES:
@@ -162,7 +168,8 @@ def _two_calls(inner: Callable[..., Any], transformer: Any, exchange: _Exchange,
         # A buffer that is filled in place must be one block of memory.
         sample = output[0].contiguous()
     else:
-        sample = _buffer(transformer, args[0] if args else kwargs["hidden_states"])
+        given = args[0] if args else kwargs["hidden_states"]
+        sample = given.new_empty(family.output_shape(transformer, given))
     exchange.add(branch, sample)
     if kwargs.get("return_dict", True):
         from diffusers.models.modeling_outputs import Transformer2DModelOutput
@@ -171,11 +178,4 @@ def _two_calls(inner: Callable[..., Any], transformer: Any, exchange: _Exchange,
     return (sample,)
 
 
-def _buffer(transformer: Any, hidden_states: torch.Tensor) -> torch.Tensor:
-    """An empty tensor of the shape that ``forward`` returns: tokens in, tokens out; or a video in, a video out."""
-    shape = list(hidden_states.shape)
-    if hidden_states.ndim == 3:
-        shape[-1] = transformer.proj_out.out_features  # (batch, tokens, channels of a patch)
-    else:
-        shape[1] = transformer.config.out_channels  # (batch, channels, frames, height, width)
-    return hidden_states.new_empty(shape)
+FEATURE = Feature("cfg_parallel", catalog=("cfg_parallel",), wanted=wanted, apply=apply)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Lora, Plan
 from runtime.errors import CannotRunError
+from runtime.features.feature import Feature, Handle
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -18,7 +20,7 @@ def wanted(plan: Plan) -> bool:
     return bool(plan.lora)
 
 
-def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     """Load every adapter with its scale. Where weights are split afterwards, add the adapters into them.
 
     An adapter has the sizes of whole layers; beside the slices of a tensor rank it would not fit.
@@ -30,23 +32,27 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     fused = plan.mesh.tensor > 1
     if fused:
         _fuse(pipe)
-    pipe.transformer._omni_lora = {"layers": layers, "fused": fused}, plan.lora
+    return _Adapters(pipe, plan.lora, layers, fused)
 
 
-def measure(pipe: Any) -> dict[str, Any]:
-    """The layers that have an adapter, and whether adapters became part of the weights."""
-    measured: dict[str, Any] = pipe.transformer._omni_lora[0]
-    return measured
+@dataclass(frozen=True, slots=True)
+class _Adapters(Handle):
+    pipe: Any
+    adapters: list[Lora]
+    layers: int
+    fused: bool
 
+    def measure(self) -> dict[str, Any]:
+        """The layers that have an adapter, and whether adapters became part of the weights."""
+        return {"layers": self.layers, "fused": self.fused}
 
-def undo(pipe: Any) -> None:
-    """Take the adapters off; fused ones are subtracted, which leaves rounding errors of the weights' precision."""
-    measured, adapters = pipe.transformer._omni_lora
-    if measured["fused"]:
-        _load(pipe, [Lora(adapter.path, -adapter.scale) for adapter in adapters])
-        _fuse(pipe)
-    else:
-        pipe.unload_lora_weights()
+    def undo(self) -> None:
+        """Take the adapters off; fused ones are subtracted, which leaves rounding errors of the weights' precision."""
+        if self.fused:
+            _load(self.pipe, [Lora(adapter.path, -adapter.scale) for adapter in self.adapters])
+            _fuse(self.pipe)
+        else:
+            self.pipe.unload_lora_weights()
 
 
 def _load(pipe: Any, adapters: list[Lora]) -> int:
@@ -103,3 +109,6 @@ def _layer(key: str) -> str | None:
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0]) if lines else type(error).__name__
+
+
+FEATURE = Feature("lora", catalog=("lora",), wanted=wanted, apply=apply)

@@ -5,11 +5,15 @@ The VAE stays on the device in both kinds, as it is needed once, at the moment o
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
+from runtime import compat
 from runtime.errors import CannotRunError
-from runtime.features import transformers
+from runtime.features.feature import Feature, Handle
+from runtime.models import transformers
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -20,7 +24,7 @@ def wanted(plan: Plan) -> bool:
     return plan.offload != "none"
 
 
-def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     """Hook the models, or the blocks of the transformer, to be moved before and after their turn.
 
     Raises:
@@ -28,15 +32,13 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
     """
     from runtime.pipeline.mesh import device
 
-    pipe._omni_residents = residents = _Residents()
+    residents, undo = _Residents(), ExitStack()
     if plan.offload == "model":
         if pipe.model_cpu_offload_seq is None:
             raise CannotRunError(f"{type(pipe).__name__} does not say in which order its models are used")
-        names = [name for name in pipe.model_cpu_offload_seq.split("->") if name != "vae"]
-        pipe.model_cpu_offload_seq = "->".join(names)
-        pipe._exclude_from_cpu_offload = [*pipe._exclude_from_cpu_offload, "vae"]
+        undo.callback(compat.diffusers.leave_out_of_offload(pipe, "vae"))
         pipe.enable_model_cpu_offload(device=device())
-        residents.models = names
+        residents.models = pipe.model_cpu_offload_seq.split("->")
     elif plan.offload == "layerwise":
         for module in pipe.components.values():
             if module not in transformers(pipe) and hasattr(module, "to") and hasattr(module, "parameters"):
@@ -44,32 +46,36 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
         for transformer in transformers(pipe):
             transformer.enable_group_offload(onload_device=device(), num_blocks_per_group=1)
             for module in transformer.modules():
-                registry = getattr(module, "_diffusers_hook", None)
-                hook = registry and registry.get_hook("group_offloading")
+                hook = compat.diffusers.hook_of(module, "group_offloading")
                 if hook and module is not transformer:  # the transformer's own group is what is in no block
                     residents.watch(hook.group)
     else:
         raise CannotRunError(f"offload is {plan.offload!r}; it can be none, model or layerwise")
+    return _Offload(pipe, residents, undo)
 
 
-def measure(pipe: Any) -> dict[str, Any]:
-    """The models that are moved as a whole; how many blocks were fetched, and the most that were here at once."""
-    residents = pipe._omni_residents
-    return {"models": residents.models, "blocks_fetched": residents.fetched, "most_blocks_resident": residents.most}
+@dataclass(frozen=True, slots=True)
+class _Offload(Handle):
+    pipe: Any
+    residents: _Residents
+    patches: ExitStack
 
+    def measure(self) -> dict[str, Any]:
+        """The models that are moved as a whole; how many blocks were fetched, and the most that were here at once."""
+        here = self.residents
+        return {"models": here.models, "blocks_fetched": here.fetched, "most_blocks_resident": here.most}
 
-def undo(pipe: Any) -> None:
-    """Keep every model on the device."""
-    from diffusers.hooks.hooks import HookRegistry
+    def undo(self) -> None:
+        """Keep every model on the device."""
+        from diffusers.hooks.hooks import HookRegistry
 
-    from runtime.pipeline.mesh import device
+        from runtime.pipeline.mesh import device
 
-    pipe.__dict__.pop("model_cpu_offload_seq", None)
-    pipe.__dict__.pop("_exclude_from_cpu_offload", None)
-    pipe.remove_all_hooks()
-    for transformer in transformers(pipe):
-        HookRegistry.check_if_exists_or_initialize(transformer).remove_hook("group_offloading", recurse=True)
-    pipe.to(device())
+        self.patches.close()
+        self.pipe.remove_all_hooks()
+        for transformer in transformers(self.pipe):
+            HookRegistry.check_if_exists_or_initialize(transformer).remove_hook("group_offloading", recurse=True)
+        self.pipe.to(device())
 
 
 class _Residents:
@@ -96,3 +102,6 @@ class _Residents:
             offload()
 
         group.onload_, group.offload_ = fetch, leave
+
+
+FEATURE = Feature("offload", catalog=("model_offload", "layerwise_offload"), wanted=wanted, apply=apply)

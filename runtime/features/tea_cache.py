@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from omni_config.mesh import WITHIN_A_BRANCH
 from omni_config.plan import Plan, TeaCache
+from runtime import compat, models
 from runtime.errors import CannotRunError
+from runtime.features.feature import Feature, Handle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
     from torch.distributed.device_mesh import DeviceMesh
+
+    from runtime.models.family import Family
 
 HOOK = "omni_tea_cache"
 
@@ -30,7 +35,7 @@ def wanted(plan: Plan) -> bool:
     return isinstance(plan.cache, TeaCache)
 
 
-def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     """Hook the transformer's blocks, each branch of guidance with its own state.
 
     Raises:
@@ -42,15 +47,10 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
             "TeaCache needs coefficients: no model card has them for this model; set them in the config, "
             "or measure them with omni calibrate teacache"
         )
-    attach(pipe, Cache(plan, mesh, two_calls=plan.guidance_calls == "two"))
+    return attach(pipe, Cache(plan, mesh))
 
 
-def adapt(pipe: Any, plan: Plan) -> None:
-    """Expect a call with the steps of this Plan."""
-    pipe.transformer._omni_tea_cache.steps = plan.sampling.num_inference_steps
-
-
-def attach(pipe: Any, cache: Cache) -> None:
+def attach(pipe: Any, cache: Cache) -> Handle:
     """Let a cache decide for the transformer's blocks.
 
     Raises:
@@ -58,63 +58,46 @@ def attach(pipe: Any, cache: Cache) -> None:
     """
     from diffusers.hooks.hooks import HookRegistry
 
-    transformer = pipe.transformer
-    blocks = _blocks(transformer)
-    if not blocks or type(blocks[0]).__name__ not in MODULATED_INPUT:
-        raise CannotRunError(f"TeaCache does not know the modulated input of {type(transformer).__name__}")
+    family = models.of(pipe)
+    if family.modulated_input is None:
+        raise CannotRunError(f"TeaCache does not know the modulated input of {family.transformer}")
+    blocks = family.blocks_of(pipe.transformer)
     for index, block in enumerate(blocks):
-        hook = _make_hook(cache, type(block), first=index == 0, last=index == len(blocks) - 1)
+        hook = _make_hook(cache, family, type(block), first=index == 0, last=index == len(blocks) - 1)
         HookRegistry.check_if_exists_or_initialize(block).register_hook(hook, HOOK)
-    transformer._omni_tea_cache = cache
     pipe.scheduler.set_timesteps = cache.reset_before(pipe.scheduler.set_timesteps)
+    return _Hooks(pipe, blocks, cache)
 
 
-def measure(pipe: Any) -> dict[str, Any]:
-    """The steps that were reused, counted from 0, in the branch that this rank computed first; of all branches."""
-    by_branch = {name: [*steps] for name, steps in pipe.transformer._omni_tea_cache.cached_steps.items()}
-    return {"cached_steps": next(iter(by_branch.values()), []), "cached_steps_by_branch": by_branch}
+@dataclass(frozen=True, slots=True)
+class _Hooks(Handle):
+    pipe: Any
+    blocks: list[Any]
+    cache: Cache
 
+    def measure(self) -> dict[str, Any]:
+        """The steps that were reused, counted from 0, in the branch that this rank computed first; of all branches."""
+        by_branch = {name: [*steps] for name, steps in self.cache.cached_steps.items()}
+        return {"cached_steps": next(iter(by_branch.values()), []), "cached_steps_by_branch": by_branch}
 
-def undo(pipe: Any) -> None:
-    """Compute every block at every step again."""
-    for block in _blocks(pipe.transformer):
-        block._diffusers_hook.remove_hook(HOOK, recurse=False)
-    pipe.scheduler.__dict__.pop("set_timesteps", None)  # the replacement on the instance hid the method of the class
+    def undo(self) -> None:
+        """Compute every block at every step again."""
+        from diffusers.hooks.hooks import HookRegistry
 
+        for block in self.blocks:
+            HookRegistry.check_if_exists_or_initialize(block).remove_hook(HOOK, recurse=False)
+        # The replacement on the instance hid the method of the class.
+        self.pipe.scheduler.__dict__.pop("set_timesteps", None)
 
-def _z_image(block: Any, x: torch.Tensor, adaln_input: torch.Tensor, **_: Any) -> Any:
-    scale = block.adaLN_modulation(adaln_input).unsqueeze(1).chunk(4, dim=2)[0]
-    return block.attention_norm1(x) * (1.0 + scale)
-
-
-def _qwen_image(
-    block: Any, hidden_states: torch.Tensor, temb: torch.Tensor, modulate_index: Any = None, **_: Any
-) -> Any:
-    modulation = block.img_mod(temb).chunk(2, dim=-1)[0]
-    return block._modulate(block.img_norm1(hidden_states), modulation, modulate_index)[0]
-
-
-def _flux(block: Any, hidden_states: torch.Tensor, temb: torch.Tensor, **_: Any) -> Any:
-    return block.norm1(hidden_states, emb=temb)[0]
-
-
-#: What the first block's attention gets, by the class of the block (diffusers 0.42), from the block's arguments.
-MODULATED_INPUT: dict[str, Callable[..., Any]] = {
-    "ZImageTransformerBlock": _z_image,
-    "QwenImageTransformerBlock": _qwen_image,
-    "FluxTransformerBlock": _flux,
-}
-
-
-def _blocks(transformer: Any) -> list[Any]:
-    lists = [getattr(transformer, name, ()) for name in ("layers", "transformer_blocks", "single_transformer_blocks")]
-    return [block for blocks in lists for block in blocks]
+    def adapt(self, plan: Plan) -> None:
+        """Expect a call with the steps of this Plan."""
+        self.cache.steps = plan.sampling.num_inference_steps
 
 
 class Cache:
     """What the hooks of all blocks share."""
 
-    def __init__(self, plan: Plan, mesh: DeviceMesh | None, two_calls: bool) -> None:
+    def __init__(self, plan: Plan, mesh: DeviceMesh | None) -> None:
         from diffusers.hooks.hooks import BaseState, CacheContext, StateManager
 
         class State(BaseState):
@@ -133,6 +116,7 @@ class Cache:
         self.threshold = plan.cache.rel_l1_thresh
         self.steps = plan.sampling.num_inference_steps
         self.states: Any = StateManager(cast(Any, State))  # diffusers switches it between the branches of guidance
+        two_calls = plan.guidance_calls == "two"
         if not two_calls:
             self.states.set_context(CacheContext("both"))
         # Ranks must decide alike, or they would wait for each other for ever. Where both branches are one batch, they
@@ -140,9 +124,8 @@ class Cache:
         self.group = None
         self.shared = mesh is not None
         if mesh is not None and two_calls and plan.mesh.cfg > 1:
-            part = mesh[WITHIN_A_BRANCH]
-            self.shared = part.size() > 1
-            self.group = part._flatten().get_group() if self.shared else None
+            self.shared = mesh[WITHIN_A_BRANCH].size() > 1
+            self.group = compat.torch.group_over(mesh, WITHIN_A_BRANCH) if self.shared else None
         self.skipping = False
         self.entered: Any = None
         self.cached_steps: dict[str, list[int]] = {}
@@ -185,25 +168,23 @@ class Cache:
 
         @functools.wraps(set_timesteps)
         def reset(*args: Any, **kwargs: Any) -> Any:
-            context = self.states._context
-            self.states.reset()
-            self.states._context = context
+            compat.diffusers.forget(self.states)
             self.cached_steps.clear()
             return set_timesteps(*args, **kwargs)
 
         return reset
 
 
-def _make_hook(cache: Cache, block: type[nn.Module], first: bool, last: bool) -> Any:
+def _make_hook(cache: Cache, family: Family, block: type[nn.Module], first: bool, last: bool) -> Any:
     import torch
     from diffusers.hooks.hooks import ModelHook
 
     # What decides is Python with numbers of its own, for each of which a compiled block would be compiled again.
     outside: Any = torch.compiler.disable
     decide, keep = outside(cache.decide), outside(cache.keep)
-    modulated_input: Any = outside(MODULATED_INPUT[block.__name__]) if first else None
+    modulated_input: Any = outside(family.modulated_input) if first else None
     signature = inspect.signature(block.forward)
-    name = "x" if "x" in signature.parameters else "hidden_states"
+    name, text = family.image_tokens, family.text_tokens
 
     class TeaCacheHook(ModelHook):
         _is_stateful = True
@@ -229,11 +210,14 @@ def _make_hook(cache: Cache, block: type[nn.Module], first: bool, last: bool) ->
             if cache.skipping:
                 if first:
                     hidden = hidden + cache.states.get_state().residual
-                return hidden if name == "x" else (bound["encoder_hidden_states"], hidden)
+                return hidden if text is None else (bound[text], hidden)
             output = original(*args, **kwargs)
             if last:
-                out = output if name == "x" else output[1]
+                out = output if text is None else output[1]
                 keep(out - cache.entered)
             return output
 
     return TeaCacheHook()
+
+
+FEATURE = Feature("tea_cache", catalog=("tea_cache",), wanted=wanted, apply=apply)

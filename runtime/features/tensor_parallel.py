@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
-from runtime import compat
+from runtime import compat, models
 from runtime.errors import CannotRunError
-from runtime.features import transformers
+from runtime.features.feature import Feature, Handle
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,49 +21,68 @@ def wanted(plan: Plan) -> bool:
     return plan.mesh.tensor > 1
 
 
-def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     """Split the weights of the transformer's blocks; the VAE stays whole.
 
     Raises:
         CannotRunError: cache-dit knows no plan for this transformer, or its dimensions do not divide.
     """
     from cache_dit.distributed.config import ParallelismConfig
-    from cache_dit.distributed.transformers.dispatch import _ensure_tp_planners_activated
-    from cache_dit.distributed.transformers.register import TensorParallelismPlannerRegister
 
     assert mesh is not None
-    _ensure_tp_planners_activated()
-    if mesh.device_type == "cpu":
-        compat.split_norms_on_cpu()
-    for transformer in transformers(pipe):
-        transformer._omni_heads = {name: module.heads for name, module in _attentions(transformer)}
-        transformer._omni_modules = dict(transformer.named_modules())
+    family, patches = models.of(pipe), ExitStack()
+    on_cpu = mesh.device_type == "cpu"
+    if on_cpu:
+        patches.callback(compat.cache_dit.split_norms_on_cpu())
+    wholes = [_Whole(transformer) for transformer in models.transformers(pipe)]
+    for whole in wholes:
+        transformer = whole.transformer
         try:
-            planner = TensorParallelismPlannerRegister.get_planner(transformer)()
-            planner.mesh = lambda *_, **__: mesh["tensor"]  # its own would span the world
+            planner = compat.cache_dit.tensor_planner(transformer, mesh["tensor"])
             planner.apply(transformer=transformer, parallelism_config=ParallelismConfig(tp_size=plan.mesh.tensor))
-            compat.restore_heads(transformer, transformer._omni_heads)
-            if mesh.device_type == "cpu":
-                compat.one_reduction_at_a_time(transformer)
         except ValueError as error:
-            name, size = type(transformer).__name__, plan.mesh.tensor
-            raise CannotRunError(f"cache-dit cannot split {name} over {size} tensor ranks: {error}") from error
+            size = plan.mesh.tensor
+            raise CannotRunError(
+                f"cache-dit cannot split {family.transformer} over {size} tensor ranks: {error}"
+            ) from error
+        if family.heads_stay:
+            compat.cache_dit.restore_heads(transformer, whole.heads)
+        if on_cpu:
+            compat.torch.one_reduction_at_a_time(transformer)
+    return _Slices(wholes, patches)
 
 
-def measure(pipe: Any) -> dict[str, Any]:
-    """The bytes of the transformer's weights that this rank holds."""
-    return {"transformer_bytes": sum(local_bytes(transformer) for transformer in transformers(pipe))}
+class _Whole:
+    """A transformer, and what splitting it replaces beside its weights."""
+
+    def __init__(self, transformer: Any) -> None:
+        self.transformer = transformer
+        self.modules = dict(transformer.named_modules())
+        self.heads = {name: module.heads for name, module in self.modules.items() if hasattr(module, "heads")}
+
+    def restore(self) -> None:
+        """Gather the weights, and put modules and numbers of heads back."""
+        gather(self.transformer)
+        for name, module in self.modules.items():
+            if name and self.transformer.get_submodule(name) is not module:  # a norm that was split
+                self.transformer.set_submodule(name, module)
+        compat.cache_dit.restore_heads(self.transformer, self.heads)
 
 
-def undo(pipe: Any) -> None:
-    """Gather the weights again; every rank must call it."""
-    for transformer in transformers(pipe):
-        gather(transformer)
-        for name, module in transformer._omni_modules.items():
-            if name and transformer.get_submodule(name) is not module:  # a norm that was split
-                transformer.set_submodule(name, module)
-        for name, module in _attentions(transformer):
-            module.heads = transformer._omni_heads[name]
+@dataclass(frozen=True, slots=True)
+class _Slices(Handle):
+    wholes: list[_Whole]
+    patches: ExitStack
+
+    def measure(self) -> dict[str, Any]:
+        """The bytes of the transformer's weights that this rank holds."""
+        return {"transformer_bytes": sum(local_bytes(whole.transformer) for whole in self.wholes)}
+
+    def undo(self) -> None:
+        """Gather the weights again; every rank must call it."""
+        for whole in self.wholes:
+            whole.restore()
+        self.patches.close()
 
 
 def local_bytes(model: nn.Module) -> int:
@@ -82,11 +103,9 @@ def gather(model: nn.Module) -> None:
             if isinstance(weight, DTensor):
                 whole = nn.Parameter(weight.full_tensor().detach(), requires_grad=weight.requires_grad)
                 if name == "weight":
-                    compat.restore_packed_columns(module, whole.data, weight.device_mesh.size())
+                    compat.cache_dit.restore_packed_columns(module, whole.data, weight.device_mesh.size())
                 module.register_parameter(name, whole)
-                module._forward_pre_hooks.clear()  # of a split layer: they turn its inputs and outputs into DTensors
-                module._forward_hooks.clear()
+                compat.torch.unhook(module)
 
 
-def _attentions(transformer: Any) -> list[tuple[str, Any]]:
-    return [(name, module) for name, module in transformer.named_modules() if hasattr(module, "heads")]
+FEATURE = Feature("tensor_parallel", catalog=("tensor_parallel",), wanted=wanted, apply=apply)

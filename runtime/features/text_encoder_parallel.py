@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
-from runtime import compat
+from runtime import compat, models
 from runtime.errors import CannotRunError
+from runtime.features.feature import Feature, Handle
 from runtime.features.tensor_parallel import gather, local_bytes
 
 if TYPE_CHECKING:
@@ -19,46 +21,53 @@ def wanted(plan: Plan) -> bool:
 
 
 def encoder_of(pipe: Any) -> Any:
-    """The encoder that is split: the only one, or FLUX's T5, beside which its CLIP is small."""
-    return getattr(pipe, "text_encoder_2", None) or pipe.text_encoder
+    """The encoder that is split: the only one, or the one that is worth it.
+
+    Raises:
+        CannotRunError: the pipeline is of no family that is known.
+    """
+    return getattr(pipe, models.of(pipe).text_encoder)
 
 
-def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     """Split the weights of the encoder's blocks over the tensor ranks, which have the same prompt.
 
     Raises:
         CannotRunError: cache-dit knows no plan for this encoder.
     """
     from cache_dit.distributed.config import ParallelismConfig
-    from cache_dit.distributed.text_encoders.dispatch import _ensure_text_encoder_tp_planners_activated
-    from cache_dit.distributed.text_encoders.register import TextEncoderTensorParallelismPlannerRegister
 
     assert mesh is not None
-    _ensure_text_encoder_tp_planners_activated()
     encoder = encoder_of(pipe)
-    encoder._omni_sizes = [(module, module.n_heads, module.inner_dim) for module in _attentions_of_t5(encoder)]
+    sizes = [(module, module.n_heads, module.inner_dim) for module in _attentions_of_t5(encoder)]
     try:
-        planner = TextEncoderTensorParallelismPlannerRegister.get_planner(encoder)()
+        planner = compat.cache_dit.text_encoder_planner(encoder, mesh["tensor"])
     except ValueError as error:
         raise CannotRunError(f"cache-dit cannot split the encoder {type(encoder).__name__}") from error
-    planner.mesh = lambda *_, **__: mesh["tensor"]  # its own would span the world
     planner.apply(text_encoder=encoder, parallelism_config=ParallelismConfig(tp_size=plan.mesh.tensor))
     if mesh.device_type == "cpu":
-        compat.one_reduction_at_a_time(encoder)
+        compat.torch.one_reduction_at_a_time(encoder)
+    return _Slices(encoder, sizes)
 
 
-def measure(pipe: Any) -> dict[str, Any]:
-    """The bytes of the text encoder's weights that this rank holds."""
-    return {"text_encoder_bytes": local_bytes(encoder_of(pipe))}
+@dataclass(frozen=True, slots=True)
+class _Slices(Handle):
+    encoder: Any
+    sizes: list[tuple[Any, int, int]]  # attentions of a T5, with the heads and the width that they had
 
+    def measure(self) -> dict[str, Any]:
+        """The bytes of the text encoder's weights that this rank holds."""
+        return {"text_encoder_bytes": local_bytes(self.encoder)}
 
-def undo(pipe: Any) -> None:
-    """Gather the weights again; every rank must call it."""
-    encoder = encoder_of(pipe)
-    gather(encoder)
-    for module, heads, width in encoder._omni_sizes:
-        module.n_heads, module.inner_dim = heads, width
+    def undo(self) -> None:
+        """Gather the weights again; every rank must call it."""
+        gather(self.encoder)
+        for module, heads, width in self.sizes:
+            module.n_heads, module.inner_dim = heads, width
 
 
 def _attentions_of_t5(encoder: Any) -> list[Any]:
     return [module for module in encoder.modules() if hasattr(module, "n_heads") and hasattr(module, "inner_dim")]
+
+
+FEATURE = Feature("text_encoder_parallel", catalog=("text_encoder_parallel",), wanted=wanted, apply=apply)

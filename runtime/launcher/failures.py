@@ -34,7 +34,7 @@ class LaunchError(RuntimeError):
 def failure(agent: subprocess.Popen[bytes], ranks: Sequence[Rank], log: Path) -> LaunchError:
     """The error of a run of which a rank has raised, or torchrun has ended."""
     text = log.read_text(encoding="utf-8", errors="replace")
-    codes = compat.exit_codes(text)
+    codes = compat.torch.exit_codes(text)
     raised = sorted((rank for rank in ranks if rank.error), key=lambda rank: (rank.echo, rank.error_time))
     killed = [rank for rank in ranks if not rank.error and codes.get(rank.rank, 0) < 0]
     # torchrun ends the other ranks with SIGTERM when one has died.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
 from runtime.features import (
@@ -20,68 +19,42 @@ from runtime.features import (
     vae,
     vae_patch_parallel,
 )
+from runtime.features.feature import Feature, Handle
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
-
-
-class Feature(Protocol):
-    """The surface of every module in ``runtime.features``."""
-
-    __name__: str
-
-    def wanted(self, plan: Plan) -> bool:
-        """Whether the Plan switches it on."""
-
-    def apply(self, pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> None:
-        """Switch it on; raises CannotRunError where this pipeline does not allow it."""
-
-    def measure(self, pipe: Any) -> dict[str, Any]:
-        """What shows, after a call of the pipeline, that it was on; JSON-ready."""
-
-    def undo(self, pipe: Any) -> None:
-        """Switch it off again; the pipeline computes what it did before ``apply``."""
 
 
 # Adapters fit whole layers only, so they come before anything is split.
 # The cache wraps the blocks, and the parallel hooks must lie inside of it, so that a skipped block is skipped with its
 # communication. Branches of guidance are split around all that. The VAE is independent of them.
 # Offload moves what all of them have made.
-_MODULES: tuple[ModuleType, ...] = (
-    lora,
-    cache_dit,
-    tea_cache,
-    sequence_parallel,
-    tensor_parallel,
-    text_encoder_parallel,
-    attention_backend,
-    cfg_parallel,
-    vae,
-    vae_patch_parallel,
-    compile,
-    offload,
+ORDER: tuple[Feature, ...] = (
+    lora.FEATURE,
+    cache_dit.FEATURE,
+    tea_cache.FEATURE,
+    sequence_parallel.FEATURE,
+    tensor_parallel.FEATURE,
+    text_encoder_parallel.FEATURE,
+    attention_backend.FEATURE,
+    cfg_parallel.FEATURE,
+    vae.FEATURE,
+    vae_patch_parallel.FEATURE,
+    compile.FEATURE,
+    offload.FEATURE,
 )
-ORDER = cast("tuple[Feature, ...]", _MODULES)
 
 
-def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> tuple[Feature, ...]:
-    """Switch on what the Plan asks for; the features that are on now, in the order in which they were applied.
+def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> dict[str, Handle]:
+    """Switch on what the Plan asks for; the features that are on now by name, in the order in which they were applied.
 
     Raises:
         CannotRunError: a feature cannot run on this pipeline.
     """
-    features = tuple(feature for feature in ORDER if feature.wanted(plan))
-    for feature in features:
-        feature.apply(pipe, plan, mesh)
-    return features
+    return {feature.name: feature.apply(pipe, plan, mesh) for feature in ORDER if feature.wanted(plan)}
 
 
-def adapt(features: tuple[Feature, ...], pipe: Any, plan: Plan) -> None:
-    """Prepare the features that are on for a call whose sampling differs from that of the call before.
-
-    Raises:
-        CannotRunError: a feature cannot run with this sampling.
-    """
-    for feature in features:
-        if hasattr(feature, "adapt"):
-            feature.adapt(pipe, plan)
+def undo(handles: dict[str, Handle]) -> None:
+    """Switch the features off again, the last one first; the pipeline computes what it did before ``apply``."""
+    for handle in reversed(handles.values()):
+        handle.undo()

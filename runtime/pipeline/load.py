@@ -61,7 +61,7 @@ def _load(plan: Plan) -> Any:
         raise CannotRunError(f"diffusers {diffusers.__version__} has no {wanted}; install a version that has")
     diffusers.utils.logging.disable_progress_bar()
     if plan.model.task.startswith("image_to_"):
-        compat.processor_without_video()
+        compat.diffusers.processor_without_video()
     dtype = getattr(torch, plan.model.dtype)
     try:
         pipe = getattr(diffusers, wanted).from_pretrained(source, dtype=dtype, use_safetensors=True)

@@ -9,7 +9,6 @@ compile a model, one: the next may find its graphs in the cache.
 from __future__ import annotations
 
 import argparse
-import functools
 import gc
 import json
 import os
@@ -57,9 +56,9 @@ def _run_all(folder: Path, timeout: float, events: Writer) -> dict[str, Any]:
 
     cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
     plans = [omni_config.plan.Plan.from_json(json.dumps(case["plan"])) for case in cases]
-    compat.import_for_forks({plan.model.pipeline for plan in plans})
+    compat.cache_dit.import_for_forks({plan.model.pipeline for plan in plans})
     if any(plan.compile for plan in plans):
-        compat.compile_for_forks()
+        compat.torch.compile_for_forks()
     load.keep(plans)
     sizes = [plan.mesh.world_size for plan in plans]
     compiled = [plan.model if plan.compile else None for plan in plans]
@@ -104,9 +103,10 @@ def _fork(folder: Path, child: Child, case: dict[str, Any], plan: Plan, timeout:
     except BaseException as error:
         import traceback
 
-        from runtime.compat import is_echo
+        from runtime import compat
 
-        told = {"error": worker.cause(error), "echo": is_echo(error), "traceback": traceback.format_exc()}
+        secondary = compat.torch.is_secondary(error)
+        told = {"error": worker.cause(error), "echo": secondary, "traceback": traceback.format_exc()}
         file.write_text(json.dumps(told), encoding="utf-8")
     finally:
         sys.stdout.flush()
@@ -137,12 +137,12 @@ def _store() -> Any:
 
 def _meet(number: int, rank: int, world_size: int) -> None:
     """Let the ranks of a case form their process group in the store."""
-    import torch.distributed as dist
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
+    from runtime import compat
+
     os.environ["RANK"], os.environ["WORLD_SIZE"] = str(rank), str(world_size)
-    where: dict[str, Any] = {"store": PrefixStore(f"case {number}", _store()), "rank": rank, "world_size": world_size}
-    dist.init_process_group = functools.partial(dist.init_process_group, **where)
+    compat.torch.meet_in(PrefixStore(f"case {number}", _store()), rank, world_size)
 
 
 def _run(file: Path, case: dict[str, Any], plan: Plan, rank: int, timeout: float) -> None:

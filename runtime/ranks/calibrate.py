@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class Recorder(tea_cache.Cache):
     """Never skips; keeps the pairs of relative L1 changes, modulated input and residual, of each step but the first."""
 
-    def __init__(self, plan: Plan, two_calls: bool) -> None:
-        super().__init__(plan, None, two_calls)
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan, None)
         self.points: list[tuple[float, float]] = []
         self._moved: float | None = None
 
@@ -68,7 +68,7 @@ def _record(folder: Path, events: Writer) -> dict[str, Any]:
     plan = omni_config.plan.Plan.from_json(json.dumps(asked["plan"]))
     events.progress("loading")
     pipe = load.pipeline(plan)
-    recorder = Recorder(plan, two_calls=plan.guidance_calls == "two")
+    recorder = Recorder(plan)
     tea_cache.attach(pipe, recorder)
     steps = plan.sampling.num_inference_steps
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from omni_config.plan import Plan
     from runtime.events import Writer
-    from runtime.pipeline.apply import Feature
+    from runtime.features.feature import Handle
 
 #: Called with the pipeline and the rank when all features are on.
 Prepare = Callable[[Any, int], None]
@@ -68,9 +68,9 @@ def end_with(work: Callable[[Writer], dict[str, Any]], rank: int, folder: Path |
     except BaseException as error:
         import traceback
 
-        from runtime.compat import is_echo
+        from runtime import compat
 
-        events.error(cause(error), echo=is_echo(error))  # first, as there may be no room for the log
+        events.error(cause(error), echo=compat.torch.is_secondary(error))  # first, as there may be no room for the log
         traceback.print_exc()
     finally:
         with suppress(OSError):
@@ -87,7 +87,7 @@ def cause(error: BaseException) -> str:
     return line if isinstance(error, CannotRunError) else f"{type(error).__name__}: {line}"
 
 
-def build(plan: Plan, rank: int, timeout: float) -> tuple[Any, tuple[Feature, ...]]:
+def build(plan: Plan, rank: int, timeout: float) -> tuple[Any, dict[str, Handle]]:
     """The pipeline of a Plan on this rank, with its features, which are on.
 
     Raises:
@@ -131,7 +131,7 @@ def generate(
     times = [time.perf_counter()]
     media.require_encoder(plan)
     given = arguments(plan, rank)  # first, as an input picture may be missing
-    pipe, features = build(plan, rank, timeout)
+    pipe, handles = build(plan, rank, timeout)
     if prepare is not None:
         prepare(pipe, rank)
     steps = plan.sampling.num_inference_steps
@@ -158,7 +158,7 @@ def generate(
         events.progress("saving")
         paths = (save or media.save)(output, plan)
     start, loaded, *steps_done = times
-    measured = {feature.__name__.rpartition(".")[2]: feature.measure(pipe) for feature in features}
+    measured = {name: handle.measure() for name, handle in handles.items()}
     cached = sum(len(of_feature.get("cached_steps", ())) for of_feature in measured.values())
     return {
         "pictures": paths,

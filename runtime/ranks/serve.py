@@ -51,10 +51,8 @@ def main() -> None:
 
 
 def _serve(plan: Plan, rank: int, folder: Path, timeout: float, events: Writer) -> dict[str, Any]:
-    from runtime.pipeline import apply
-
     events.progress("loading")
-    pipe, features = worker.build(plan, rank, timeout)
+    pipe, handles = worker.build(plan, rank, timeout)
     outbox = os.open(folder / "outbox", os.O_WRONLY)
 
     def say(**message: Any) -> None:
@@ -67,10 +65,11 @@ def _serve(plan: Plan, rank: int, folder: Path, timeout: float, events: Writer) 
             if line == "stop\n":
                 break
             batch = _Batch(int(line), plan, folder, rank, events, say)
-            apply.adapt(features, pipe, batch.plan)
+            for handle in handles.values():
+                handle.adapt(batch.plan)
             problem = batch.run(pipe)
             if rank == 0:
-                cached = sum(len(feature.measure(pipe).get("cached_steps", ())) for feature in features)
+                cached = sum(len(handle.measure().get("cached_steps", ())) for handle in handles.values())
                 steps = batch.steps_done
                 say(number=batch.number, problem=problem, computed=steps - cached, cached=cached)
             say(rank=rank, memory=_memory())

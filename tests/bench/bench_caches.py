@@ -77,12 +77,12 @@ def measure(plan: Plan, backend: str, threshold: float) -> tuple[float, float, f
     """Speed-up, PSNR in dB and steps that were cached."""
     plain_pipe, pipe = load.pipeline(plan), load.pipeline(plan)
     with_cache = cached(plan, backend, threshold)
-    features = apply.apply(pipe, with_cache, None)
+    handles = apply.apply(pipe, with_cache, None)
     found = []
     for seed, prompt in enumerate(PROMPTS):
         plain_seconds, plain = call(plain_pipe, plan, prompt, seed)
         seconds, picture = call(pipe, with_cache, prompt, seed)
-        steps = sum(len(feature.measure(pipe).get("cached_steps", ())) for feature in features)
+        steps = sum(len(handle.measure().get("cached_steps", ())) for handle in handles.values())
         error = float(((picture - plain) ** 2).mean())
         found.append((plain_seconds / seconds, 10 * math.log10(1 / error) if error else math.inf, steps))
     speed, psnr, steps = (statistics.median(column) for column in zip(*found, strict=True))

@@ -84,7 +84,7 @@ def alone() -> Iterator[tuple[str, float, int]]:
     from runtime.features.tea_cache import Cache
 
     torch.set_num_threads(1)
-    compat.ring_attention_on_cpu()
+    compat.cache_dit.ring_attention_on_cpu()
     one, ctx = torch.zeros(1, 1, 1, 1), SimpleNamespace()
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
     attention = partial(native._native_attention_forward_op, ctx, one, one, one, None, 0.0, False, None, False, True)

@@ -60,7 +60,7 @@ def parallel(pipe: DiffusionPipeline, mesh: dict[str, int], rank: int) -> None:
     )
     from torch.distributed.device_mesh import init_device_mesh
 
-    from runtime import compat
+    from runtime import compat, models
 
     transformer = pipe.transformer
     world = init_device_mesh(
@@ -71,14 +71,15 @@ def parallel(pipe: DiffusionPipeline, mesh: dict[str, int], rank: int) -> None:
         planner = TensorParallelismPlannerRegister.get_planner(transformer)()
         planner.mesh = lambda *_, **__: world["tensor"]
         planner.apply(transformer=transformer, parallelism_config=ParallelismConfig(tp_size=mesh["tensor"]))
-        compat.one_reduction_at_a_time(transformer)
+        compat.torch.one_reduction_at_a_time(transformer)
         return
     _ensure_cp_planners_activated()
     if mesh["ring"] > 1:
-        compat.ring_attention_on_cpu()
+        compat.cache_dit.ring_attention_on_cpu()
     planner = ContextParallelismPlannerRegister.get_planner(transformer)()
     degrees = ParallelismConfig(ulysses_size=mesh["ulysses"], ring_size=mesh["ring"])
-    hooks = compat.split_single_layers(transformer, planner.apply(transformer=transformer, parallelism_config=degrees))
+    hooks = planner.apply(transformer=transformer, parallelism_config=degrees)
+    hooks = compat.cache_dit.split_single_layers(transformer, models.of(pipe).lists_of_their_own, hooks)
     config = _ContextParallelConfig(ulysses_degree=mesh["ulysses"], ring_degree=mesh["ring"])
     config.setup(rank, world["ring", "ulysses"].size(), torch.device("cpu"), world["ring", "ulysses"])
     _enable_context_parallelism(transformer, config=config, cp_plan=hooks)

@@ -18,12 +18,14 @@ import later_calls
 import numpy as np
 
 from omni_config.plan import Plan
-from runtime.pipeline import load
+from runtime.features.feature import Handle
+from runtime.pipeline import apply, load
 from runtime.ranks import batch as batch_worker
 from runtime.ranks import generate as worker
 
 LATER = json.loads(os.environ["OMNI_TEST_LATER"])
-load_pipeline, fork, run = load.pipeline, batch_worker._fork, batch_worker._run
+load_pipeline, apply_features, fork, run = load.pipeline, apply.apply, batch_worker._fork, batch_worker._run
+applied: dict[str, Handle] = {}
 pipelines: dict[Any, Any] = {}
 
 
@@ -33,6 +35,11 @@ def pipeline(plan: Plan) -> Any:
         pipelines[key] = pipe = load_pipeline(plan)
         make_quick(pipe)
     return pipelines[key]
+
+
+def apply_and_keep(*args: Any) -> dict[str, Handle]:
+    applied.update(apply_features(*args))
+    return applied
 
 
 def make_quick(pipe: Any) -> None:
@@ -69,13 +76,14 @@ def run_and_later(file: Path, case: dict[str, Any], plan: Plan, *others: Any) ->
         results.update({name: latents[0], f"{name} picture": np.stack([np.asarray(one) for one in pictures])})
 
     if later == "undone":
-        later_calls.undone(pipe, plan, call)
+        later_calls.undone(applied, call)
     else:
-        later_calls.guidance(pipe, call)
+        later_calls.guidance(pipe, plan, call)
     with np.load(file.with_suffix(".npz")) as saved:
         np.savez(file.with_suffix(".npz"), **dict(saved) | results)
 
 
 if __name__ == "__main__":
-    load.pipeline, batch_worker._fork, batch_worker._run = pipeline, fork_loaded, run_and_later
+    load.pipeline, apply.apply = pipeline, apply_and_keep
+    batch_worker._fork, batch_worker._run = fork_loaded, run_and_later
     batch_worker.main()

@@ -6,24 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 from omni_config.plan import Plan
+from runtime.features.feature import Handle
 from runtime.pipeline import apply
 
 #: Calls the pipeline with changed arguments, and keeps what it made under the name.
 Call = Callable[..., None]
 
 
-def undone(pipe: Any, plan: Plan, call: Call) -> None:
+def undone(handles: dict[str, Handle], call: Call) -> None:
     """The same call again; then every feature is undone, the last one first, and it is called once more."""
     call("again")
-    for feature in reversed([feature for feature in apply.ORDER if feature.wanted(plan)]):
-        feature.undo(pipe)
+    apply.undo(handles)
     call("undone")
 
 
-def guidance(pipe: Any, call: Call) -> None:
+def guidance(pipe: Any, plan: Plan, call: Call) -> None:
     """Calls whose steps have no guidance, or end early, or fail between the branches; and a plain call after each."""
     off = {"guidance_scale": 1.0} if hasattr(pipe, "video_processor") else {"true_cfg_scale": 1.0}
-    batched = not hasattr(pipe.transformer, "cache_context")
+    batched = plan.guidance_calls == "batched"
     call("without guidance", **({"guidance_scale": 0.0} if batched else off))
     call("after that")
 

@@ -9,20 +9,11 @@ import diffusers
 import torch
 import transformers
 
-from runtime.proof.random_pipelines import (
-    ENCODER,
-    adapter,
-    autoencoder_kl,
-    byte_tokenizer,
-    flux,
-    qwen_image_edit,
-    qwen_image_edit_plus,
-    qwen_image_parts,
-    vocabulary,
-    wan,
-    wan_transformer,
-    wan_vae,
-)
+from runtime.models.flux import flux
+from runtime.models.qwen_image import qwen_image_edit, qwen_image_edit_plus, qwen_image_parts
+from runtime.models.random_parts import ENCODER, autoencoder_kl, byte_tokenizer, vocabulary
+from runtime.models.wan import wan, wan_transformer, wan_vae
+from runtime.proof.random_pipelines import adapter
 
 __all__ = ["FAMILIES", "PIPELINES", "adapter", "build", "byte_tokenizer"]
 

@@ -1,4 +1,7 @@
-"""One test a quirk: when it fails, the quirk is gone, and its entry in runtime/compat.py can go."""
+"""One test a function of runtime/compat: when it fails, the quirk is gone, and the function can go.
+
+Some read the source of a library: they are meant to fail when a new version has other code there.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import models
 import pytest
@@ -22,41 +26,38 @@ def test_torchrun_tells_how_a_worker_was_killed_only_in_its_output(tmp_path: Pat
     script.write_text("import os, signal, time\nif os.environ['RANK'] == '1': os.kill(os.getpid(), 9)\ntime.sleep(60)")
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60)
-    assert compat.exit_codes(done.stdout + done.stderr)[1] == -9
+    assert compat.torch.exit_codes(done.stdout + done.stderr)[1] == -9
     assert done.returncode == 1  # and not something that says -9
 
 
-def test_only_errors_about_other_ranks_are_echoes() -> None:
+def test_only_errors_about_other_ranks_are_secondary() -> None:
     from torch.distributed import DistNetworkError
 
     gloo = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:11077"
-    assert compat.is_echo(RuntimeError(gloo))
-    assert compat.is_echo(DistNetworkError("failed to recv"))
-    assert not compat.is_echo(RuntimeError("The size of tensor a (64) must match the size of tensor b (32)"))
+    assert compat.torch.is_secondary(RuntimeError(gloo))
+    assert compat.torch.is_secondary(DistNetworkError("failed to recv"))
+    assert not compat.torch.is_secondary(RuntimeError("The size of tensor a (64) must match the size of tensor b (32)"))
 
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_cache_dit_forgets_to_split_a_single_refiner_layer(layers: int) -> None:
     from cache_dit.distributed.config import ParallelismConfig
-    from cache_dit.distributed.transformers.dispatch import _ensure_cp_planners_activated
-    from cache_dit.distributed.transformers.register import ContextParallelismPlannerRegister
     from diffusers import ZImageTransformer2DModel
 
     transformer = ZImageTransformer2DModel(
         dim=48, n_layers=1, n_refiner_layers=layers, n_heads=2, n_kv_heads=2, cap_feat_dim=8, axes_dims=[8, 8, 8]
     )
-    _ensure_cp_planners_activated()
-    planner = ContextParallelismPlannerRegister.get_planner(transformer)()
+    planner = compat.cache_dit.sequence_planner(transformer)
     hooks = planner.apply(transformer=transformer, parallelism_config=ParallelismConfig(ulysses_size=2))
-    mended = compat.split_single_layers(transformer, hooks)
+    restored = compat.cache_dit.split_single_layers(transformer, ("noise_refiner", "context_refiner"), hooks)
     if layers == 1:
         assert not isinstance(hooks["noise_refiner.0"], dict)  # only the gathering is left of it
         for name in ("noise_refiner.0", "context_refiner.0"):
-            split, gather = mended[name]
+            split, gather = restored[name]
             assert split["x"].split_dim == 1
             assert gather is hooks[name]
     else:
-        assert mended == hooks
+        assert restored == hooks
 
 
 def test_cache_dit_configs_lack_what_diffusers_reads() -> None:
@@ -64,7 +65,7 @@ def test_cache_dit_configs_lack_what_diffusers_reads() -> None:
 
     config = _ContextParallelConfig(ulysses_degree=2)
     assert not hasattr(config, "tensor_parallel_config")
-    compat.let_diffusers_read(config)
+    compat.cache_dit.let_diffusers_read(config)
     assert config.tensor_parallel_config is None
 
 
@@ -76,20 +77,22 @@ def test_ring_attention_asks_a_cpu_for_cuda() -> None:
     tokens = torch.randn(1, 4, 2, 8)  # (batch, tokens, heads, head size)
     library = native._native_attention_forward_op
     merge = _templated_ring.fused_merge_attn_states
+    with pytest.raises(NotImplementedError, match="_scaled_dot_product_flash_attention"):
+        library(None, tokens, tokens, tokens, return_lse=True, _save_ctx=False)
+    out, lse = torch.randn(1, 4, 2, 8), torch.randn(1, 4, 2, 1)
+    with pytest.raises(Exception, match=r"CUDA|cuda|triton|Triton|driver|not supported"):
+        merge(out, lse, out, lse)
+    undo = compat.cache_dit.ring_attention_on_cpu()
     try:
-        with pytest.raises(NotImplementedError, match="_scaled_dot_product_flash_attention"):
-            library(None, tokens, tokens, tokens, return_lse=True, _save_ctx=False)
-        out, lse = torch.randn(1, 4, 2, 8), torch.randn(1, 4, 2, 1)
-        with pytest.raises(Exception, match=r"CUDA|cuda|triton|Triton|driver|not supported"):
-            merge(out, lse, out, lse)
-        compat.ring_attention_on_cpu()
+        compat.cache_dit.ring_attention_on_cpu()()  # replaced before, so nothing is put back
         out, lse = native._native_attention_forward_op(None, tokens, tokens, tokens, return_lse=True, _save_ctx=False)
         scores = torch.einsum("bqhd,bkhd->bqhk", tokens, tokens) / 8**0.5
         torch.testing.assert_close(lse, scores.logsumexp(dim=-1))
         torch.testing.assert_close(out, torch.einsum("bqhk,bkhd->bqhd", scores.softmax(dim=-1), tokens))
     finally:
-        native._native_attention_forward_op = library
-        _templated_ring.fused_merge_attn_states = merge
+        undo()
+    assert native._native_attention_forward_op is library
+    assert _templated_ring.fused_merge_attn_states is merge
 
 
 def test_cache_dit_asks_a_cpu_for_an_accelerator() -> None:
@@ -99,6 +102,44 @@ def test_cache_dit_asks_a_cpu_for_an_accelerator() -> None:
 
     with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'type'"):
         TensorParallelismPlanner().mesh(ParallelismConfig(tp_size=2))
+
+
+def test_cache_dit_registers_its_planners_only_when_its_own_entry_is_used() -> None:
+    import torch
+    from diffusers import AutoencoderKL, QwenImageTransformer2DModel
+    from transformers import T5Config, T5EncoderModel
+
+    part = object()
+    transformer = QwenImageTransformer2DModel(
+        num_layers=1, attention_head_dim=16, num_attention_heads=4, joint_attention_dim=8, axes_dims_rope=(4, 6, 6)
+    )
+    assert compat.cache_dit.tensor_planner(transformer, part).mesh(None) is part
+    encoder = T5EncoderModel(T5Config(vocab_size=4, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
+    assert compat.cache_dit.text_encoder_planner(encoder, part).mesh(None) is part
+    assert hasattr(compat.cache_dit.tiling_planner(AutoencoderKL()), "parallelize_tiling")
+    other = torch.nn.Linear(1, 1)
+    for unknown in (
+        lambda: compat.cache_dit.sequence_planner(other),
+        lambda: compat.cache_dit.tensor_planner(other, part),
+        lambda: compat.cache_dit.text_encoder_planner(other, part),
+        lambda: compat.cache_dit.tiling_planner(other),
+    ):
+        with pytest.raises(ValueError, match="Linear"):
+            unknown()
+
+
+def test_each_import_for_forks_is_one_that_the_libraries_leave_for_later() -> None:
+    script = """
+import sys
+import cache_dit, diffusers
+names = ["diffusers.pipelines.z_image.pipeline_z_image", "cache_dit.distributed.transformers.wan"]
+assert not [name for name in names if name in sys.modules]
+from runtime import compat
+compat.cache_dit.import_for_forks({"ZImagePipeline"})
+assert not [name for name in names if name not in sys.modules], names
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_cache_dit_and_diffusers_both_divide_the_heads_of_qwen_image() -> None:
@@ -115,7 +156,7 @@ def test_cache_dit_and_diffusers_both_divide_the_heads_of_qwen_image() -> None:
     )
     attention = transformer.transformer_blocks[0].attn
     attention.heads = 2
-    compat.restore_heads(transformer, {"transformer_blocks.0.attn": 4})
+    compat.cache_dit.restore_heads(transformer, {"transformer_blocks.0.attn": 4})
     assert attention.heads == 4
 
 
@@ -125,6 +166,28 @@ def test_a_ring_receives_into_the_shape_that_it_sends() -> None:
     from cache_dit.distributed.core._distributed_primitives import _RingP2PComm
 
     assert "torch.empty_like(to_send)" in inspect.getsource(_RingP2PComm.send_recv)
+
+
+def test_a_ring_of_uneven_parts_receives_into_the_length_of_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 of three, whose parts have 4, 3 and 2 tokens: first the keys of rank 2 come, then those of rank 1."""
+    import torch
+    from cache_dit.distributed.core import _distributed_primitives, _templated_ring
+
+    library = _templated_ring._RingP2PComm
+    received = []
+    monkeypatch.setattr(library, "send_recv_kv", lambda _, k, v, k_buffer, v_buffer: received.append(k_buffer.shape))
+    monkeypatch.setattr(_distributed_primitives, "_gather_size", lambda *_: [4, 3, 2])
+    undo = compat.cache_dit.ring_attention_of_uneven_parts()
+    try:
+        ring = _templated_ring._RingP2PComm.__new__(_templated_ring._RingP2PComm)  # making one asks for a group
+        ring.rank, ring.world_size, ring._process_group = 0, 3, None
+        part = torch.zeros(1, 4, 2, 8)  # (batch, tokens, heads, head size)
+        ring.send_recv_kv(part, part)
+        ring.send_recv_kv(part, part)
+        assert received == [(1, 2, 2, 8), (1, 3, 2, 8)]
+    finally:
+        undo()
+    assert _templated_ring._RingP2PComm is library
 
 
 def test_gloo_gathers_parts_of_one_length_only() -> None:
@@ -139,13 +202,14 @@ def test_gloo_gathers_parts_of_one_length_only() -> None:
     try:
         with pytest.raises(RuntimeError, match="invalid tensor size"):
             torch.distributed.all_gather([torch.empty(3)], torch.ones(2))
-        compat.gather_uneven_parts_on_cpu()
+        undo = compat.cache_dit.gather_uneven_parts_on_cpu()
         part = torch.arange(6.0).reshape(1, 3, 2)
         whole = _context_parallel._all_gather_anything(part, 1, torch.distributed.group.WORLD)
         assert torch.equal(whole, part)
+        undo()
+        assert _context_parallel._all_gather_anything is library
     finally:
         torch.distributed.destroy_process_group()
-        _context_parallel._all_gather_anything = library
 
 
 def test_attention_over_ranks_would_be_traced() -> None:
@@ -159,13 +223,37 @@ def test_attention_over_ranks_would_be_traced() -> None:
     library += [getattr(hook, method) for hook in hooks for method in ("pre_forward", "post_forward")]
     assert not any(getattr(function, "_torchdynamo_disable", False) for function in library)
 
+    undo = compat.cache_dit.compile_around_ranks(SimpleNamespace())
+    try:
+        compat.cache_dit.compile_around_ranks(SimpleNamespace())()  # replaced before, so nothing is put back
+        assert native._context_parallel_attention is not library[0]
+        assert all(hook.pre_forward._torchdynamo_disable for hook in hooks)
+    finally:
+        undo()
+    assert native._context_parallel_attention is library[0]
+    assert [getattr(hook, method) for hook in hooks for method in ("pre_forward", "post_forward")] == library[2:]
+
 
 def test_cache_dit_averages_over_the_world() -> None:
     import inspect
 
-    from cache_dit.caching.cache_contexts.cache_manager import CachedContextManager
+    import torch
+    from cache_dit.caching.cache_contexts import cache_manager
 
-    assert "dist.all_reduce(mean_diff, op=dist.ReduceOp.AVG)" in inspect.getsource(CachedContextManager.similarity)
+    source = inspect.getsource(cache_manager.CachedContextManager.similarity)
+    assert "dist.all_reduce(mean_diff, op=dist.ReduceOp.AVG)" in source
+    library = cache_manager.dist
+    group = torch.distributed.ProcessGroup  # any object
+    undo = compat.cache_dit.average_differences_over(group)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            asked: list[object] = []
+            patch.setattr(torch.distributed, "all_reduce", lambda tensor, op, group: asked.append(group))
+            cache_manager.dist.all_reduce(torch.zeros(1), op=cache_manager.dist.ReduceOp.AVG)
+        assert asked == [group]
+    finally:
+        undo()
+    assert cache_manager.dist is library
 
 
 def test_inductor_compiles_in_a_pool_of_processes_by_default() -> None:
@@ -176,7 +264,7 @@ def test_inductor_compiles_in_a_pool_of_processes_by_default() -> None:
     default = config.compile_threads
     assert not dynamo.fail_on_recompile_limit_hit
     try:
-        compat.compile_for_forks()
+        compat.torch.compile_for_forks()
         assert config.compile_threads == 1
         assert dynamo.fail_on_recompile_limit_hit
     finally:
@@ -192,7 +280,7 @@ def test_transformers_needs_torchvision_even_for_pictures() -> None:
         del Qwen2VLProcessor.get_attributes
     with pytest.raises(AttributeError, match="VIDEO_PROCESSOR_MAPPING"):
         Qwen2VLProcessor(Qwen2VLImageProcessorPil(), models.byte_tokenizer(), None)
-    compat.processor_without_video()
+    compat.diffusers.processor_without_video()
     processor = Qwen2VLProcessor(Qwen2VLImageProcessorPil(), models.byte_tokenizer(), None)
     found = processor(text=["<|image_pad|>"], images=[Image.new("RGB", (56, 56))], return_tensors="pt")
     assert found["image_grid_thw"].tolist() == [[1, 4, 4]]
@@ -205,11 +293,10 @@ def test_cache_dit_asserts_that_split_norms_are_not_on_a_cpu() -> None:
 
     library = DistributedRMSNorm.forward
     assert 'x_normed.device.type != "cpu"' in inspect.getsource(library)
-    try:
-        compat.split_norms_on_cpu()
-        assert DistributedRMSNorm.forward is not library
-    finally:
-        DistributedRMSNorm.forward = library
+    undo = compat.cache_dit.split_norms_on_cpu()
+    assert DistributedRMSNorm.forward is not library
+    undo()
+    assert DistributedRMSNorm.forward is library
 
 
 def test_cache_dit_deals_out_the_columns_of_joined_inputs() -> None:
@@ -223,10 +310,10 @@ def test_cache_dit_deals_out_the_columns_of_joined_inputs() -> None:
     whole = torch.arange(12.0).repeat(3, 1)
     dealt = whole[:, [0, 1, 4, 5, 6, 7, 2, 3, 8, 9, 10, 11]]
     layer = torch.nn.Linear(12, 3)
-    compat.restore_packed_columns(layer, dealt, 2)
+    compat.cache_dit.restore_packed_columns(layer, dealt, 2)
     assert not torch.equal(dealt, whole)  # another layer is left alone
     layer._tp_packed_row_blocks = [4, 8]
-    compat.restore_packed_columns(layer, dealt, 2)
+    compat.cache_dit.restore_packed_columns(layer, dealt, 2)
     assert torch.equal(dealt, whole)
 
 
@@ -247,7 +334,7 @@ def test_cache_dit_leaves_larger_tiles_behind() -> None:
     def enlarge() -> None:
         vae.tile_sample_min_height = 512
 
-    compat.keep_tile_sizes(vae, enlarge)()
+    compat.cache_dit.keep_tile_sizes(vae, enlarge)()
     assert vae.tile_sample_min_height == 256
 
 
@@ -257,13 +344,12 @@ def test_cache_dit_fails_on_a_rank_that_has_no_tile() -> None:
     library = TileBatchedP2PComm.sync
     idle = TileBatchedP2PComm.__new__(TileBatchedP2PComm)  # making one asks for a process group
     idle._ops, idle._reqs = [], []
-    try:
-        with pytest.raises(IndexError):
-            idle.sync()
-        compat.let_ranks_be_without_tiles()
+    with pytest.raises(IndexError):
         idle.sync()
-    finally:
-        TileBatchedP2PComm.sync = library
+    undo = compat.cache_dit.let_ranks_be_without_tiles()
+    idle.sync()
+    undo()
+    assert TileBatchedP2PComm.sync is library
 
 
 def test_results_of_split_layers_are_awaited_only_when_used() -> None:
@@ -283,7 +369,7 @@ def test_results_of_split_layers_are_awaited_only_when_used() -> None:
             result = model(part)
             assert isinstance(result, AsyncCollectiveTensor)
             result.trigger_wait()
-            compat.one_reduction_at_a_time(model)
+            compat.torch.one_reduction_at_a_time(model)
             assert not isinstance(model(part), AsyncCollectiveTensor)
     finally:
         dist.destroy_process_group()
@@ -301,7 +387,7 @@ def test_inductor_loads_whatever_library_lies_in_its_cache(tmp_path: Path, monke
             os.utime(path, (0, 0))
     with pytest.raises(OSError, match="file too short"):
         ctypes.CDLL(str(unfinished))
-    compat.remove_unfinished_libraries()
+    compat.torch.remove_unfinished_libraries()
     assert not unfinished.exists()
     assert young.exists()
     assert whole.exists()
@@ -318,7 +404,7 @@ def test_ranks_without_gpus_compile_in_turn(tmp_path: Path, monkeypatch: pytest.
     most: list[int] = []
 
     def compile_something(number: int) -> None:
-        with compat.one_compiles_for_all(graph):
+        with compat.torch.one_compiles_for_all(graph):
             inside.append(number)
             time.sleep(0.1)
             most.append(len(inside))
@@ -330,3 +416,141 @@ def test_ranks_without_gpus_compile_in_turn(tmp_path: Path, monkeypatch: pytest.
     for thread in threads:
         thread.join()
     assert most == [1, 1, 1]
+
+
+def test_a_process_group_takes_its_address_from_the_environment() -> None:
+    import torch.distributed as dist
+
+    library = dist.init_process_group
+    undo = compat.torch.meet_in(dist.HashStore(), 0, 1)
+    try:
+        dist.init_process_group("gloo")  # as init_device_mesh calls it
+        assert dist.get_world_size() == 1
+        dist.destroy_process_group()
+    finally:
+        undo()
+    assert dist.init_process_group is library
+    with pytest.raises(ValueError, match="environment variable"):
+        dist.init_process_group("gloo")
+
+
+def test_inductor_finds_out_late_that_there_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    assert callable(compat.torch.inductor())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    assert compat.torch.missing_compiler() == "g++"
+
+
+def test_diffusers_has_attention_kernels_in_a_private_registry() -> None:
+    library = compat.diffusers.attention_kernel("native")
+
+    def kernel() -> None:
+        """Any function."""
+
+    undo = compat.diffusers.replace_attention_kernel("native", kernel)
+    assert compat.diffusers.attention_kernel("native") is kernel
+    undo()
+    assert compat.diffusers.attention_kernel("native") is library
+
+
+def test_cache_dit_shares_tokens_over_a_part_of_a_mesh_and_stops() -> None:
+    import torch
+    import torch.distributed as dist
+    from cache_dit.attention.backends import native
+    from cache_dit.distributed.config import ParallelismConfig
+    from diffusers import QwenImageTransformer2DModel
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    transformer = QwenImageTransformer2DModel(
+        num_layers=1, attention_head_dim=16, num_attention_heads=4, joint_attention_dim=8, axes_dims_rope=(4, 6, 6)
+    )
+    library = native._context_parallel_attention
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=4)
+    try:
+        mesh = dist.init_device_mesh("cpu", (2, 1, 2), mesh_dim_names=("cfg", "ring", "ulysses"))
+        planner = compat.cache_dit.sequence_planner(transformer)
+        hooks = planner.apply(transformer=transformer, parallelism_config=ParallelismConfig(ulysses_size=2))
+        part = mesh["ring", "ulysses"]
+        undo = compat.cache_dit.share_tokens(transformer, hooks, part, torch.device("cpu"), uneven=True)
+        processor = transformer.transformer_blocks[0].attn.processor
+        assert processor._parallel_config is not None
+        undo()
+        assert processor._parallel_config is None
+        assert native._context_parallel_attention is library
+    finally:
+        dist.destroy_process_group()
+
+
+def test_torch_has_a_public_group_of_one_axis_only() -> None:
+    import torch.distributed as dist
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=8)
+    try:
+        mesh = dist.init_device_mesh("cpu", (2, 2, 2), mesh_dim_names=("cfg", "ring", "ulysses"))
+        with pytest.raises(RuntimeError, match="have 2 dimensions"):
+            mesh["ring", "ulysses"].get_group()
+        group = compat.torch.group_over(mesh, ("ring", "ulysses"))
+        assert dist.get_process_group_ranks(group) == [0, 1, 2, 3]
+        assert compat.torch.group_over(mesh, ("ring", "ulysses")) is group
+    finally:
+        dist.destroy_process_group()
+
+
+def test_torch_keeps_compiled_calls_and_hooks_in_private_places() -> None:
+    import torch
+
+    layer = torch.nn.Linear(1, 1)
+    layer.compile(backend="eager")
+    assert layer._compiled_call_impl is not None
+    compat.torch.run_as_python(layer)
+    assert layer._compiled_call_impl is None
+    layer.register_forward_hook(lambda *_: torch.ones(1))
+    layer.register_forward_pre_hook(lambda *_: (torch.ones(1),))
+    compat.torch.unhook(layer)
+    assert not layer._forward_hooks
+    assert not layer._forward_pre_hooks
+
+
+def test_diffusers_forgets_the_context_that_is_open_with_its_states() -> None:
+    from diffusers.hooks.hooks import BaseState, CacheContext, StateManager
+
+    class State(BaseState):
+        def reset(self) -> None:
+            """Nothing to forget."""
+
+    states, context = StateManager(State), CacheContext("cond")
+    states.set_context(context)
+    first = states.get_state()
+    compat.diffusers.forget(states)
+    assert states.context is context
+    assert states.get_state() is not first
+    states.reset()
+    with pytest.raises(ValueError, match="No cache context"):
+        states.get_state()
+
+
+def test_diffusers_says_which_models_stay_on_the_device_by_class() -> None:
+    import torch
+    from diffusers import ZImagePipeline
+
+    pipe = ZImagePipeline.__new__(ZImagePipeline)
+    before = pipe.model_cpu_offload_seq, pipe._exclude_from_cpu_offload
+    undo = compat.diffusers.leave_out_of_offload(pipe, "vae")
+    assert "vae" not in pipe.model_cpu_offload_seq.split("->")
+    assert pipe._exclude_from_cpu_offload == [*before[1], "vae"]
+    undo()
+    assert (pipe.model_cpu_offload_seq, pipe._exclude_from_cpu_offload) == before
+    assert compat.diffusers.hook_of(torch.nn.Linear(1, 1), "group_offloading") is None
+
+
+@pytest.mark.parametrize("module", [compat.torch, compat.diffusers, compat.cache_dit])
+def test_every_function_has_a_test(module: ModuleType) -> None:
+    source = Path(__file__).read_text()
+    library = module.__name__.rpartition(".")[2]
+    mine = [name for name, item in vars(module).items() if getattr(item, "__module__", "") == module.__name__]
+    untested = [name for name in mine if not name.startswith("_") and f"compat.{library}.{name}(" not in source]
+    assert mine
+    assert not untested

@@ -11,7 +11,6 @@ from cases import Case, Result, tiny, tiny_qwen
 
 from omni_config.plan import Mesh, TeaCache
 from runtime.errors import CannotRunError
-from runtime.features import compile
 from runtime.pipeline import apply, load
 from runtime.ranks import generate as worker
 
@@ -112,13 +111,13 @@ def test_blocks_split_over_tensor_ranks_are_compiled_for_each_length_of_a_prompt
 def test_blocks_that_were_compiled_twice_take_any_size() -> None:
     plan = tiny_qwen(compile=True)
     pipe = load.pipeline(plan)
-    apply.apply(pipe, plan, None)
+    compiled = apply.apply(pipe, plan, None)["compile"]
     graphs = []
     for prompt, pixels in (("a", 64), ("a cat", 64), ("a cat", 128), ("a dog on a red mat", 96), ("blue", 160)):
         sampling = replace(plan.sampling, prompt=prompt, width=pixels, height=pixels, num_inference_steps=1)
         own = replace(plan, sampling=sampling)
         worker.call(pipe, own, **worker.arguments(own))
-        graphs.append(compile.measure(pipe)["graphs"])
+        graphs.append(compiled.measure()["graphs"])
     assert graphs[-3:] == [graphs[2]] * 3  # both the prompt's length and the picture's size have changed once
 
 

@@ -117,9 +117,9 @@ def test_undone_it_computes_what_it_did(plan_with_adapters: Plan, tensor: int, b
             return pipe(**worker.arguments(plan) | {"output_type": "latent"}).images
 
     before = latents()
-    lora.apply(pipe, plan, None)
+    handle = lora.apply(pipe, plan, None)
     assert (latents() - before).abs().max() > 1e-3
-    lora.undo(pipe)
+    handle.undo()
     assert (latents() - before).abs().max() <= bound
 
 

@@ -1,41 +1,105 @@
-"""Quirks of library versions and of torch without a GPU, each with the version it is for.
-
-``tests/runtime/test_compat.py`` has one test a quirk, which fails when the quirk is gone, so that it can go from here.
-"""
+"""Quirks of cache-dit (1.5.3), and its planners, which it has no public way to call with a part of a mesh."""
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from hashlib import sha256
-from pathlib import Path
+import functools
+from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from runtime.compat.patches import Undo, nothing, replaced
+
 if TYPE_CHECKING:
+    import torch
     from torch.distributed import ProcessGroup
-    from torch.fx import GraphModule
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.nn import Module
 
-#: gloo and TCPStore (torch 2.13) raise a plain RuntimeError with these texts when another rank is gone.
-_PEER_IS_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused")
 
+def sequence_planner(transformer: Module) -> Any:
+    """What knows where cache-dit (1.5.3) splits the tokens of a transformer; it would register all when first used.
 
-def is_echo(error: BaseException) -> bool:
-    """Whether an error only says that another rank is gone."""
-    from torch.distributed import DistError
-
-    return isinstance(error, DistError) or any(text in str(error) for text in _PEER_IS_GONE)
-
-
-def exit_codes(log: str) -> dict[int, int]:
-    """The exit code of each failed rank, from the summary that torchrun (torch 2.13) ends its output with.
-
-    It has no other way to say how a worker ended that wrote no error file, as a killed one does not.
+    Raises:
+        ValueError: cache-dit knows no plan for this transformer.
     """
-    found = re.findall(r"rank\s*: (\d+) \(local_rank: \d+\)\s*exitcode\s*: (-?\d+)", log)
-    return {int(rank): int(code) for rank, code in found}
+    from cache_dit.distributed.transformers.dispatch import _ensure_cp_planners_activated
+    from cache_dit.distributed.transformers.register import ContextParallelismPlannerRegister
+
+    _ensure_cp_planners_activated()
+    return ContextParallelismPlannerRegister.get_planner(transformer)()
+
+
+def share_tokens(
+    transformer: Module, hooks: dict[str, Any], part: DeviceMesh, device: torch.device, uneven: bool
+) -> Undo:
+    """Hook a transformer with cache-dit (1.5.3), whose own function would build a mesh over the whole world.
+
+    ``part`` has the axes ring and ulysses. ``uneven``: ranks may have different numbers of tokens.
+    """
+    from cache_dit.distributed.core import _ContextParallelConfig, _enable_context_parallelism
+    from cache_dit.distributed.core._context_parallel import _remove_context_parallel
+
+    config = _ContextParallelConfig(ulysses_degree=part["ulysses"].size(), ring_degree=part["ring"].size())
+    config.ulysses_anything = uneven  # set here, as the constructor takes it for Ulysses alone
+    config.setup(part._flatten().get_local_rank(), part.size(), device, part)
+    let_diffusers_read(config)
+    undo = compile_around_ranks(config)
+    transformer._cp_plan = hooks  # type: ignore[assignment]  # where diffusers has it
+    _enable_context_parallelism(transformer, config=config, cp_plan=hooks)
+
+    def remove() -> None:
+        _remove_context_parallel(transformer, hooks)
+        for module in transformer.modules():
+            for holder in (module, getattr(module, "processor", None)):
+                if getattr(holder, "_cp_config", None) is not None:
+                    holder._cp_config = holder._parallel_config = None  # type: ignore[union-attr]
+        undo()
+
+    return remove
+
+
+def tensor_planner(transformer: Module, part: DeviceMesh) -> Any:
+    """What splits a transformer over ``part`` with cache-dit (1.5.3); its own mesh would span the world.
+
+    Raises:
+        ValueError: cache-dit knows no plan for this transformer.
+    """
+    from cache_dit.distributed.transformers.dispatch import _ensure_tp_planners_activated
+    from cache_dit.distributed.transformers.register import TensorParallelismPlannerRegister
+
+    _ensure_tp_planners_activated()
+    return _over(part, TensorParallelismPlannerRegister.get_planner(transformer)())
+
+
+def text_encoder_planner(encoder: Module, part: DeviceMesh) -> Any:
+    """The same of a text encoder.
+
+    Raises:
+        ValueError: cache-dit knows no plan for this encoder.
+    """
+    from cache_dit.distributed.text_encoders.dispatch import _ensure_text_encoder_tp_planners_activated
+    from cache_dit.distributed.text_encoders.register import TextEncoderTensorParallelismPlannerRegister
+
+    _ensure_text_encoder_tp_planners_activated()
+    return _over(part, TextEncoderTensorParallelismPlannerRegister.get_planner(encoder)())
+
+
+def tiling_planner(vae: Module) -> Any:
+    """What shares the tiles of a VAE among ranks with cache-dit (1.5.3).
+
+    Raises:
+        ValueError: cache-dit knows no plan for this VAE.
+    """
+    from cache_dit.distributed.autoencoders.dispatch import _ensure_auto_encoder_dp_planners_activated
+    from cache_dit.distributed.autoencoders.register import AutoEncoderDataParallelismPlannerRegister
+
+    _ensure_auto_encoder_dp_planners_activated()
+    return AutoEncoderDataParallelismPlannerRegister.get_planner(vae)()
+
+
+def _over(part: DeviceMesh, planner: Any) -> Any:
+    planner.mesh = lambda *_, **__: part
+    return planner
 
 
 def import_for_forks(pipelines: set[str]) -> None:
@@ -59,23 +123,8 @@ def import_for_forks(pipelines: set[str]) -> None:
     _ensure_text_encoder_tp_planners_activated()
 
 
-def compile_for_forks() -> None:
-    """Compile a trifle now, which imports inductor (torch 2.13) and lets it read its C++ header, 7 s on one core.
-
-    It does so without its pool of processes, which forks would not have, and which ranks have no cores for. In forks, a
-    block that torch gives up on fails, which elsewhere it runs as Python silently.
-    """
-    import torch
-    import torch._inductor.config
-
-    torch._inductor.config.compile_threads = 1
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
-    with suppress(Exception):  # a machine without a compiler says so where it is needed
-        torch.compile(lambda tensor: tensor + 1)(torch.zeros(1))
-
-
-def split_single_layers(transformer: Module, hooks: dict[str, Any]) -> dict[str, Any]:
-    """Restore what cache-dit (1.5.3) loses of a Z-Image with one refiner layer.
+def split_single_layers(transformer: Module, lists: Iterable[str], hooks: dict[str, Any]) -> dict[str, Any]:
+    """Restore what cache-dit (1.5.3) loses of lists of one layer that are split and gathered by themselves.
 
     Its plan splits the input of layer 0 and gathers the output of layer n - 1, as entries of one dictionary; where
     both are the same layer, the second entry replaces the first.
@@ -83,11 +132,11 @@ def split_single_layers(transformer: Module, hooks: dict[str, Any]) -> dict[str,
     from cache_dit.distributed.core import _ContextParallelInput
 
     split = {"x": _ContextParallelInput(split_dim=1, expected_dims=3)}
-    alone = [f"{name}.0" for name in ("noise_refiner", "context_refiner") if len(getattr(transformer, name, ())) == 1]
+    alone = [f"{name}.0" for name in lists if len(getattr(transformer, name, ())) == 1]
     return hooks | {name: [split, hooks[name]] for name in alone}
 
 
-def ring_attention_on_cpu() -> None:
+def ring_attention_on_cpu() -> Undo:
     """Let cache-dit's ring attention (1.5.3) run on a CPU, and with a mask.
 
     It asks for CUDA's flash attention, whatever the device, and refuses a mask; the CPU has its own flash attention
@@ -99,7 +148,7 @@ def ring_attention_on_cpu() -> None:
 
     library = native._native_attention_forward_op
     if library.__module__ != native.__name__:
-        return  # replaced before
+        return nothing  # replaced before
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 
     def _native_attention_forward_op(
@@ -124,8 +173,8 @@ def ring_attention_on_cpu() -> None:
         if attn_mask is not None:
             # The keys come from the rank before: at the n-th call, they are those of n ranks before this one.
             ring = _cp_config._ring_mesh
-            turn = getattr(ctx, "_omni_turn", 0)
-            ctx._omni_turn = turn + 1
+            turn = getattr(ctx, "ring_turn", 0)
+            ctx.ring_turn = turn + 1  # ctx is torch's, for what a call of an operation keeps
             owner = (ring.get_local_rank() - turn) % ring.size()
             ulysses = _cp_config._ulysses_mesh.size()
             parts = attn_mask.tensor_split(ring.size() * ulysses, dim=-1)  # as the tokens are, evenly or not
@@ -150,8 +199,10 @@ def ring_attention_on_cpu() -> None:
             out_a, out_b = out_a.to(weight.dtype), out_b.to(weight.dtype)
         return torch.lerp(out_a, out_b, weight), torch.logaddexp(lse_a, lse_b)
 
-    native._native_attention_forward_op = _native_attention_forward_op  # cache-dit allows masks by the function's name
-    _templated_ring.fused_merge_attn_states = merge
+    undo = ExitStack()  # cache-dit allows masks by the function's name
+    undo.callback(replaced(native, "_native_attention_forward_op", _native_attention_forward_op))
+    undo.callback(replaced(_templated_ring, "fused_merge_attn_states", merge))
+    return undo.close
 
 
 def let_diffusers_read(config: Any) -> None:
@@ -164,12 +215,36 @@ def restore_heads(transformer: Module, heads: dict[str, int]) -> None:
 
     Its attention (diffusers 0.42) takes the size of a head from the heads: with fewer, they would be larger.
     """
-    if type(transformer).__name__.startswith("QwenImage"):
-        for name, number in heads.items():
-            transformer.get_submodule(name).heads = number  # type: ignore[assignment]
+    for name, number in heads.items():
+        transformer.get_submodule(name).heads = number  # type: ignore[assignment]
 
 
-def compile_around_ranks(config: Any) -> None:
+_config: Any = None  # of the attention that is one operation of a graph
+
+
+@functools.cache
+def _attention_over_ranks() -> Any:
+    """cache-dit's attention over ranks as an operation of torch, which is registered once in a process."""
+    import torch
+    from cache_dit.attention.backends import native
+
+    library = native._context_parallel_attention
+    schema = "(Tensor query, Tensor key, Tensor value, Tensor? mask, float? scale) -> Tensor"
+
+    @torch.library.custom_op("omni::attention_over_ranks", mutates_args=(), schema=schema)
+    def operation(query: Any, key: Any, value: Any, mask: Any, scale: float | None) -> Any:
+        forward, backward = native._native_attention_forward_op, native._native_attention_backward_op
+        options = {"forward_op": forward, "backward_op": backward, "_cp_config": _config}
+        return library(query, key, value, mask, scale=scale, **options).contiguous()
+
+    @operation.register_fake
+    def _(query: torch.Tensor, *_: Any) -> torch.Tensor:
+        return query.new_empty(query.shape)
+
+    return operation
+
+
+def compile_around_ranks(config: Any) -> Undo:
     """Let torch (2.13) compile around cache-dit's (1.5.3) attention over ranks and its hooks, which it would trace.
 
     Attention is one operation of a graph: traced, a ring makes more than twenty graphs a block, and Ulysses with parts
@@ -184,22 +259,12 @@ def compile_around_ranks(config: Any) -> None:
     from cache_dit.attention.backends import native
     from cache_dit.distributed.core import _context_parallel, _hooks
 
-    native._omni_config = config
+    global _config
+    _config = config
     library, register = native._context_parallel_attention, _hooks.HookRegistry.register_hook
     if library.__module__ == __name__:
-        return  # replaced before
-
-    schema = "(Tensor query, Tensor key, Tensor value, Tensor? mask, float? scale) -> Tensor"
-
-    @torch.library.custom_op("omni::attention_over_ranks", mutates_args=(), schema=schema)
-    def operation(query: Any, key: Any, value: Any, mask: Any, scale: float | None) -> Any:
-        forward, backward = native._native_attention_forward_op, native._native_attention_backward_op
-        options = {"forward_op": forward, "backward_op": backward, "_cp_config": native._omni_config}
-        return library(query, key, value, mask, scale=scale, **options).contiguous()
-
-    @operation.register_fake
-    def _(query: torch.Tensor, *_: Any) -> torch.Tensor:
-        return query.new_empty(query.shape)
+        return nothing  # replaced before
+    operation = _attention_over_ranks()
 
     def attention(*args: Any, **options: Any) -> Any:
         query, key, value, mask, dropout, causal, scale, *others = args
@@ -214,13 +279,16 @@ def compile_around_ranks(config: Any) -> None:
         module = registry._module_ref
         module.forward = outside(module.forward, recursive=False)
 
-    native._context_parallel_attention = attention
-    _hooks.HookRegistry.register_hook = register_outside
+    undo = ExitStack()
+    undo.callback(replaced(native, "_context_parallel_attention", attention))
+    undo.callback(replaced(_hooks.HookRegistry, "register_hook", register_outside))
     for hook in (_context_parallel._ContextParallelSplitHook, _context_parallel._ContextParallelGatherHook):
-        hook.pre_forward, hook.post_forward = outside(hook.pre_forward), outside(hook.post_forward)
+        for method in ("pre_forward", "post_forward"):
+            undo.callback(replaced(hook, method, outside(getattr(hook, method))))
+    return undo.close
 
 
-def ring_attention_of_uneven_parts() -> None:
+def ring_attention_of_uneven_parts() -> Undo:
     """Let cache-dit's ring attention (1.5.3) take parts of different lengths; it allows that for Ulysses only.
 
     It receives each part into a tensor of the shape of its own.
@@ -238,10 +306,10 @@ def ring_attention_of_uneven_parts() -> None:
             shape = (k.shape[0], length, *k.shape[2:])
             return super().send_recv_kv(k, v, k.new_empty(shape), v.new_empty(shape))
 
-    _templated_ring._RingP2PComm = UnevenRing
+    return replaced(_templated_ring, "_RingP2PComm", UnevenRing)
 
 
-def gather_uneven_parts_on_cpu() -> None:
+def gather_uneven_parts_on_cpu() -> Undo:
     """Let cache-dit (1.5.3) gather parts of different lengths on a CPU; gloo (torch 2.13) takes equal ones only."""
     import torch
     import torch.distributed as dist
@@ -255,10 +323,10 @@ def gather_uneven_parts_on_cpu() -> None:
         dist.all_gather(parts, filled, group=group)
         return torch.cat([part.narrow(dim, 0, length) for part, length in zip(parts, lengths, strict=True)], dim=dim)
 
-    _context_parallel._all_gather_anything = gather
+    return replaced(_context_parallel, "_all_gather_anything", gather)
 
 
-def average_differences_over(group: ProcessGroup) -> None:
+def average_differences_over(group: ProcessGroup) -> Undo:
     """Let cache-dit (1.5.3) average the difference that decides over the ranks of a group; it takes the whole world."""
     from types import SimpleNamespace
 
@@ -268,71 +336,10 @@ def average_differences_over(group: ProcessGroup) -> None:
     def all_reduce(tensor: Any, op: Any) -> None:
         dist.all_reduce(tensor, op=op, group=group)
 
-    cache_manager.dist = SimpleNamespace(all_reduce=all_reduce, ReduceOp=dist.ReduceOp)
+    return replaced(cache_manager, "dist", SimpleNamespace(all_reduce=all_reduce, ReduceOp=dist.ReduceOp))
 
 
-def processor_without_video() -> None:
-    """Let Qwen's processor do without torchvision: transformers (5.23) needs that to look at videos.
-
-    An editing pipeline looks at pictures only.
-    """
-    from importlib.util import find_spec
-
-    if find_spec("torchvision") is None:
-        from transformers import Qwen2VLProcessor
-
-        Qwen2VLProcessor.get_attributes = staticmethod(lambda: ["image_processor", "tokenizer"])
-
-
-def one_reduction_at_a_time(model: Module) -> None:
-    """Let every split layer of a model wait for its result; call it once they are split.
-
-    gloo (torch 2.13), which a CPU has, now and then corrupts the heap when reductions are still under way as more
-    begin. Split layers begin them so, as their results are awaited when used: Qwen-Image aborts in one of some
-    thousand steps.
-    """
-    from torch.distributed._functional_collectives import AsyncCollectiveTensor
-
-    def wait(_: Module, __: Any, output: Any) -> Any:
-        return output.trigger_wait() if isinstance(output, AsyncCollectiveTensor) else output  # type: ignore[no-untyped-call]
-
-    for layer in model.modules():
-        if layer._forward_hooks:  # by which torch's tensor parallel styles gather what a layer gives
-            layer.register_forward_hook(wait)
-
-
-def remove_unfinished_libraries() -> None:
-    """Let inductor (torch 2.13) compile again what a run was compiling when it was ended.
-
-    The compiler then leaves an empty library in inductor's cache, which every later run would try to load. A young one
-    may still be written by another run.
-    """
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-
-    for path in Path(cache_dir()).rglob("*.so"):
-        with suppress(FileNotFoundError):  # another rank was faster
-            found = path.stat()
-            if found.st_size == 0 and time.time() > found.st_mtime + 30:
-                path.unlink()
-
-
-@contextmanager
-def one_compiles_for_all(graph: GraphModule) -> Iterator[None]:
-    """Let ranks that share cores compile a graph in turn: all but the first find it in inductor's cache (torch 2.13).
-
-    It is there when it is done, so that ranks which begin together would each compile it. With GPUs, ranks have cores
-    enough.
-    """
-    import torch
-    from filelock import FileLock
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-
-    name = f"omni-{sha256(graph.code.encode()).hexdigest()[:16]}.lock"
-    with nullcontext() if torch.cuda.is_available() else FileLock(Path(cache_dir(), name)):
-        yield
-
-
-def split_norms_on_cpu() -> None:
+def split_norms_on_cpu() -> Undo:
     """Let cache-dit's norm over split heads (1.5.3), which Wan needs, run on a CPU; it asserts that it does not."""
     import torch
     import torch.distributed as dist
@@ -344,7 +351,7 @@ def split_norms_on_cpu() -> None:
         normed = x / torch.sqrt(mean_square / self.tp_mesh.size() + self.eps)
         return normed * self.weight if self.elementwise_affine else normed
 
-    wan.DistributedRMSNorm.forward = forward
+    return replaced(wan.DistributedRMSNorm, "forward", forward)
 
 
 def restore_packed_columns(layer: Module, weight: Any, parts: int) -> None:
@@ -377,7 +384,7 @@ def keep_tile_sizes(vae: Module, tiled_decode: Any) -> Any:
     return decode
 
 
-def let_ranks_be_without_tiles() -> None:
+def let_ranks_be_without_tiles() -> Undo:
     """Let a rank that has no tile wait for the others in cache-dit's (1.5.3) tile parallelism; it fails instead."""
     from cache_dit.distributed.autoencoders.utils import TileBatchedP2PComm
 
@@ -386,4 +393,4 @@ def let_ranks_be_without_tiles() -> None:
             self.commit()
             self.wait()
 
-    TileBatchedP2PComm.sync = sync
+    return replaced(TileBatchedP2PComm, "sync", sync)

@@ -1,0 +1,49 @@
+"""What a model family tells the runtime: all that is special about one family stands in its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A family of pipelines whose transformer is of one class (diffusers 0.42)."""
+
+    transformer: str
+    """Name of the transformer's class."""
+    blocks: tuple[str, ...]
+    """The transformer's lists of blocks, in the order in which they are called."""
+    image_tokens: str
+    """Argument of a block that holds the image's tokens, (batch, tokens, width)."""
+    text_tokens: str | None
+    """Argument that holds the text's; a block then returns (text, image). None: it returns the image's tokens."""
+    output_shape: Callable[[Any, torch.Tensor], list[int]]
+    """The shape of what the transformer returns, from itself and its input."""
+    modulated_input: Callable[..., torch.Tensor] | None = None
+    """What the first block's attention gets, from the block and its arguments, for TeaCache; None: unknown."""
+    padded_to: int = 1
+    """The number of tokens is a multiple of this; 1: it is any number."""
+    lists_of_their_own: tuple[str, ...] = ()
+    """Lists of layers before the blocks whose tokens cache-dit splits and gathers by themselves."""
+    heads_stay: bool = False
+    """Its attention takes the size of a head from the number of heads, which tensor parallelism must leave as it is."""
+    batched_arguments: int = 0
+    """Positional arguments of a batched call of guidance that have one item an image, of both branches."""
+    text_encoder: str = "text_encoder"
+    """The encoder that is worth splitting."""
+    random: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    """Small pipelines of random weights, by their class, where no embedded model is of it."""
+
+    def blocks_of(self, transformer: Any) -> list[Any]:
+        """The blocks of a transformer, in the order in which they are called."""
+        return [block for name in self.blocks for block in getattr(transformer, name)]
+
+
+def tokens_out(transformer: Any, tokens: torch.Tensor) -> list[int]:
+    """(batch, tokens, channels of a patch), of a transformer that takes tokens and returns tokens."""
+    return [*tokens.shape[:-1], transformer.proj_out.out_features]
