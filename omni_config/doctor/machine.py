@@ -11,8 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from omni_config.doctor.bytecode import FOLDER, PREVENTED, own_folder
 from omni_config.doctor.topology import Device, devices, links
 
+#: Variables that say how runs go here.
+_SHOWN = ("NCCL_", "CUDA_VISIBLE", "GLOO_", "OMP_", PREVENTED, FOLDER)
 #: Versions that the runtime is tested with (constraints.txt; a test compares).
 TESTED = {"torch": "2.13.0", "diffusers": "0.42.1", "cache-dit": "1.5.3", "transformers": "5.23.0"}
 
@@ -30,6 +33,8 @@ class Machine:
     backends: tuple[str, ...]
     versions: dict[str, str | None]
     environment: dict[str, str]
+    bytecode_folder: str | None = None
+    """Where runs keep the bytecode of libraries whose own folders cannot be written to; None where they can."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -49,8 +54,14 @@ def this_machine() -> Machine:
         links=links(_output("nvidia-smi", "topo", "-m")) if found else {},
         backends=_backends(),
         versions={name: _version(name) for name in TESTED},
-        environment={k: v for k, v in os.environ.items() if k.startswith(("NCCL_", "CUDA_VISIBLE", "GLOO_", "OMP_"))},
+        environment={name: value for name, value in os.environ.items() if name.startswith(_SHOWN)},
+        bytecode_folder=_bytecode_folder(),
     )
+
+
+def _bytecode_folder() -> str | None:
+    folder = own_folder(os.environ)
+    return None if folder is None else str(folder)
 
 
 def _output(*command: str) -> str:

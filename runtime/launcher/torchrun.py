@@ -15,6 +15,7 @@ from getpass import getuser
 from pathlib import Path
 from types import FrameType
 
+from omni_config.doctor.bytecode import with_bytecode
 from runtime.events import Progress, Rank
 from runtime.launcher.failures import LaunchError, failure, hang
 from runtime.launcher.nodes import Node, interface_to
@@ -110,7 +111,7 @@ def _environment(ranks: int, run: Path, node: Node | None) -> dict[str, str]:
     if interface := interface_to(node.address() if node else "127.0.0.1"):
         defaults["GLOO_SOCKET_IFNAME"] = interface
     # torchrun leaves a temporary folder behind, even if told where to log; in ours, it goes with ours.
-    return defaults | os.environ | {"TMPDIR": str(run)}
+    return with_bytecode(defaults | os.environ | {"TMPDIR": str(run)})
 
 
 def _follow(
