@@ -141,5 +141,5 @@ def test_through_the_command_line(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert len(report["peak_memory"]) == 2
-    with Image.open(report["pictures"][0]) as picture:
+    with Image.open(report["images"][0]) as picture:
         assert picture.size == (64, 64)
