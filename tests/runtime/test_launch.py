@@ -68,10 +68,11 @@ def test_ranks_keep_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     worker = tmp_path / "worker.py"
     worker.write_text("import os, sys; print(sys.dont_write_bytecode, 'PYTHONDONTWRITEBYTECODE' in os.environ)")
-    with torchrun.run_folder() as run, pytest.raises(LaunchError) as caught:
+    with torchrun.run_folder() as run:
         line = torchrun.command(1, "any", [str(run)], worker=worker)
-        nothing = {"timeout": 60, "log": run / torchrun.LOG, "on_progress": lambda *_: None}
-        torchrun.run(line, run, [Rank(run, 0)], **nothing)
+        log, ranks = run / torchrun.LOG, [Rank(run, 0)]
+        with pytest.raises(LaunchError) as caught:
+            torchrun.run(line, run, ranks, timeout=60, log=log, on_progress=lambda *_: None)
     assert caught.value.cause.endswith("torchrun ended with 0: False False")
 
 
