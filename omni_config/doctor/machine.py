@@ -44,14 +44,14 @@ class Machine:
 
 def this_machine() -> Machine:
     """Look at this machine. A tool that is missing or fails means that there is nothing of its kind."""
-    found = devices(_output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"))
+    found = nvidia_gpus()
     return Machine(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_gib=_memory(),
         gpus=tuple(found),
-        links=links(_output("nvidia-smi", "topo", "-m")) if found else {},
+        links=links(output("nvidia-smi", "topo", "-m")) if found else {},
         backends=_backends(),
         versions={name: _version(name) for name in TESTED},
         environment={name: value for name, value in os.environ.items() if name.startswith(_SHOWN)},
@@ -64,7 +64,13 @@ def _bytecode_folder() -> str | None:
     return None if folder is None else str(folder)
 
 
-def _output(*command: str) -> str:
+def nvidia_gpus() -> list[Device]:
+    """The NVIDIA GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says."""
+    return devices(output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"))
+
+
+def output(*command: str) -> str:
+    """What a tool prints; nothing where it is missing or fails."""
     if shutil.which(command[0]) is None:
         return ""
     try:
@@ -90,7 +96,7 @@ def _backends() -> tuple[str, ...]:
         "import torch.distributed as d;"
         "print(*[n for n in ('nccl','gloo','mpi') if d.is_available() and getattr(d, f'is_{n}_available')()])"
     )
-    return tuple(_output(sys.executable, "-c", code).split())
+    return tuple(output(sys.executable, "-c", code).split())
 
 
 def _memory() -> float | None:
