@@ -2,6 +2,8 @@
 # `make test-all` takes every pair of features of every pipeline too, and every moment of a fault.
 .PHONY: demo test test-all site
 SHELL := /bin/sh
+# Container images often set it; each process would then compile torch and diffusers again, 11 s of CPU.
+unexport PYTHONDONTWRITEBYTECODE
 
 demo: .venv/installed
 	.venv/bin/omni check examples/quickstart.yaml

@@ -2,6 +2,7 @@
 # Makes .venv and installs omni-config in it. torch is a CPU build on a machine without a GPU; a GPU build that the
 # Python at hand already has is used as it is.
 set -eu
+unset PYTHONDONTWRITEBYTECODE # or each process would compile what it imports again
 python="${PYTHON:-python3}"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "omni-config needs Python 3.11 or newer, and $python is $("$python" -V). Next: make PYTHON=python3.12 $*" >&2

@@ -100,8 +100,7 @@ def prove(
             if planned[place] is None:
                 note(place, _refused(cell, subjects[model]))
         plans = {place: plan for place, plan in planned.items() if plan is not None}
-        for place, proof in prove_all(plans, on_progress=on_progress).items():
-            on_proof(place, proof)
+        prove_all(plans, on_progress=on_progress, on_proof=on_proof)
     return found
 
 

@@ -3,7 +3,7 @@
 from runtime.events import Progress
 from runtime.launcher.failures import LaunchError
 from runtime.launcher.launch import command, launch
-from runtime.launcher.nodes import Node
+from runtime.launcher.machine import Machine
 from runtime.measure.bench import bench
 from runtime.measure.calibrate import Calibration, calibrate
 from runtime.proof.prove import Proof, prove, prove_all
@@ -12,7 +12,7 @@ from runtime.report import Report
 __all__ = [
     "Calibration",
     "LaunchError",
-    "Node",
+    "Machine",
     "Progress",
     "Proof",
     "Report",

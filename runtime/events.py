@@ -43,11 +43,11 @@ class Writer:
         """This rank entered a phase, or finished a step of it."""
         self._write(progress=[phase, step, steps])
 
-    def error(self, cause: str, *, echo: bool) -> None:
-        """This rank failed; an ``echo`` is the failure of another rank, seen from here."""
+    def error(self, cause: str, *, secondary: bool) -> None:
+        """This rank failed; a ``secondary`` failure is that of another rank, seen from here."""
         if self._reserve is not None:
             self._reserve.unlink(missing_ok=True)
-        self._write(error=cause, echo=echo)
+        self._write(error=cause, secondary=secondary)
 
     def done(self, result: dict[str, Any]) -> None:
         """This rank has finished, with its part of the report."""
@@ -72,7 +72,7 @@ class Rank:
         self.heard = time.monotonic()  # when it last said something
         self.error: str | None = None
         self.error_time = 0.0
-        self.echo = False
+        self.secondary = False
         self.result: dict[str, Any] | None = None
         self._path = path(folder, rank)
         self._offset = 0
@@ -100,7 +100,7 @@ class Rank:
         self.pid = event.get("pid", self.pid)
         self.result = event.get("result", self.result)
         if "error" in event:
-            self.error, self.error_time, self.echo = event["error"], event["time"], event["echo"]
+            self.error, self.error_time, self.secondary = event["error"], event["time"], event["secondary"]
         if "progress" not in event:
             return None
         self.progress = Progress(*event["progress"])

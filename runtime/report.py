@@ -12,7 +12,32 @@ from pathlib import Path
 from typing import Any
 
 FILE = "report.json"
+VERSION = 2  # of the report; in version 1, `images` was `pictures`
 _PARTIAL = ".omni-partial-"  # prefix of files that are still being written
+
+
+@dataclass(frozen=True, slots=True)
+class RankResult:
+    """What one rank did and took: its part of the Report, where the fields are explained. Memory is in MiB."""
+
+    images: tuple[str, ...]
+    load_seconds: float
+    denoise_seconds: float
+    step_seconds: float
+    decode_seconds: float
+    steps_computed: int
+    steps_cached: int
+    peak_memory: float
+    features: dict[str, dict[str, Any]]
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> RankResult:
+        """Read what a rank wrote as JSON.
+
+        Raises:
+            TypeError: it has other fields.
+        """
+        return RankResult(**values | {"images": tuple(values["images"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +45,11 @@ class Report:
     """What a run did and took. Seconds are wall-clock; memory is MiB, a value a rank.
 
     ``peak_memory`` is the resident set of the process on CPU, and the allocator's peak on a GPU. ``features`` holds
-    what each applied feature measured on rank 0. ``pictures`` are the files that were made, videos among them.
+    what each applied feature measured on rank 0. ``images`` are the files that were made, videos among them.
     """
 
     plan: dict[str, Any]
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     seconds: float
     load_seconds: float
     denoise_seconds: float
@@ -39,7 +64,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-ready values."""
-        return asdict(self)
+        return {"version": VERSION} | asdict(self)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``report.json`` into a folder, replacing an older one at once; its path.
@@ -59,11 +84,11 @@ class Report:
         """
         try:
             values = json.loads(text)
-            return Report(
-                **values | {"pictures": tuple(values["pictures"]), "peak_memory": tuple(values["peak_memory"])}
-            )
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"this is not a report of this version: {error}") from error
+            if values.pop("version", 1) != VERSION:
+                raise ValueError(f"this is not a report of version {VERSION}")
+            return Report(**values | {"images": tuple(values["images"]), "peak_memory": tuple(values["peak_memory"])})
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"this is not a report: {error}") from error
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from rich.table import Table
 from omni_config.checking.document import CheckResult
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_config, document_of
-from omni_config.cli.nodes import Endpoint, Nnodes, NodeRank, node_of
+from omni_config.cli.nodes import Endpoint, Nnodes, NodeRank, machine_of
 from omni_config.cli.running import bar, errors, require_startable
 from omni_config.plan import Plan
 from omni_config.rules.rule import Rule
@@ -43,7 +43,7 @@ def launch(
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
     policies: tuple[Rule, ...] = (),
 ) -> None:
-    """Check, plan, and run under torchrun: pictures and report.json in the output folder.
+    """Check, plan, and run under torchrun: images and report.json in the output folder.
 
     A plan for several machines is started on each of them, with the same config and --rdzv-endpoint.
     Where the config names another engine, that engine is started, or its command is printed where it is not installed.
@@ -60,7 +60,7 @@ def launch(
     if emit is not None:
         typer.echo(_job(checked, plan, emit), nl=False)
         return
-    node = node_of(plan, nnodes, node_rank, rdzv_endpoint)
+    machine = machine_of(plan, nnodes, node_rank, rdzv_endpoint)
     if not dry_run:
         require_startable("launch", plan)
     from runtime import Progress, command
@@ -70,14 +70,14 @@ def launch(
         plan_file = Path(plan.output, "plan.json")
         plan_file.parent.mkdir(parents=True, exist_ok=True)
         plan_file.write_text(json.dumps(plan.to_dict(), indent=2) + "\n", encoding="utf-8")
-        typer.echo(shlex.join(command(plan, plan_file, node=node, profile=profile)))
+        typer.echo(shlex.join(command(plan, plan_file, machine=machine, profile=profile)))
         return
     with errors("launch"), bar() as show:
 
         def on_progress(progress: Progress) -> None:
             show(progress.phase, progress.step, progress.steps)
 
-        report = start(plan, timeout=timeout, on_progress=on_progress, log=log, node=node, profile=profile)
+        report = start(plan, timeout=timeout, on_progress=on_progress, log=log, machine=machine, profile=profile)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:
@@ -106,7 +106,7 @@ def _show(plan: Plan, report: Report) -> None:
         "steps": f"{report.steps_computed} computed, {report.steps_cached} cached",
         "seconds": f"{report.seconds:.1f} (loading {report.load_seconds:.1f}, decoding {report.decode_seconds:.1f})",
         "peak memory": ", ".join(f"rank {rank}: {size:.0f} MiB" for rank, size in enumerate(report.peak_memory)),
-        made(plan): "\n".join(report.pictures),
+        made(plan): "\n".join(report.images),
         "report": str(Path(plan.output, "report.json")),
     }
     for name, value in rows.items():

@@ -9,7 +9,7 @@ import typer
 from omni_config.plan import Plan
 
 if TYPE_CHECKING:
-    from runtime import Node
+    from runtime import Machine
 
 Nnodes = Annotated[int | None, typer.Option("--nnodes", min=1, help="Machines; as many as the plan says.")]
 NodeRank = Annotated[int | None, typer.Option("--node-rank", min=0, help="Which of them this is, from 0.")]
@@ -18,7 +18,7 @@ Endpoint = Annotated[
 ]
 
 
-def node_of(plan: Plan, nnodes: int | None, node_rank: int | None, endpoint: str | None) -> Node | None:
+def machine_of(plan: Plan, nnodes: int | None, node_rank: int | None, endpoint: str | None) -> Machine | None:
     """This machine among those of the plan; None where the plan is for one.
 
     Raises:
@@ -39,6 +39,6 @@ def node_of(plan: Plan, nnodes: int | None, node_rank: int | None, endpoint: str
     host, _, port = endpoint.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise typer.BadParameter(f"--rdzv-endpoint {endpoint}: expected HOST:PORT, such as 10.0.0.1:29500")
-    from runtime import Node
+    from runtime import Machine
 
-    return Node(nodes, node_rank, host.strip("[]"), int(port))
+    return Machine(nodes, node_rank, host.strip("[]"), int(port))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def prove(
     file: Annotated[Path | None, typer.Argument(help="The config.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the proof as JSON.")] = False,
-    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that each run may take.")] = 600,
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds without progress that end a run.")] = 600,
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
     policies: tuple[Rule, ...] = (),
 ) -> None:
@@ -40,6 +40,8 @@ def prove(
 
     with errors("prove"), bar() as show:
         proof = start(plan, timeout=timeout, on_progress=lambda done, all_: show("runs", done, all_))
+    if proof.log:
+        typer.echo(proof.log.rstrip(), err=True)
     if as_json:
         typer.echo(json.dumps(proof.to_dict(), indent=2))
     else:
@@ -50,7 +52,7 @@ def prove(
 def _table(proof: Proof) -> Table:
     title = "proven" if proof.passed else f"not proven: {proof.problem}"
     table = Table(title=f"{proof.plan['model']['id']}, {proof.kind}: {title}", title_justify="left")
-    for column in ("against the plain pipeline", "largest difference of latents", "PSNR of the picture"):
+    for column in ("against the plain pipeline", "largest difference of latents", "PSNR of the image"):
         table.add_column(column)
     limit = proof.bound
     table.add_row(

@@ -75,11 +75,11 @@ def _cannot_start(command: str, plan: Plan) -> str | None:
         return f"{' and '.join(missing)} not installed; next: pip install 'omni-config[runtime]'"
     from runtime.errors import CannotRunError
     from runtime.launcher.devices import gpu_count
-    from runtime.pipeline.media import open_picture
+    from runtime.pipeline.media import input_image
 
     if plan.sampling.image is not None:
         try:
-            open_picture(plan.sampling.image)
+            input_image(plan.sampling.image)
         except CannotRunError as error:
             return str(error)
     if plan.mesh.nodes > 1 and command != "launch":

@@ -55,10 +55,10 @@ def serve(
 
         raise typer.Exit(start_other("serve", checked, plan.engine, dry_run=dry_run))
     if plan.model.task not in _TASKS:
-        fail("serve", f"{plan.model.id} makes no pictures, which is what is served; next: omni launch")
-    from runtime.serving.requests import Served
+        fail("serve", f"{plan.model.id} makes no images, which is what is served; next: omni launch")
+    from runtime.serving.requests import ServedConfig
 
-    served = Served(checked)
+    served = ServedConfig(checked)
     if dry_run:
         typer.echo(json.dumps(served.to_dict(), indent=2))
         return

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+from omni_config.doctor.bytecode import PREVENTED
 from omni_config.doctor.machine import TESTED, Machine
 from omni_config.doctor.topology import LINKS, SLOW, kind
 from omni_config.mesh import NAMES, Mesh
@@ -22,7 +23,7 @@ class Note:
 
 def diagnose(machine: Machine, mesh: Mesh | None = None, gib: float | None = None) -> list[Note]:
     """Notes about a machine, and about a plan's mesh and its estimated GiB a GPU on it; the worst first."""
-    notes = [*_versions(machine), *_backends(machine)]
+    notes = [*_versions(machine), *_backends(machine), *_bytecode(machine)]
     if mesh is not None:
         notes += _plan(machine, mesh, gib)
     order = ("problem", "warning", "fine")
@@ -50,6 +51,23 @@ def _backends(machine: Machine) -> list[Note]:
     if not machine.gpus:
         return [Note("warning", "no GPU is seen, so ranks are CPU processes (gloo)", "look at nvidia-smi")]
     return []
+
+
+def _bytecode(machine: Machine) -> list[Note]:
+    notes = []
+    if machine.environment.get(PREVENTED):
+        notes.append(
+            Note(
+                "warning",
+                f"{PREVENTED} is set, so Python compiles torch and diffusers at each start, 11 s of CPU; omni's own "
+                "runs start without it",
+                f"unset {PREVENTED}",
+            )
+        )
+    if machine.bytecode_folder is not None:
+        text = f"the libraries' folders cannot be written to, so runs keep bytecode in {machine.bytecode_folder}"
+        notes.append(Note("fine", text))
+    return notes
 
 
 def _plan(machine: Machine, mesh: Mesh, gib: float | None) -> list[Note]:

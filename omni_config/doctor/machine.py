@@ -11,8 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from omni_config.doctor.bytecode import FOLDER, PREVENTED, own_folder
 from omni_config.doctor.topology import Device, devices, links
 
+#: Variables that say how runs go here.
+_SHOWN = ("NCCL_", "CUDA_VISIBLE", "GLOO_", "OMP_", PREVENTED, FOLDER)
 #: Versions that the runtime is tested with (constraints.txt; a test compares).
 TESTED = {"torch": "2.13.0", "diffusers": "0.42.1", "cache-dit": "1.5.3", "transformers": "5.23.0"}
 
@@ -30,6 +33,8 @@ class Machine:
     backends: tuple[str, ...]
     versions: dict[str, str | None]
     environment: dict[str, str]
+    bytecode_folder: str | None = None
+    """Where runs keep the bytecode of libraries whose own folders cannot be written to; None where they can."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -39,21 +44,33 @@ class Machine:
 
 def this_machine() -> Machine:
     """Look at this machine. A tool that is missing or fails means that there is nothing of its kind."""
-    found = devices(_output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"))
+    found = nvidia_gpus()
     return Machine(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_gib=_memory(),
         gpus=tuple(found),
-        links=links(_output("nvidia-smi", "topo", "-m")) if found else {},
+        links=links(output("nvidia-smi", "topo", "-m")) if found else {},
         backends=_backends(),
         versions={name: _version(name) for name in TESTED},
-        environment={k: v for k, v in os.environ.items() if k.startswith(("NCCL_", "CUDA_VISIBLE", "GLOO_", "OMP_"))},
+        environment={name: value for name, value in os.environ.items() if name.startswith(_SHOWN)},
+        bytecode_folder=_bytecode_folder(),
     )
 
 
-def _output(*command: str) -> str:
+def _bytecode_folder() -> str | None:
+    folder = own_folder(os.environ)
+    return None if folder is None else str(folder)
+
+
+def nvidia_gpus() -> list[Device]:
+    """The NVIDIA GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says."""
+    return devices(output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"))
+
+
+def output(*command: str) -> str:
+    """What a tool prints; nothing where it is missing or fails."""
     if shutil.which(command[0]) is None:
         return ""
     try:
@@ -79,7 +96,7 @@ def _backends() -> tuple[str, ...]:
         "import torch.distributed as d;"
         "print(*[n for n in ('nccl','gloo','mpi') if d.is_available() and getattr(d, f'is_{n}_available')()])"
     )
-    return tuple(_output(sys.executable, "-c", code).split())
+    return tuple(output(sys.executable, "-c", code).split())
 
 
 def _memory() -> float | None:

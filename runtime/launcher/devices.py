@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
+
+from omni_config.doctor.machine import nvidia_gpus, output
 
 
 def gpu_count() -> int:
@@ -11,18 +12,15 @@ def gpu_count() -> int:
 
     Asks ``nvidia-smi`` or ``rocm-smi``, and honours CUDA_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES.
     """
-    for variable, query, mark in (
-        ("CUDA_VISIBLE_DEVICES", ["nvidia-smi", "--list-gpus"], "GPU "),
-        ("HIP_VISIBLE_DEVICES", ["rocm-smi", "--showid"], "GPU["),
-    ):
-        try:
-            listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
-        except (OSError, subprocess.SubprocessError):
-            continue
-        found = len({line.split(":")[0] for line in listed.splitlines() if line.startswith(mark)})
+    for variable, found in (("CUDA_VISIBLE_DEVICES", len(nvidia_gpus())), ("HIP_VISIBLE_DEVICES", _amd_gpus())):
         visible = os.environ.get(variable)
         if visible is not None:
             found = min(found, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
         if found:
             return found
     return 0
+
+
+def _amd_gpus() -> int:
+    lines = output("rocm-smi", "--showid").splitlines()
+    return len({line.split(":")[0] for line in lines if line.startswith("GPU[")})

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class LaunchError(RuntimeError):
     """A run failed; the text is one line that names the rank, its cause and the log."""
 
     def __init__(
-        self, message: str, rank: int | None, cause: str, exit_code: int | None, *, echo: bool = False
+        self, message: str, rank: int | None, cause: str, exit_code: int | None, *, secondary: bool = False
     ) -> None:
         super().__init__(message)
         self.rank = rank
@@ -27,7 +27,7 @@ class LaunchError(RuntimeError):
         """What it raised, the signal that killed it, or where it hung."""
         self.exit_code = exit_code
         """Of that rank, negative for a signal; None if it was still running."""
-        self.echo = echo
+        self.secondary = secondary
         """Whether the cause lies with a rank of another machine."""
 
 
@@ -35,16 +35,16 @@ def failure(agent: subprocess.Popen[bytes], ranks: Sequence[Rank], log: Path) ->
     """The error of a run of which a rank has raised, or torchrun has ended."""
     text = log.read_text(encoding="utf-8", errors="replace")
     codes = compat.torch.exit_codes(text)
-    raised = sorted((rank for rank in ranks if rank.error), key=lambda rank: (rank.echo, rank.error_time))
+    raised = sorted((rank for rank in ranks if rank.error), key=lambda rank: (rank.secondary, rank.error_time))
     killed = [rank for rank in ranks if not rank.error and codes.get(rank.rank, 0) < 0]
     # torchrun ends the other ranks with SIGTERM when one has died.
     killed.sort(key=lambda rank: codes[rank.rank] == -signal.SIGTERM)
     crashed = agent.returncode is not None and agent.returncode < 0
-    if raised and not (raised[0].echo and (killed or crashed)):
+    if raised and not (raised[0].secondary and (killed or crashed)):
         first = raised[0]
         cause, code = str(first.error), codes.get(first.rank, 1)
         message = f"rank {first.rank} failed while {first.progress}: {cause} (log: {log})"
-        return LaunchError(message, first.rank, cause, code, echo=first.echo)
+        return LaunchError(message, first.rank, cause, code, secondary=first.secondary)
     if killed:
         first = killed[0]
         code = codes[first.rank]
@@ -61,28 +61,41 @@ def failure(agent: subprocess.Popen[bytes], ranks: Sequence[Rank], log: Path) ->
 
 def hang(run: Path, ranks: Sequence[Rank], timeout: float, log: Path) -> LaunchError:
     """The error of a run of which a rank makes no progress: it names those that hang, not those that wait for them."""
-    silent = [rank for rank in ranks if rank.is_busy]
-    for rank in silent:
+    silent = {rank.rank: rank for rank in ranks if rank.is_busy}
+    found = stacks(run, silent.values())
+    with log.open("a", encoding="utf-8") as out:
+        out.write(shown(found))
+    first, *_ = names = stuck(found)
+    cause = f"no progress for {timeout:g} s"
+    message = (
+        f"rank {' and '.join(map(str, names))} made {cause} while {silent[first].progress}; "
+        f"if it is only slow, raise the timeout (log: {log})"
+    )
+    return LaunchError(message, first, cause, None)
+
+
+def stacks(folder: Path, ranks: Collection[Rank]) -> dict[int, str]:
+    """The Python stack of each rank, which it writes into the folder of its events; empty where it does not answer."""
+    for rank in ranks:
         if rank.pid is not None:
             with suppress(ProcessLookupError):
-                os.kill(rank.pid, signal.SIGUSR1)  # the worker writes its stack
+                os.kill(rank.pid, signal.SIGUSR1)
     time.sleep(0.5)
-    stacks = {rank.rank: _stack(run, rank) for rank in silent}
-    with log.open("a", encoding="utf-8") as out:
-        out.writelines(f"stack of rank {rank}:\n{stack or '(it did not answer)'}\n" for rank, stack in stacks.items())
-    stuck = [rank for rank in silent if not _waits_for_others(stacks[rank.rank])] or silent
-    names = " and ".join(str(rank.rank) for rank in stuck)
-    cause = f"no progress for {timeout:g} s"
-    message = f"rank {names} made {cause} while {stuck[0].progress}; if it is only slow, raise the timeout (log: {log})"
-    return LaunchError(message, stuck[0].rank, cause, None)
+    paths = {rank.rank: stacks_path(folder, rank.rank) for rank in ranks}
+    return {rank: path.read_text(encoding="utf-8") if path.exists() else "" for rank, path in paths.items()}
 
 
-def _stack(run: Path, rank: Rank) -> str:
-    path = stacks_path(run, rank.rank)
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+def shown(stacks: Mapping[int, str]) -> str:
+    """Stacks, each under the name of its rank."""
+    return "".join(f"stack of rank {rank}:\n{stack or '(it did not answer)'}\n" for rank, stack in stacks.items())
 
 
-def _waits_for_others(stack: str) -> bool:
+def stuck(stacks: Mapping[int, str]) -> list[int]:
+    """Of ranks that make no progress, those that hang; all where each waits for another."""
+    return [rank for rank, stack in stacks.items() if not _waits_for_peers(stack)] or list(stacks)
+
+
+def _waits_for_peers(stack: str) -> bool:
     """Whether the innermost frames are inside a collective."""
     frames = [line for line in stack.splitlines() if line.lstrip().startswith("File ")]
     return any("torch/distributed/" in frame for frame in frames[:3])

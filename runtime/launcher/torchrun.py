@@ -15,31 +15,40 @@ from getpass import getuser
 from pathlib import Path
 from types import FrameType
 
+from omni_config.doctor.bytecode import with_bytecode
 from runtime.events import Progress, Rank
 from runtime.launcher.failures import LaunchError, failure, hang
-from runtime.launcher.nodes import Node, interface_to
-from runtime.launcher.peers import ALONE, Others
+from runtime.launcher.machine import Machine, interface_to
+from runtime.launcher.peers import ALONE, Peers
 
 LOG = "torchrun.log"
+WORKER = Path(__file__).parents[1] / "ranks" / "__main__.py"
 _POLL = 0.05  # seconds between two looks at the ranks
 _GRACE = 4.0  # seconds that torchrun gets, after a rank has failed, to say how the others ended
 
 
-def command(world_size: int, worker: Path, arguments: Sequence[str], node: Node | None = None) -> list[str]:
-    """The torchrun command that starts a worker on each rank, or on each that this node holds.
+def command(
+    world_size: int,
+    job: str,
+    arguments: Sequence[str],
+    machine: Machine | None = None,
+    *,
+    worker: Path = WORKER,
+) -> list[str]:
+    """The torchrun command that starts a job on each rank, or on each that this machine holds.
 
     It works from any working directory: ``-P`` keeps the folders there from shadowing ours.
     """
     python = [sys.executable, "-P"]
     torchrun = [*python, "-m", "torch.distributed.run"]
-    if node is None:
+    if machine is None:
         torchrun += ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(world_size)]
     else:
         # Not the backend c10d, which numbers the nodes as they come.
-        torchrun += ["--nnodes", str(node.nnodes), "--node-rank", str(node.node_rank), "--rdzv-backend", "static"]
-        torchrun += ["--rdzv-endpoint", f"{node.host}:{node.port}"]
-        torchrun += ["--nproc-per-node", str(len(node.ranks(world_size)))]
-    return [*torchrun, "--no-python", *python, "-u", str(worker), *arguments]
+        torchrun += ["--nnodes", str(machine.nnodes), "--node-rank", str(machine.node_rank), "--rdzv-backend", "static"]
+        torchrun += ["--rdzv-endpoint", f"{machine.host}:{machine.port}"]
+        torchrun += ["--nproc-per-node", str(len(machine.ranks(world_size)))]
+    return [*torchrun, "--no-python", *python, "-u", str(worker), job, *arguments]
 
 
 @contextmanager
@@ -69,7 +78,7 @@ def run(
     timeout: float,
     log: Path,
     on_progress: Callable[[Rank, Progress], None],
-    others: Others = ALONE,
+    peers: Peers = ALONE,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Start a command of torchrun, and return when all ranks are done; every process has ended then, or on an error.
@@ -91,26 +100,26 @@ def run(
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=_environment(len(ranks), folder, others.node) | dict(environment or {}),
+                env=_environment(len(ranks), folder, peers.machine) | dict(environment or {}),
                 start_new_session=True,  # Ctrl-C reaches only us, and we end the others
             )
-        _follow(agent, folder, ranks, timeout, log, on_progress, others)
+        _follow(agent, folder, ranks, timeout, log, on_progress, peers)
     finally:
         os.close(alive)
         if agent is not None:
             _end(agent, folder, ranks)
 
 
-def _environment(ranks: int, run: Path, node: Node | None) -> dict[str, str]:
+def _environment(ranks: int, run: Path, machine: Machine | None) -> dict[str, str]:
     defaults = {
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks)),
         "TORCHINDUCTOR_CACHE_DIR": str(Path(tempfile.gettempdir()) / f"torchinductor_{getuser()}"),
     }
     # gloo would take the address of this machine's name, which may not resolve, or belong to another network.
-    if interface := interface_to(node.address() if node else "127.0.0.1"):
+    if interface := interface_to(machine.address() if machine else "127.0.0.1"):
         defaults["GLOO_SOCKET_IFNAME"] = interface
     # torchrun leaves a temporary folder behind, even if told where to log; in ours, it goes with ours.
-    return defaults | os.environ | {"TMPDIR": str(run)}
+    return with_bytecode(defaults | os.environ | {"TMPDIR": str(run)})
 
 
 def _follow(
@@ -120,7 +129,7 @@ def _follow(
     timeout: float,
     log: Path,
     on_progress: Callable[[Rank, Progress], None],
-    others: Others,
+    peers: Peers,
 ) -> None:
     """Return when all ranks of all machines are done; raise LaunchError when one failed or hangs."""
     failed_at: float | None = None
@@ -129,11 +138,11 @@ def _follow(
         for rank in ranks:
             for progress in rank.read():
                 on_progress(rank, progress)
-        others.listen()
+        peers.listen()
         now = time.monotonic()
         results = [rank.result for rank in ranks if rank.result is not None]
         if len(results) == len(ranks):
-            if others.done([result["peak_memory"] for result in results if "peak_memory" in result]):
+            if peers.done([result["peak_memory"] for result in results if "peak_memory" in result]):
                 return
             time.sleep(_POLL)
             continue
@@ -141,8 +150,8 @@ def _follow(
             failed_at = now
         if ended or (failed_at is not None and now > failed_at + _GRACE):
             error = failure(agent, ranks, log)
-            if error.echo:
-                others.wait_for_cause()
+            if error.secondary:
+                peers.wait_for_cause()
             raise error
         if any(rank.is_busy and now > rank.heard + timeout for rank in ranks):
             raise hang(run, ranks, timeout, log)

@@ -60,7 +60,7 @@ def bench(
 ) -> tuple[Series, ...]:
     """Launch each Plan once to warm up, then all in turn, ``repeats`` times.
 
-    ``on_progress`` gets the name of what has run, the number of runs that are done, and of all. Pictures are not kept.
+    ``on_progress`` gets the name of what has run, the number of runs that are done, and of all. Images are not kept.
 
     Raises:
         LaunchError: a run failed.

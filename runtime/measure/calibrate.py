@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from omni_config.plan import Plan, TeaCache
@@ -18,7 +17,6 @@ from runtime.events import Progress, Rank
 from runtime.launcher import torchrun
 from runtime.report import versions
 
-WORKER = Path(__file__).parents[1] / "ranks" / "calibrate.py"
 DEGREE = 4
 IDENTITY = (0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -74,7 +72,7 @@ def calibrate(
             if on_progress is not None:
                 on_progress(progress)
 
-        line = torchrun.command(1, WORKER, [str(folder)])
+        line = torchrun.command(1, "calibrate", [str(folder)])
         torchrun.run(line, folder, [rank], timeout=timeout, log=folder / torchrun.LOG, on_progress=show)
     assert rank.result is not None
     return fit(plan, prompts, [(float(moved), float(changed)) for moved, changed in rank.result["points"]])

@@ -1,4 +1,4 @@
-"""Pictures that go in, pictures and videos that come out."""
+"""Images that go in, images and videos that come out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from omni_config.plan import Plan
 from runtime.errors import CannotRunError
@@ -19,28 +19,50 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def open_picture(path: str) -> Image:
-    """The input picture as RGB, turned upright as its camera says.
+class ImageError(ValueError):
+    """An image that cannot be used; the text goes on from "the image ..."."""
+
+
+def open_image(source: Path | BinaryIO, *, formats: tuple[str, ...] = (), max_pixels: int | None = None) -> Image:
+    """An image as RGB, turned upright as its camera says.
+
+    ``formats`` are those of PIL that are read, all where there are none. More than ``max_pixels``, and more than PIL's
+    limit of 89 million, are known before they are decoded.
 
     Raises:
-        CannotRunError: there is no such file, it is no picture, or it is too large to be opened without harm (more
-            than PIL's limit of 89 million pixels).
+        ImageError: it is none of these formats, is damaged, or has too many pixels.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    if not Path(path).is_file():
-        raise CannotRunError(f"the input picture {path} is not there, or is no file; next: correct sampling.image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                return ImageOps.exif_transpose(picture).convert("RGB")
+            with Image.open(source, formats=formats or None) as image:
+                if max_pixels is not None and image.width * image.height > max_pixels:
+                    raise ImageError(f"has more than {max_pixels} pixels")
+                return ImageOps.exif_transpose(image).convert("RGB")
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise CannotRunError(f"the input picture {path} has too many pixels; next: make it smaller") from None
+        raise ImageError("has too many pixels") from None
     except UnidentifiedImageError:
-        raise CannotRunError(f"{path} is no picture that PIL can read; next: save it as PNG or JPEG") from None
+        raise ImageError(f"is no {' or '.join(formats)}" if formats else "is no image that PIL can read") from None
+    except ImageError:
+        raise
     except (OSError, ValueError, SyntaxError) as error:  # what PIL raises of a damaged file
-        raise CannotRunError(f"the input picture {path} cannot be read: {error}; next: save it again") from error
+        raise ImageError(f"is damaged or cannot be read: {str(error) or type(error).__name__}") from error
+
+
+def input_image(path: str) -> Image:
+    """The input image of a Plan.
+
+    Raises:
+        CannotRunError: there is no such file, or it is no image that can be used.
+    """
+    if not Path(path).is_file():
+        raise CannotRunError(f"the input image {path} is not there, or is no file; next: correct sampling.image")
+    try:
+        return open_image(Path(path))
+    except ImageError as error:
+        raise CannotRunError(f"the input image {path} {error}; next: save it again, as PNG or JPEG") from error
 
 
 def require_encoder(plan: Plan) -> None:
@@ -65,7 +87,7 @@ def refuse_what_is_no_number(plan: Plan) -> Iterator[None]:
         try:
             yield
         except RuntimeWarning:
-            made = "video" if plan.sampling.video else "picture"
+            made = "video" if plan.sampling.video else "image"
             raise CannotRunError(
                 f"the {made} is not a number; next: download the checkpoint again, as a damaged weight does that, or, "
                 f"in {plan.model.dtype}, set execution.dtype to float32"
@@ -84,20 +106,20 @@ def save(output: Any, plan: Plan) -> list[str]:
     if video is None:
         count = len(output.images)
         which = [f"-{number}of{count}" if count > 1 else "" for number in range(1, count + 1)]
-        return [_write(plan, f"{one}.png", _png(picture)) for one, picture in zip(which, output.images, strict=True)]
+        return [_write(plan, f"{one}.png", _png(image)) for one, image in zip(which, output.images, strict=True)]
     assert video.fps is not None
     return [_write(plan, ".mp4", _mp4(frames, video.fps)) for frames in output.frames]
 
 
 def _write(plan: Plan, end: str, fill: Callable[[Path], Any]) -> str:
-    made = "video" if plan.sampling.video else "picture"
+    made = "video" if plan.sampling.video else "image"
     slug = re.sub(r"\W+", "-", plan.sampling.prompt.lower())[:48].strip("-") or made
     return str(write_new(Path(plan.output) / f"{slug}-{plan.sampling.seed}{end}", fill))
 
 
-def _png(picture: Image) -> Callable[[Path], Any]:
+def _png(image: Image) -> Callable[[Path], Any]:
     data = BytesIO()
-    picture.save(data, "PNG")
+    image.save(data, "PNG")
     return lambda path: path.write_bytes(data.getvalue())
 
 

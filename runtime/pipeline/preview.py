@@ -1,4 +1,4 @@
-"""The picture that a step has in mind, decoded before the last step is done."""
+"""The predicted final image, decoded before the last step is done."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def preview(pipe: Any, step: int, before: Any, after: Any, height: int, width: int) -> list[Any]:
-    """Pictures (PIL) that the model expected at ``step`` (from 0), from the latents before and after it.
+    """Images (PIL) that the model expected at ``step`` (from 0), from the latents before and after it.
 
     A step of flow matching moves the latents along the velocity v from noise level s to s': x' = x + (s' - s) v. The
-    picture at the end of that line is x' - s' v. Collective where the VAE is shared by ranks.
+    image at the end of that line is x' - s' v. Collective where the VAE is shared by ranks.
     """
     import torch
 
@@ -19,9 +19,9 @@ def preview(pipe: Any, step: int, before: Any, after: Any, height: int, width: i
         if latents.ndim == 3:  # (batch, patches, channels of a patch)
             latents = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
         latents = latents.to(pipe.vae.dtype)
-        pictures = pipe.vae.decode(_unscaled(pipe.vae.config, latents), return_dict=False)[0]
-        pictures = pictures[:, :, 0] if pictures.ndim == 5 else pictures
-        images: list[Any] = pipe.image_processor.postprocess(pictures, output_type="pil")
+        decoded = pipe.vae.decode(_unscaled(pipe.vae.config, latents), return_dict=False)[0]
+        decoded = decoded[:, :, 0] if decoded.ndim == 5 else decoded
+        images: list[Any] = pipe.image_processor.postprocess(decoded, output_type="pil")
     return images
 
 

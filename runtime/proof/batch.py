@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from omni_config.plan import Plan
-from runtime.events import Progress, Rank
+from runtime.events import Rank
 from runtime.launcher import torchrun
+from runtime.report import RankResult
 
 if TYPE_CHECKING:
     import numpy as np
 
     Arrays = dict[str, np.ndarray[Any, Any]]
 
-WORKER = Path(__file__).parents[1] / "ranks" / "batch.py"
 Part = Literal["transformer", "text_encoder", "vae"]
 #: One number of one weight gets 100 added, or the whole weight is multiplied by -1000.
 Damage = Literal["number", "matrix"]
@@ -41,17 +42,18 @@ class Case:
 class Outcome:
     """What each rank reported and computed, or why the case failed.
 
-    ``arrays`` has, a rank, the last ``latents`` and, on rank 0, the ``picture`` as bytes (pictures or frames, height,
-    width, 3); those of a control are named after its part: ``vae picture``.
+    ``arrays`` has, a rank, the last ``latents`` and, on rank 0, the ``image`` as bytes (images or frames, height,
+    width, 3); those of a control are named after its part: ``vae image``.
     """
 
-    ranks: tuple[dict[str, Any], ...] = ()
+    ranks: tuple[RankResult, ...] = ()
     arrays: tuple[Arrays, ...] = ()
     seconds: float = 0.0
     """Of the slowest rank, with loading and controls."""
     error: str | None = None
     """One line: the rank and its cause."""
     traceback: str = ""
+    """Of that rank; of a case that made no progress, the stacks of its ranks."""
 
 
 def run(
@@ -59,35 +61,54 @@ def run(
     *,
     timeout: float = 600.0,
     on_progress: Callable[[int, int], None] | None = None,
-    worker: Path = WORKER,
+    on_outcome: Callable[[str, Outcome], None] | None = None,
+    worker: Path = torchrun.WORKER,
 ) -> dict[str, Outcome]:
-    """Run all cases; their outcomes by name, also of those that failed or were not done after ``timeout`` seconds.
+    """Run all cases; their outcomes by name, also of those that failed, or made no progress for ``timeout`` seconds.
 
-    ``on_progress`` gets the number of cases that are done, and of all.
+    ``on_progress`` gets the number of cases that are done, and of all. ``on_outcome`` gets the name and the outcome of
+    each case as soon as it is done, so that nothing of it is lost where the run as a whole fails or is interrupted.
 
     Raises:
         LaunchError: torchrun or one of its ranks failed as a whole.
     """
     if not cases:
         return {}
+    outcomes: dict[str, Outcome] = {}
     with torchrun.run_folder() as folder:
         table = [
             {"plan": case.plan.to_dict(), "controls": case.controls, "merged": case.merged} for case in cases.values()
         ]
         (folder / "cases.json").write_text(json.dumps(table), encoding="utf-8")
-        line = torchrun.command(1, worker, [str(folder), "--timeout", str(timeout)])
+        line = torchrun.command(1, "batch", [str(folder), "--timeout", str(timeout)], worker=worker)
 
-        def show(_: Rank, progress: Progress) -> None:
-            if on_progress is not None and progress.steps:
-                on_progress(progress.step, progress.steps)
+        def take() -> None:
+            for name, outcome in _done(folder, cases, skip=len(outcomes)):
+                outcomes[name] = outcome
+                if on_progress is not None:
+                    on_progress(len(outcomes), len(cases))
+                if on_outcome is not None:
+                    on_outcome(name, outcome)
 
-        limit = 60 + 2 * timeout  # the worker ends a case that takes too long; before the first, it imports and loads
+        limit = 60 + 2 * timeout  # the worker ends a case without progress; before the first, it imports and loads
         ranks, log = [Rank(folder, 0)], folder / torchrun.LOG
-        torchrun.run(line, folder, ranks, timeout=limit, log=log, on_progress=show, environment=KEEP_MEMORY)
-        return {
-            name: _outcome(folder, number, case.plan.mesh.world_size)
-            for number, (name, case) in enumerate(cases.items())
-        }
+        try:
+            torchrun.run(
+                line, folder, ranks, timeout=limit, log=log, on_progress=lambda *_: take(), environment=KEEP_MEMORY
+            )
+        finally:
+            take()
+    return {name: outcomes[name] for name in cases}
+
+
+def _done(folder: Path, cases: Mapping[str, Case], skip: int) -> Iterator[tuple[str, Outcome]]:
+    """The cases that are done, in the order in which they were, but the first ``skip``."""
+    file, names = folder / "done", list(cases)
+    if not file.exists():
+        return
+    numbers = [int(line) for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    for number in islice(numbers, skip, None):
+        yield names[number], _outcome(folder, number, cases[names[number]].plan.mesh.world_size)
 
 
 def _outcome(folder: Path, number: int, world_size: int) -> Outcome:
@@ -95,12 +116,13 @@ def _outcome(folder: Path, number: int, world_size: int) -> Outcome:
 
     files = [folder / f"{number}.{rank}.json" for rank in range(world_size)]
     ranks = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    failed = sorted((rank["echo"], number) for number, rank in enumerate(ranks) if "error" in rank)
+    failed = sorted((told["secondary"], rank) for rank, told in enumerate(ranks) if "error" in told)
     if failed:
-        first = ranks[failed[0][1]]
-        return Outcome(error=f"rank {failed[0][1]}: {first['error']}", traceback=first["traceback"])
+        _, rank = failed[0]
+        return Outcome(error=f"rank {rank}: {ranks[rank]['error']}", traceback=ranks[rank]["traceback"])
     arrays = []
     for file in files:
         with np.load(file.with_suffix(".npz")) as saved:
             arrays.append(dict(saved))
-    return Outcome(tuple(ranks), tuple(arrays), max(rank.pop("seconds") for rank in ranks))
+    results = tuple(RankResult.from_dict(told["result"]) for told in ranks)
+    return Outcome(results, tuple(arrays), max(told["seconds"] for told in ranks))

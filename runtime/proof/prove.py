@@ -1,11 +1,11 @@
 """Proves a Plan by a run: what its ranks compute is what the plain pipeline computes on one.
 
-The twin of a Plan is the plain pipeline on one rank: no parallelism, no cache, no offload. It decodes in tiles where
-the Plan does, because tiles make another picture: the norms of a decoder see one tile. Only where tiles are all that
-the Plan switches on does the twin decode the whole picture. It loads the same adapters; only where they are all that
-the Plan switches on does the twin have them added to its weights. Last latents and pictures are compared, within the
-bound of what the Plan switches on and the twin does not. A comparison that cannot fail proves nothing, so each run is
-followed by controls: the same call with a weight of one rank damaged must break the bound.
+The reference of a Plan is the plain pipeline on one rank: no parallelism, no cache, no offload. It decodes in tiles
+where the Plan does, because tiles make another image: the norms of a decoder see one tile. Only where tiles are all
+that the Plan switches on does the reference decode the whole image. It loads the same adapters; only where they are all
+that the Plan switches on does the reference have them added to its weights. Last latents and images are compared,
+within the bound of what the Plan switches on and the reference does not. A comparison that cannot fail proves nothing,
+so each run is followed by controls: the same call with a weight of one rank damaged must break the bound.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omni_config.plan import Plan
 from runtime.proof.batch import Case, Outcome, run
-from runtime.report import versions
+from runtime.report import RankResult, versions
 
 if TYPE_CHECKING:
     from runtime.proof.batch import Arrays, Damage, Part
 
 Kind = Literal["lossless", "cache", "tiles"]
-#: How much nearer to the twin's picture than any damage a cache or tiles must be, in dB, where damage changes little:
-#: half the squared error.
+#: How much nearer to the reference's image than any damage a cache or tiles must be, in dB, where damage changes
+#: little: half the squared error.
 NEARER = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """How far a run is from the twin."""
+    """How far a run is from the reference."""
 
     difference: float
     """Largest absolute difference of any rank's last latents."""
     psnr: float
-    """Of rank 0's picture, in dB of its 8-bit values; infinite where the pictures are equal."""
+    """Of rank 0's image, in dB of its 8-bit values; infinite where the images are equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Proof:
     kind: Kind
     bound: Bound
     distance: Distance | None
-    """None where the run, or its twin, failed."""
+    """None where the run, or its reference, failed."""
     controls: dict[str, Distance]
     """By the part in which a weight was damaged."""
     problem: str | None
@@ -68,6 +68,8 @@ class Proof:
     """What each feature measured on rank 0."""
     seconds: float
     versions: dict[str, str]
+    log: str = ""
+    """The traceback of the rank that failed; of a run that made no progress, the stacks of its ranks."""
 
     @property
     def passed(self) -> bool:
@@ -80,7 +82,7 @@ class Proof:
 
 
 def prove(plan: Plan, *, timeout: float = 600.0, on_progress: Callable[[int, int], None] | None = None) -> Proof:
-    """Run a Plan and its twin, and compare them.
+    """Run a Plan and its reference, and compare them.
 
     Raises:
         LaunchError: torchrun failed as a whole; a run that fails is a Proof with a problem.
@@ -89,34 +91,51 @@ def prove(plan: Plan, *, timeout: float = 600.0, on_progress: Callable[[int, int
 
 
 def prove_all(
-    plans: Mapping[str, Plan], *, timeout: float = 600.0, on_progress: Callable[[int, int], None] | None = None
+    plans: Mapping[str, Plan],
+    *,
+    timeout: float = 600.0,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_proof: Callable[[str, Proof], None] | None = None,
 ) -> dict[str, Proof]:
     """Prove many Plans under one start of torchrun, as many ranks at once as the largest needs; the proofs by name.
 
-    Twins are run once for all Plans that share them. ``timeout`` bounds the seconds of each run with its controls.
-    ``on_progress`` gets the number of runs that are done, and of all.
+    References are run once for all Plans that share them. ``timeout`` bounds the seconds in which a run makes no
+    progress. ``on_progress`` gets the number of runs that are done, and of all. ``on_proof`` gets the name and the
+    proof of each Plan as soon as it is judged: what it has taken is not lost where this raises, or is interrupted.
 
     Raises:
         LaunchError: torchrun failed as a whole; a run that fails is a Proof with a problem.
     """
-    names = {name: json.dumps([plan.plain().to_dict(), _merged(plan)]) for name, plan in plans.items()}
-    cases = {names[name]: Case(plan.plain(), merged=_merged(plan)) for name, plan in plans.items()}
+    references = {name: json.dumps([plan.plain().to_dict(), _merged(plan)]) for name, plan in plans.items()}
+    cases = {references[name]: Case(plan.plain(), merged=_merged(plan)) for name, plan in plans.items()}
     cases |= {f"plan {name}": Case(plan, _controls(plan)) for name, plan in plans.items()}
-    outcomes = run(cases, timeout=timeout, on_progress=on_progress)
-    return {name: _judge(plan, outcomes[f"plan {name}"], outcomes[names[name]]) for name, plan in plans.items()}
+    outcomes: dict[str, Outcome] = {}
+    proofs: dict[str, Proof] = {}
+
+    def judge(case: str, outcome: Outcome) -> None:
+        outcomes[case] = outcome
+        for name, plan in plans.items():
+            own, plain = outcomes.get(f"plan {name}"), outcomes.get(references[name])
+            if case in (f"plan {name}", references[name]) and own is not None and plain is not None:
+                proofs[name] = _judge(plan, own, plain)
+                if on_proof is not None:
+                    on_proof(name, proofs[name])
+
+    run(cases, timeout=timeout, on_progress=on_progress, on_outcome=judge)
+    return {name: proofs[name] for name in plans}
 
 
-def _is_own_twin(plan: Plan) -> bool:
+def _is_own_reference(plan: Plan) -> bool:
     return replace(plan, output="") == plan.plain()
 
 
 def _merged(plan: Plan) -> bool:
-    """Whether the twin has the adapters in its weights, as it would be the same otherwise."""
-    return bool(plan.lora) and _is_own_twin(plan)
+    """Whether the reference has the adapters in its weights, as it would be the same otherwise."""
+    return bool(plan.lora) and _is_own_reference(plan)
 
 
 def kind(plan: Plan) -> Kind:
-    """What a Plan switches on, and its twin does not, that bounds how near they can be."""
+    """What a Plan switches on, and its reference does not, that bounds how near they can be."""
     if plan.cache is not None:
         return "cache"
     return "tiles" if plan.vae.use_tiling and not plan.plain().vae.use_tiling else "lossless"
@@ -126,7 +145,7 @@ def bound(plan: Plan) -> Bound:
     """The bound of a Plan.
 
     Latents of half precision round differently in each order of summation (by up to 0.09 in bfloat16 on the embedded
-    model, whose pictures were then 52 dB apart), so there the picture alone is bounded. So it is where an input picture
+    model, whose images were then 52 dB apart), so there the image alone is bounded. So it is where an input image
     is encoded in tiles. How much tiles change depends on the decoder, and a cache on the model, as does what a damaged
     weight changes: see ``NEARER``.
     """
@@ -139,7 +158,7 @@ def bound(plan: Plan) -> Bound:
 
 
 def _controls(plan: Plan) -> dict[Part, Damage]:
-    """A number is enough where latents must agree; pictures may differ by more than it changes, and so may latents
+    """A number is enough where latents must agree; images may differ by more than it changes, and so may latents
     where a prompt's tokens hardly heed it."""
     controls: dict[Part, Damage] = {"transformer": "number" if bound(plan).difference < math.inf else "matrix"}
     if plan.text_encoder_tensor_parallel:
@@ -162,29 +181,39 @@ def _judge(plan: Plan, own: Outcome, plain: Outcome) -> Proof:
         if unnoticed and kind(plan) != "lossless" and max(unnoticed) + NEARER <= distance.psnr:
             limit = replace(limit, psnr=max(unnoticed) + NEARER)
         problem = _problem(plan, limit, distance, controls, own.ranks[0])
-    features = own.ranks[0]["features"] if own.ranks else {}
-    return Proof(plan.to_dict(), kind(plan), limit, distance, controls, problem, features, own.seconds, versions())
+    return Proof(
+        plan=plan.to_dict(),
+        kind=kind(plan),
+        bound=limit,
+        distance=distance,
+        controls=controls,
+        problem=problem,
+        features=own.ranks[0].features if own.ranks else {},
+        seconds=own.seconds,
+        versions=versions(),
+        log=own.traceback or plain.traceback,
+    )
 
 
 def _problem(
-    plan: Plan, limit: Bound, distance: Distance, controls: dict[str, Distance], measured: dict[str, Any]
+    plan: Plan, limit: Bound, distance: Distance, controls: dict[str, Distance], measured: RankResult
 ) -> str | None:
-    decoded = measured["features"].get("vae", {})
-    if _is_own_twin(plan) and not plan.lora:
+    decoded = measured.features.get("vae", {})
+    if _is_own_reference(plan) and not plan.lora:
         return "the config is the plain pipeline, so there is nothing to compare"
     if not distance.difference <= limit.difference:
         return f"latents differ by {distance.difference:.2g}, and {limit.difference:g} is allowed"
     if not distance.psnr >= limit.psnr:
-        return f"the picture is {distance.psnr:.1f} dB from that of the plain pipeline, and {limit.psnr:g} are needed"
-    if kind(plan) == "cache" and not measured["steps_cached"]:
+        return f"the image is {distance.psnr:.1f} dB from that of the plain pipeline, and {limit.psnr:g} are needed"
+    if kind(plan) == "cache" and not measured.steps_cached:
         return "no step was cached, so nothing was compared; more steps, or a higher threshold"
     if kind(plan) == "tiles" and decoded["decoder_calls"] < 2:
-        return "the picture is no larger than a tile, so nothing was compared; choose a larger width or height"
+        return "the image is no larger than a tile, so nothing was compared; choose a larger width or height"
     if plan.vae.use_slicing and decoded["most_pictures_a_call"] > 1:
-        return f"{decoded['most_pictures_a_call']} pictures were decoded at once, in spite of slicing"
+        return f"{decoded['most_pictures_a_call']} images were decoded at once, in spite of slicing"
     for part, control in controls.items():
         if limit.holds(control):
-            why = "; a picture that is no larger than a tile is decoded by one rank" if part == "vae" else ""
+            why = "; an image that is no larger than a tile is decoded by one rank" if part == "vae" else ""
             return f"a damaged weight of the {part} was not noticed, so the comparison proves nothing{why}"
     return None
 
@@ -194,8 +223,8 @@ def _distance(own: Outcome, plain: Outcome, prefix: str = "") -> Distance:
 
     expected: Arrays = plain.arrays[0]
     latents = [float(np.abs(arrays[f"{prefix}latents"] - expected["latents"]).max()) for arrays in own.arrays]
-    pictures = (own.arrays[0][f"{prefix}picture"], expected["picture"])
-    error = float(np.mean((pictures[0].astype(float) - pictures[1]) ** 2))
+    images = (own.arrays[0][f"{prefix}image"], expected["image"])
+    error = float(np.mean((images[0].astype(float) - images[1]) ** 2))
     return Distance(float(np.max(latents)), 10 * math.log10(255**2 / error) if error else math.inf)
 
 

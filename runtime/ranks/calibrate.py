@@ -1,4 +1,4 @@
-"""What torchrun starts to calibrate TeaCache: ``calibrate.py FOLDER``, with ``FOLDER/calibration.json``.
+"""The job of calibrating TeaCache: ``calibrate FOLDER``, with ``FOLDER/calibration.json``.
 
 The plain pipeline draws each prompt, and the hooks of TeaCache, which here never skip a step, record how much the
 modulated input changed since the step before, and how much what the blocks add to their input.
@@ -9,23 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-_ROOT = str(Path(__file__).resolve().parents[2])
-sys.path.insert(0, _ROOT)
-import omni_config.plan  # noqa: E402
-from runtime.features import tea_cache  # noqa: E402
-from runtime.ranks import generate as worker  # noqa: E402
-
-sys.path.remove(_ROOT)  # both packages are found now; what else lies beside them must not shadow anything
+from omni_config.plan import Plan
+from runtime.features import tea_cache
+from runtime.ranks import generate, job
 
 if TYPE_CHECKING:
     import torch
 
-    from omni_config.plan import Plan
     from runtime.events import Writer
 
 
@@ -51,12 +46,12 @@ class Recorder(tea_cache.Cache):
         super().keep(residual)
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> NoReturn:
     """Record all prompts and end the process."""
     parser = argparse.ArgumentParser(description="Records what TeaCache is calibrated from; torchrun starts it.")
     parser.add_argument("folder", type=Path)
-    arguments = parser.parse_args()
-    worker.end_with(lambda events: _record(arguments.folder, events), int(os.environ["RANK"]), arguments.folder)
+    arguments = parser.parse_args(words)
+    job.end_with(lambda events: _record(arguments.folder, events), int(os.environ["RANK"]), arguments.folder)
 
 
 def _record(folder: Path, events: Writer) -> dict[str, Any]:
@@ -65,23 +60,19 @@ def _record(folder: Path, events: Writer) -> dict[str, Any]:
     from runtime.pipeline import load
 
     asked = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
-    plan = omni_config.plan.Plan.from_json(json.dumps(asked["plan"]))
+    plan = Plan.from_json(json.dumps(asked["plan"]))
     events.progress("loading")
     pipe = load.pipeline(plan)
     recorder = Recorder(plan)
     tea_cache.attach(pipe, recorder)
     steps = plan.sampling.num_inference_steps
 
-    def after_step(_: Any, step: int, __: Any, ___: Any) -> dict[str, Any]:
-        events.progress("recording", done * steps + step + 1, len(asked["prompts"]) * steps)
-        return {}
+    def after_step(_: Any, step: int, __: Any) -> None:
+        events.progress("recording", done * steps + step, len(asked["prompts"]) * steps)
 
     for done, prompt in enumerate(asked["prompts"]):
         sampling = replace(plan.sampling, prompt=prompt, seed=plan.sampling.seed + done)
         with torch.inference_mode():
-            pipe(**worker.arguments(replace(plan, sampling=sampling)), callback_on_step_end=after_step)
+            given = generate.arguments(replace(plan, sampling=sampling))
+            pipe(**given, callback_on_step_end=job.step_callback(after_step))
     return {"points": recorder.points}
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""What torchrun starts on every rank to serve: ``serve.py PLAN --folder FOLDER --timeout SECONDS``.
+"""The job of a rank that serves: ``serve PLAN --folder FOLDER --timeout SECONDS``.
 
 The server writes each batch, whole, into a file of ``FOLDER/batches`` and its number into a pipe for each rank, to
 every rank in the same order; so no rank can begin what another one does not know. All ranks say what came of it in
@@ -10,21 +10,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-_ROOT = str(Path(__file__).resolve().parents[2])
-sys.path.insert(0, _ROOT)
-import omni_config.plan  # noqa: E402
-from runtime.ranks import generate as worker  # noqa: E402
-
-sys.path.remove(_ROOT)  # both packages are found now; what else lies beside them must not shadow anything
+from omni_config.plan import Plan, Sampling, sampling_from
+from runtime.ranks import generate, job
 
 if TYPE_CHECKING:
-    from omni_config.plan import Plan, Sampling
     from runtime.events import Writer
 
 _QUIET = 1.0  # seconds between two signs of life while a batch is denoised
@@ -34,25 +29,25 @@ class _Cancelled(Exception):
     """Nobody waits for this batch any more."""
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> NoReturn:
     """Serve as this rank until the server says stop, and end the process."""
     parser = argparse.ArgumentParser(description="One rank of a server; torchrun starts it.")
     parser.add_argument("plan", type=Path)
     parser.add_argument("--folder", type=Path, required=True, help="Folder of the run.")
     parser.add_argument("--timeout", type=float, required=True, help="Seconds that a collective may take.")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     rank = int(os.environ["RANK"])
 
     def work(events: Writer) -> dict[str, Any]:
-        plan = omni_config.plan.Plan.from_json(arguments.plan.read_bytes())
+        plan = Plan.from_json(arguments.plan.read_bytes())
         return _serve(plan, rank, arguments.folder, arguments.timeout, events)
 
-    worker.end_with(work, rank, arguments.folder)
+    job.end_with(work, rank, arguments.folder)
 
 
 def _serve(plan: Plan, rank: int, folder: Path, timeout: float, events: Writer) -> dict[str, Any]:
     events.progress("loading")
-    pipe, handles = worker.build(plan, rank, timeout)
+    pipe, handles = generate.build(plan, rank, timeout)
     outbox = os.open(folder / "outbox", os.O_WRONLY)
 
     def say(**message: Any) -> None:
@@ -78,15 +73,15 @@ def _serve(plan: Plan, rank: int, folder: Path, timeout: float, events: Writer) 
 
 
 class _Batch:
-    """Pictures that are made in one call of the pipeline; they differ in prompt and seed only."""
+    """Images that are made in one call of the pipeline; they differ in prompt and seed only."""
 
     def __init__(self, number: int, plan: Plan, folder: Path, rank: int, events: Writer, say: Any) -> None:
         self.number = number
         self._folder = folder / "batches"
         told = json.loads((self._folder / f"{number}.json").read_text(encoding="utf-8"))
-        self.samplings = [omni_config.plan.sampling_from(item) for item in told["samplings"]]
+        self.samplings = [sampling_from(item) for item in told["samplings"]]
         self.plan = replace(plan, sampling=self.samplings[0])
-        self._previews: list[int] = told["previews"]  # steps, from 1, after which the picture so far is shown
+        self._previews: list[int] = told["previews"]  # steps, from 1, after which the image so far is shown
         self._rank = rank
         self._events = events
         self._say = say
@@ -95,13 +90,13 @@ class _Batch:
         self.steps_done = 0
 
     def run(self, pipe: Any) -> str | None:
-        """Call the pipeline, and save the pictures from rank 0; why there are none, or None."""
+        """Call the pipeline, and save the images from rank 0; why there are none, or None."""
         from runtime.errors import CannotRunError
 
         self._events.progress("denoising", 0, self.plan.sampling.num_inference_steps)
         try:
             given = _arguments(self.plan, self.samplings)
-            output = worker.call(pipe, self.plan, **given, callback_on_step_end=self._after_step)
+            output = generate.call(pipe, self.plan, **given, callback_on_step_end=job.step_callback(self._after_step))
         except _Cancelled:
             return "cancelled"
         except CannotRunError as error:  # not a number: all ranks have come to the end
@@ -110,12 +105,8 @@ class _Batch:
             self._save(output.images, "")
         return None
 
-    def _after_step(self, pipe: Any, step: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.steps_done = step + 1
+    def _after_step(self, pipe: Any, step: int, latents: Any) -> None:
+        self.steps_done = step
         now = time.monotonic()
         if now > self._heard + _QUIET:
             self._heard = now
@@ -125,10 +116,9 @@ class _Batch:
         if _agreed((self._folder / f"{self.number}.cancel").exists()):
             raise _Cancelled
         if self.steps_done in self._previews:
-            self._preview(pipe, step, tensors["latents"])
-        self._latents = tensors["latents"]
+            self._preview(pipe, step, latents)
+        self._latents = latents
         self._ended = time.monotonic()
-        return {}
 
     def _preview(self, pipe: Any, step: int, latents: Any) -> None:
         from runtime.pipeline.preview import preview
@@ -136,9 +126,9 @@ class _Batch:
         if self._latents is None:
             return
         sampling = self.plan.sampling
-        images = preview(pipe, step, self._latents, latents, sampling.height, sampling.width)
+        images = preview(pipe, step - 1, self._latents, latents, sampling.height, sampling.width)
         if self._rank == 0:
-            index = self._previews.index(step + 1)
+            index = self._previews.index(step)
             self._save(images, f"preview{index}-")
             self._say(number=self.number, preview=index)
 
@@ -148,10 +138,10 @@ class _Batch:
 
 
 def _arguments(plan: Plan, samplings: list[Sampling]) -> dict[str, Any]:
-    """Of one call of the pipeline; each picture has a generator of its own, so its noise is that of its seed."""
+    """Of one call of the pipeline; each image has a generator of its own, so its noise is that of its seed."""
     import torch
 
-    arguments = worker.arguments(plan)
+    arguments = generate.arguments(plan)
     if len(samplings) > 1:
         arguments["prompt"] = [sampling.prompt for sampling in samplings]
         arguments["generator"] = [torch.Generator("cpu").manual_seed(sampling.seed) for sampling in samplings]
@@ -180,7 +170,3 @@ def _memory() -> int:
     import torch
 
     return torch.cuda.memory_allocated() if torch.cuda.is_available() else int(psutil.Process().memory_info().rss)
-
-
-if __name__ == "__main__":
-    main()

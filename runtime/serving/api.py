@@ -23,10 +23,10 @@ from omni_config import __version__
 from omni_config.findings import Finding
 from omni_config.plan import Sampling
 from runtime.serving.errors import RequestError
-from runtime.serving.images import Pictures
+from runtime.serving.images import InputImages
 from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Full, Preview, Queue, Step, Ticket
-from runtime.serving.requests import ImageRequest, Served
+from runtime.serving.requests import ImageRequest, ServedConfig
 from runtime.serving.workers import Workers, WorkersFailed
 
 PAGE = Path(__file__).with_name("page.html")
@@ -50,9 +50,9 @@ _ERROR = {
     },
     "required": ["error"],
 }
-#: What a request for pictures may be answered with, for the OpenAPI page.
+#: What a request for images may be answered with, for the OpenAPI page.
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Pictures; or, with stream, server-sent events.", "content": {"text/event-stream": {}}},
+    200: {"description": "Images; or, with stream, server-sent events.", "content": {"text/event-stream": {}}},
     **{
         status: {"description": why, "content": {"application/json": {"schema": _ERROR}}}
         for status, why in {
@@ -82,15 +82,15 @@ _USAGE = {
 class Api:
     """What the routes share."""
 
-    served: Served
+    served: ServedConfig
     workers: Workers
     queue: Queue
     metrics: Metrics
-    pictures: Pictures
+    images: InputImages
     started: float = field(default_factory=time.time)
 
     async def make(self, request: Request, asked: ImageRequest, held: ExitStack, image: Path | None = None) -> Response:
-        """Answer with pictures, or the events of a stream; ``held`` is closed when nobody waits for them any more.
+        """Answer with images, or the events of a stream; ``held`` is closed when nobody waits for them any more.
 
         Raises:
             RequestError: a rule or limit, a full queue, a deadline, or workers that failed.
@@ -121,11 +121,11 @@ class Api:
     def _leave(self, ticket: Ticket, note: dict[str, Any]) -> None:
         """Nobody waits for a ticket any more."""
         note["waited"] = ticket.waited
-        self.metrics.pictures.inc(len(ticket.pictures))
+        self.metrics.images.inc(len(ticket.images))
         self.queue.drop(ticket)
 
     async def _wait(self, ticket: Ticket, *others: asyncio.Task[Any]) -> list[bytes]:
-        """The pictures of a ticket."""
+        """The images of a ticket."""
         waiting: set[asyncio.Future[Any]] = {ticket.result, *others}
         await asyncio.wait(waiting, timeout=self._left(ticket), return_when=asyncio.FIRST_COMPLETED)
         if not ticket.result.done():
@@ -141,7 +141,7 @@ class Api:
     async def _events(
         self, ticket: Ticket, kind: str, warnings: list[Finding], note: dict[str, Any], held: ExitStack
     ) -> AsyncIterator[str]:
-        """Server-sent events: partial pictures, then the picture, or an error. Progress is in comments."""
+        """Server-sent events: partial images, then the image, or an error. Progress is in comments."""
         with held:
             note["outcome"] = "gone"
             yield ""
@@ -196,16 +196,16 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
 
     @app.post("/v1/images/generations", responses=_ANSWERS)
     async def generations(request: Request, asked: ImageRequest) -> Response:
-        """Make pictures of a prompt."""
+        """Make images of a prompt."""
         if served.edits:
-            raise RequestError(400, f"{model.id} edits pictures; next: POST /v1/images/edits")
+            raise RequestError(400, f"{model.id} edits images; next: POST /v1/images/edits")
         return await api.make(request, asked, ExitStack())
 
     @app.post("/v1/images/edits", responses=_ANSWERS, openapi_extra=_form())
     async def edits(request: Request) -> Response:
-        """Edit a picture by a prompt."""
+        """Edit an image by a prompt."""
         if not served.edits:
-            raise RequestError(400, f"{model.id} does not edit pictures; next: POST /v1/images/generations")
+            raise RequestError(400, f"{model.id} does not edit images; next: POST /v1/images/generations")
         async with request.form(max_files=2, max_fields=40) as form:
             values = {}
             files = []
@@ -219,13 +219,13 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
                 else:
                     raise RequestError(400, f"{name} cannot be used here", param=name)
             if len(files) != 1:
-                raise RequestError(400, f"give one picture, not {len(files)}", param="image")
+                raise RequestError(400, f"give one image, not {len(files)}", param="image")
         try:
             asked = ImageRequest.model_validate_strings(values, strict=False)
         except ValidationError as error:
             raise _invalid(error.errors()) from None
         held = ExitStack()
-        path = await asyncio.to_thread(held.enter_context, api.pictures.keep(files[0]))
+        path = await asyncio.to_thread(held.enter_context, api.images.keep(files[0]))
         return await api.make(request, asked, held, path)
 
     @app.get("/v1/models")

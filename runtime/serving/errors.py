@@ -11,7 +11,7 @@ _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
 class RequestError(Exception):
-    """A request that gets no picture."""
+    """A request that gets no image."""
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.serving.errors import RequestError
+from runtime.serving.log import LOG
 from runtime.serving.metrics import Metrics
 
 #: What needs no key: probes, and pages that hold nothing of anybody.
@@ -87,13 +88,5 @@ class Front:
         elif scope["path"] in OPEN:
             return  # probes would fill the log
         path = scope["path"] if status not in (401, 404) else None  # anybody may write anything there
-        self._metrics.log.info(
-            "request",
-            id=number,
-            method=scope["method"],
-            path=path,
-            status=status,
-            outcome=outcome,
-            seconds=seconds,
-            **note,
-        )
+        fields = {"id": number, "method": scope["method"], "path": path, "status": status, "outcome": outcome}
+        LOG.info("request", extra={"fields": fields | {"seconds": seconds} | note})

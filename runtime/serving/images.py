@@ -1,24 +1,24 @@
-"""Input pictures: decoded within limits, and kept as files of the server's own naming while a request is in work."""
+"""Input images: decoded within limits, and kept as files of the server's own naming while a request is in work."""
 
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from runtime.pipeline.media import ImageError, open_image
 from runtime.serving.errors import RequestError
 
 #: PIL's readers that need no other program and have no scripts in them.
 _FORMATS = ("PNG", "JPEG", "WEBP")
 
 
-class Pictures:
-    """A folder of input pictures."""
+class InputImages:
+    """A folder of input images."""
 
     def __init__(self, folder: Path, max_pixels: int) -> None:
         self._folder = folder
@@ -26,14 +26,14 @@ class Pictures:
         self._numbers = itertools.count()
 
     def blank(self) -> Path:
-        """A gray picture, for warming up."""
+        """A gray image, for warming up."""
         path = self._folder / "blank.png"
         Image.new("RGB", (64, 64), "gray").save(path)
         return path
 
     @contextmanager
     def keep(self, data: bytes) -> Iterator[Path]:
-        """The file of a picture, upright and as RGB, until the block ends.
+        """The file of an image, upright and as RGB, until the block ends.
 
         Raises:
             RequestError: it is no PNG, JPEG or WebP, is damaged, or has too many pixels, which is known before they are
@@ -48,15 +48,7 @@ class Pictures:
 
     def _save(self, data: bytes, path: Path) -> None:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(BytesIO(data), formats=_FORMATS) as picture:
-                    if picture.width * picture.height > self._max_pixels:
-                        raise RequestError(400, f"the picture has more than {self._max_pixels} pixels", param="image")
-                    ImageOps.exif_transpose(picture).convert("RGB").save(path, "PNG", compress_level=1)
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            raise RequestError(400, "the picture has too many pixels", param="image") from None
-        except UnidentifiedImageError:
-            raise RequestError(400, "the picture is no PNG, JPEG or WebP", param="image") from None
-        except (OSError, ValueError, SyntaxError):  # what PIL raises of a damaged file
-            raise RequestError(400, "the picture is damaged", param="image") from None
+            image = open_image(BytesIO(data), formats=_FORMATS, max_pixels=self._max_pixels)
+        except ImageError as error:
+            raise RequestError(400, f"the image {error}", param="image") from None
+        image.save(path, "PNG", compress_level=1)

@@ -1,4 +1,4 @@
-"""The line in front of the workers: bounded, first come first served, compatible pictures together."""
+"""The line in front of the workers: bounded, first come first served, compatible images together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Full(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a request's picture is done."""
+    """A step of a request's image is done."""
 
     step: int
     steps: int
@@ -31,7 +31,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The picture so far."""
+    """The image so far."""
 
     index: int
     png: bytes
@@ -39,29 +39,29 @@ class Preview:
 
 @dataclass(eq=False)
 class Ticket:
-    """One request: pictures that differ in their seed, counted up from that of ``sampling``."""
+    """One request: images that differ in their seed, counted up from that of ``sampling``."""
 
     sampling: Sampling
     previews: int = 0
-    """How many times the picture so far is shown; of one picture only."""
+    """How many times the image so far is shown; of one image only."""
     updates: asyncio.Queue[Step | Preview] = field(default_factory=asyncio.Queue)
     result: asyncio.Future[list[bytes]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    """A PNG a picture, or WorkersFailed."""
+    """A PNG an image, or WorkersFailed."""
     arrived: float = field(default_factory=time.monotonic)
     waited: float | None = None
     """Seconds until its first batch."""
-    pictures: dict[int, bytes] = field(default_factory=dict)
+    images: dict[int, bytes] = field(default_factory=dict)
 
     @property
     def preview_steps(self) -> list[int]:
-        """The steps, from 1, after which the picture so far is shown: evenly spread, none of them first or last."""
+        """The steps, from 1, after which the image so far is shown: evenly spread, none of them first or last."""
         steps = self.sampling.num_inference_steps
         wanted = (round(steps * (index + 1) / (self.previews + 1)) for index in range(self.previews))
         return sorted({step for step in wanted if 1 < step < steps})
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
+class _Image:
     ticket: Ticket
     index: int
 
@@ -72,28 +72,28 @@ class _Picture:
 
     @property
     def call(self) -> Sampling:
-        """What pictures of one call have in common."""
+        """What images of one call have in common."""
         negative = None if self.ticket.sampling.negative_prompt is None else ""
         return replace(self.ticket.sampling, prompt="", negative_prompt=negative, num_images_per_prompt=1, seed=0)
 
 
 class Queue:
-    """Takes tickets and gives their pictures to the workers."""
+    """Takes tickets and gives their images to the workers."""
 
     def __init__(self, workers: Workers, metrics: Metrics, *, max_waiting: int, max_batch_size: int) -> None:
         self._workers = workers
         self._metrics = metrics
         self._max_waiting = max_waiting
         self._max_batch_size = max_batch_size
-        self._waiting: deque[_Picture] = deque()
-        self._making: list[_Picture] = []
+        self._waiting: deque[_Image] = deque()
+        self._making: list[_Image] = []
         self._changed = asyncio.Event()
-        self._picture_seconds = 1.0  # lately, for Retry-After
+        self._image_seconds = 1.0  # lately, for Retry-After
 
     @property
     def depth(self) -> int:
-        """Tickets of which no picture is in work yet."""
-        return len({picture.ticket for picture in self._waiting if picture.ticket.waited is None})
+        """Tickets of which no image is in work yet."""
+        return len({image.ticket for image in self._waiting if image.ticket.waited is None})
 
     def add(self, ticket: Ticket) -> None:
         """Let a ticket wait in line.
@@ -102,23 +102,23 @@ class Queue:
             Full: too many wait already.
         """
         if self.depth >= self._max_waiting:
-            raise Full(max(1, ceil(len(self._waiting) * self._picture_seconds)))
-        self._waiting += [_Picture(ticket, index) for index in range(ticket.sampling.num_images_per_prompt)]
+            raise Full(max(1, ceil(len(self._waiting) * self._image_seconds)))
+        self._waiting += [_Image(ticket, index) for index in range(ticket.sampling.num_images_per_prompt)]
         self._update()
 
     def drop(self, ticket: Ticket) -> None:
         """Nobody waits for a ticket any more; a batch that is only for dropped ones ends at its next step."""
         ticket.result.cancel()
-        self._waiting = deque(picture for picture in self._waiting if picture.ticket is not ticket)
+        self._waiting = deque(image for image in self._waiting if image.ticket is not ticket)
         self._update()
-        if self._making and all(picture.ticket.result.cancelled() for picture in self._making):
+        if self._making and all(image.ticket.result.cancelled() for image in self._making):
             self._workers.cancel()
 
     def fail(self, error: Exception) -> None:
         """Tell everybody who waits that nothing will come."""
-        for picture in (*self._waiting, *self._making):
-            if not picture.ticket.result.done():
-                picture.ticket.result.set_exception(error)
+        for image in (*self._waiting, *self._making):
+            if not image.ticket.result.done():
+                image.ticket.result.set_exception(error)
         self._waiting.clear()
         self._update()
 
@@ -134,59 +134,59 @@ class Queue:
             await self._make(self._making)
             self._making = []
 
-    async def _make(self, pictures: list[_Picture]) -> None:
-        first = pictures[0].ticket
+    async def _make(self, images: list[_Image]) -> None:
+        first = images[0].ticket
         steps = first.sampling.num_inference_steps
-        previews = sorted({step for picture in pictures for step in picture.ticket.preview_steps})
-        shown = {id(picture.ticket): 0 for picture in pictures}
+        previews = sorted({step for image in images for step in image.ticket.preview_steps})
+        shown = {id(image.ticket): 0 for image in images}
 
         def on_step(step: int) -> None:
-            for ticket in {picture.ticket for picture in pictures}:
+            for ticket in {image.ticket for image in images}:
                 ticket.updates.put_nowait(Step(step, steps))
 
         def on_preview(index: int, pngs: list[bytes]) -> None:
-            for picture, png in zip(pictures, pngs, strict=True):
-                ticket = picture.ticket
+            for image, png in zip(images, pngs, strict=True):
+                ticket = image.ticket
                 if previews[index] in ticket.preview_steps:
                     ticket.updates.put_nowait(Preview(shown[id(ticket)], png))
                     shown[id(ticket)] += 1
 
         started = time.monotonic()
         try:
-            batch = Batch([picture.sampling for picture in pictures], previews, on_step, on_preview)
+            batch = Batch([image.sampling for image in images], previews, on_step, on_preview)
             made = await self._workers.make(batch)
         except Cancelled:
             return
         except WorkersFailed as error:
-            for picture in pictures:
-                if not picture.ticket.result.done():
-                    picture.ticket.result.set_exception(error)
-                self._waiting = deque(other for other in self._waiting if other.ticket is not picture.ticket)
+            for image in images:
+                if not image.ticket.result.done():
+                    image.ticket.result.set_exception(error)
+                self._waiting = deque(other for other in self._waiting if other.ticket is not image.ticket)
             self._update()
             return
-        self._picture_seconds = (time.monotonic() - started) / len(pictures)
-        for picture, png in zip(pictures, made, strict=True):
-            ticket = picture.ticket
-            ticket.pictures[picture.index] = png
-            if len(ticket.pictures) == ticket.sampling.num_images_per_prompt and not ticket.result.done():
-                ticket.result.set_result([ticket.pictures[index] for index in sorted(ticket.pictures)])
+        self._image_seconds = (time.monotonic() - started) / len(images)
+        for image, png in zip(images, made, strict=True):
+            ticket = image.ticket
+            ticket.images[image.index] = png
+            if len(ticket.images) == ticket.sampling.num_images_per_prompt and not ticket.result.done():
+                ticket.result.set_result([ticket.images[index] for index in sorted(ticket.images)])
 
-    def _take(self) -> list[_Picture]:
-        """The first picture in line, and those behind it that may be made in the same call."""
+    def _take(self) -> list[_Image]:
+        """The first image in line, and those behind it that may be made in the same call."""
         call = self._waiting[0].call
-        # An input picture is one file of one request.
+        # An input image is one file of one request.
         size = 1 if call.image is not None else self._max_batch_size
-        taken: list[_Picture] = []
-        for picture in self._waiting:
-            if len(taken) < size and picture.call == call:
-                taken.append(picture)
+        taken: list[_Image] = []
+        for image in self._waiting:
+            if len(taken) < size and image.call == call:
+                taken.append(image)
         chosen = set(taken)
-        self._waiting = deque(picture for picture in self._waiting if picture not in chosen)
+        self._waiting = deque(image for image in self._waiting if image not in chosen)
         now = time.monotonic()
-        for picture in taken:
-            if picture.ticket.waited is None:
-                picture.ticket.waited = now - picture.ticket.arrived
-                self._metrics.queue_wait.observe(picture.ticket.waited)
+        for image in taken:
+            if image.ticket.waited is None:
+                image.ticket.waited = now - image.ticket.arrived
+                self._metrics.queue_wait.observe(image.ticket.waited)
         self._metrics.batch_size.observe(len(taken))
         self._update()
         return taken

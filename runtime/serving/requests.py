@@ -1,4 +1,4 @@
-"""A request for pictures becomes the sampling of a Plan by the rules that checked the config, or an error."""
+"""A request for images becomes the sampling of a Plan by the rules that checked the config, or an error."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class ImageRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    prompt: str = Field(description="What the picture shows.")
+    prompt: str = Field(description="What the image shows.")
     model: str | None = Field(default=None, description="The model that is served; it may be left out.")
-    n: int | None = Field(default=None, ge=1, le=64, description="Pictures; their seeds count up from `seed`.")
+    n: int | None = Field(default=None, ge=1, le=64, description="Images; their seeds count up from `seed`.")
     size: str | None = Field(
         default=None, pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$", description="WIDTHxHEIGHT, or auto."
     )
-    negative_prompt: str | None = Field(default=None, description="What the picture must not show.")
+    negative_prompt: str | None = Field(default=None, description="What the image must not show.")
     num_inference_steps: int | None = Field(default=None, ge=1, le=1000, description="Denoising steps.")
     true_cfg_scale: float | None = Field(default=None, ge=0, le=100, description="Strength of guidance.")
     guidance_scale: float | None = Field(
@@ -37,8 +37,8 @@ class ImageRequest(BaseModel):
     )
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="Of the noise; left out, a random one.")
     response_format: str | None = Field(default=None, pattern="^(b64_json|url)$", description="Only b64_json.")
-    stream: bool | None = Field(default=None, description="Answer with server-sent events; of one picture.")
-    partial_images: int | None = Field(default=None, ge=0, le=3, description="Pictures on the way, when streaming.")
+    stream: bool | None = Field(default=None, description="Answer with server-sent events; of one image.")
+    partial_images: int | None = Field(default=None, ge=0, le=3, description="Images on the way, when streaming.")
     user: str | None = Field(
         default=None, max_length=256, description="Taken for OpenAI's sake; nothing depends on it."
     )
@@ -49,7 +49,7 @@ class ImageRequest(BaseModel):
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedConfig:
     """The config that is served: what requests are judged against."""
 
     checked: CheckResult
@@ -78,18 +78,18 @@ class Served:
 
     @property
     def edits(self) -> bool:
-        """Whether the model edits a picture."""
+        """Whether the model edits an image."""
         return self.plan.model.task == "image_to_image"
 
     def warm_up(self, image: str) -> Sampling:
-        """What the workers make before they count as ready; ``image`` is the input picture of an editing model."""
+        """What the workers make before they count as ready; ``image`` is the input image of an editing model."""
         sampling = replace(self.plan.sampling, num_images_per_prompt=1, prompt=self.plan.sampling.prompt or "a")
         return replace(sampling, image=image if self.edits else None)
 
     def sampling(self, request: ImageRequest, image: str | None = None) -> tuple[Sampling, list[Finding]]:
         """The sampling of a request, and warnings: the config, with the request in it, goes through all rules.
 
-        ``image`` is the path under which the server keeps the input picture.
+        ``image`` is the path under which the server keeps the input image.
 
         Raises:
             RequestError: a limit is passed, or a rule broken.
@@ -118,7 +118,7 @@ class Served:
         if replace(plan, sampling=self.plan.sampling) != self.plan:
             raise RequestError(400, "this request needs another plan than the one that is served")
         if plan.sampling.width * plan.sampling.height > self.settings["max_pixels"]:
-            raise RequestError(400, f"at most {self.settings['max_pixels']} pixels a picture", param="size")
+            raise RequestError(400, f"at most {self.settings['max_pixels']} pixels an image", param="size")
         return plan.sampling, [finding for finding in new if finding.severity == "warning"]
 
     def _require_limits(self, request: ImageRequest) -> None:
@@ -131,16 +131,16 @@ class Served:
         for name in ("prompt", "negative_prompt"):
             self._require_readable(getattr(request, name) or "", name)
         if request.response_format == "url":
-            message = "pictures are not kept, so there is no URL; next: response_format b64_json"
+            message = "images are not kept, so there is no URL; next: response_format b64_json"
             raise RequestError(400, message, param="response_format", code="unsupported_value")
         if (request.n or 1) > limits["max_images"]:
-            raise RequestError(400, f"at most {limits['max_images']} pictures a request", param="n")
+            raise RequestError(400, f"at most {limits['max_images']} images a request", param="n")
         if request.num_inference_steps is not None and request.num_inference_steps > limits["max_steps"]:
             raise RequestError(400, f"at most {limits['max_steps']} steps", param="num_inference_steps")
         if request.partial_images and not request.stream:
             raise RequestError(400, "partial_images needs stream: true", param="partial_images")
         if request.stream and (request.n or 1) > 1:
-            raise RequestError(400, "a stream is of one picture; next: n 1", param="n")
+            raise RequestError(400, "a stream is of one image; next: n 1", param="n")
 
     def _require_readable(self, prompt: str, name: str) -> None:
         """A prompt that a tokenizer or a processor chokes on would end a worker."""
@@ -148,7 +148,7 @@ class Served:
             raise RequestError(400, f"at most {self.settings['max_prompt_length']} characters a prompt", param=name)
         if re.search("[\ud800-\udfff]", prompt):
             raise RequestError(400, f"{name} is not Unicode", param=name)
-        # An editing pipeline counts these, and every one must be a picture.
+        # An editing pipeline counts these, and every one must be an image.
         if self.edits and (found := re.search(r"<\|(image|video|vision)_\w+\|>", prompt)):
             raise RequestError(400, f"{found[0]} is a word of the model's own", param=name)
 

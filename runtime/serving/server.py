@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import socket
 import tempfile
@@ -14,13 +13,15 @@ from typing import Any
 
 import uvicorn
 
+from runtime.launcher import torchrun
+from runtime.serving import log
 from runtime.serving.api import Api, app_of
 from runtime.serving.front import Front
-from runtime.serving.images import Pictures
-from runtime.serving.metrics import Log, Metrics, UvicornLog
+from runtime.serving.images import InputImages
+from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Queue, stop
-from runtime.serving.requests import Served
-from runtime.serving.workers import WORKER, Workers, WorkersFailed
+from runtime.serving.requests import ServedConfig
+from runtime.serving.workers import Workers, WorkersFailed
 
 CANNOT_START = 1
 GIVEN_UP = 75
@@ -28,11 +29,11 @@ GIVEN_UP = 75
 
 
 def serve(
-    served: Served,
+    served: ServedConfig,
     api_key: str | None,
     *,
     timeout: float = 600.0,
-    worker: Path = WORKER,
+    worker: Path = torchrun.WORKER,
     on_listening: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; the exit code: 0 drained, CANNOT_START, or GIVEN_UP.
@@ -43,9 +44,7 @@ def serve(
         OSError: the address cannot be listened on.
     """
     settings = served.settings
-    log = Log(as_json=settings["json_logs"])
-    uvicorn_log = logging.getLogger("uvicorn.error")
-    uvicorn_log.handlers, uvicorn_log.propagate = [UvicornLog(log)], False
+    log.set_up(as_json=settings["json_logs"])
     with (
         _listen(settings["host"], settings["port"]) as sock,
         tempfile.TemporaryDirectory(prefix="omni-serve-") as folder,
@@ -59,7 +58,7 @@ def serve(
 
         @asynccontextmanager
         async def lifespan(_: Any) -> AsyncIterator[None]:
-            running = asyncio.create_task(api.workers.run(served.warm_up(str(api.pictures.blank()))))
+            running = asyncio.create_task(api.workers.run(served.warm_up(str(api.images.blank()))))
             working = asyncio.create_task(api.queue.work())
 
             def ended(task: asyncio.Task[None]) -> None:
@@ -67,7 +66,8 @@ def serve(
                 if not server.should_exit:
                     code = GIVEN_UP if api.workers.were_ready else CANNOT_START
                     cause = api.workers.failure if task.exception() is None else repr(task.exception())
-                    log.error("the server ends, as its workers are not started again", cause=cause)
+                    message = "the server ends, as its workers are not started again"
+                    log.LOG.error(message, extra={"fields": {"cause": cause}})
                     api.queue.fail(WorkersFailed("the workers failed, and the server ends"))
                     server.should_exit = True
 
@@ -80,10 +80,10 @@ def serve(
             for task in (running, working):
                 await stop(task)
 
-        metrics = Metrics(log)
+        metrics = Metrics()
         workers = Workers(served.plan, metrics, max_restarts=settings["max_restarts"], timeout=timeout, worker=worker)
         queue = Queue(workers, metrics, max_waiting=settings["max_queue"], max_batch_size=settings["max_batch_size"])
-        api = Api(served, workers, queue, metrics, Pictures(Path(folder), settings["max_pixels"]))
+        api = Api(served, workers, queue, metrics, InputImages(Path(folder), settings["max_pixels"]))
         front = Front(app_of(api, lifespan), metrics, api_key=api_key, max_body=round(settings["max_body"] * 2**20))
         drain = max(1, round(settings["drain_timeout"]))
         config = uvicorn.Config(front, log_config=None, access_log=False, timeout_graceful_shutdown=drain)

@@ -16,9 +16,8 @@ from typing import Any
 from omni_config.plan import Plan, Sampling
 from runtime.events import Rank
 from runtime.launcher import failures, torchrun
+from runtime.serving.log import LOG
 from runtime.serving.metrics import Metrics
-
-WORKER = Path(__file__).parents[1] / "ranks" / "serve.py"
 
 
 class Cancelled(Exception):
@@ -31,23 +30,23 @@ class WorkersFailed(Exception):
 
 @dataclass(eq=False)
 class Batch:
-    """Pictures that are made in one call. ``previews``: the steps, from 1, after which the picture so far is shown."""
+    """Images that are made in one call. ``previews``: the steps, from 1, after which the image so far is shown."""
 
     samplings: Sequence[Sampling]
     previews: Sequence[int] = ()
     on_step: Callable[[int], None] = lambda _: None
     """Gets the number of steps that are done."""
     on_preview: Callable[[int, list[bytes]], None] = lambda *_: None
-    """Gets the index of a preview, and its PNG of each picture."""
+    """Gets the index of a preview, and its PNG of each image."""
     result: asyncio.Future[list[bytes]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    """A PNG a picture; or Cancelled, or WorkersFailed."""
+    """A PNG an image; or Cancelled, or WorkersFailed."""
 
 
 class Workers:
     """One run of torchrun after the other; all methods belong to the event loop's thread."""
 
     def __init__(
-        self, plan: Plan, metrics: Metrics, *, max_restarts: int, timeout: float = 600.0, worker: Path = WORKER
+        self, plan: Plan, metrics: Metrics, *, max_restarts: int, timeout: float = 600.0, worker: Path = torchrun.WORKER
     ) -> None:
         self.plan = plan
         self.ready = asyncio.Event()
@@ -84,7 +83,8 @@ class Workers:
                 self._fail(told)
             if self._stopping or not self.were_ready:
                 return  # what cannot start at all does not get better
-            self._metrics.log.error("workers failed", cause=self.failure, restarts_left=self._max_restarts - restarts)
+            fields = {"cause": self.failure, "restarts_left": self._max_restarts - restarts}
+            LOG.error("workers failed", extra={"fields": fields})
 
     async def _once(self, warm_up: Sampling) -> None:
         with _Run(self.plan, self._heard) as run:
@@ -107,11 +107,11 @@ class Workers:
             self.failure = None
             self.were_ready = True
             self.ready.set()
-            self._metrics.log.info("ready")
+            LOG.info("ready")
             self._metrics.ready.set(1)
 
     async def make(self, batch: Batch) -> list[bytes]:
-        """Make the pictures of a batch: a PNG each. The workers must be idle.
+        """Make the images of a batch: a PNG each. The workers must be idle.
 
         Raises:
             Cancelled: ``cancel`` was called.
@@ -161,7 +161,7 @@ class Workers:
             batch.on_step(message["step"])
         elif "preview" in message:
             name = f"{self._number}-preview{message['preview']}-"
-            batch.on_preview(message["preview"], self._run.pictures(name, len(batch.samplings)))
+            batch.on_preview(message["preview"], self._run.images(name, len(batch.samplings)))
         else:
             self._metrics.steps.labels(kind="computed").inc(message["computed"])
             self._metrics.steps.labels(kind="cached").inc(message["cached"])
@@ -170,7 +170,7 @@ class Workers:
             elif message["problem"]:
                 batch.result.set_exception(WorkersFailed(message["problem"]))
             else:
-                batch.result.set_result(self._run.pictures(f"{self._number}-", len(batch.samplings)))
+                batch.result.set_result(self._run.images(f"{self._number}-", len(batch.samplings)))
             self._run.forget(self._number)
 
 
@@ -211,11 +211,11 @@ class _Run:
         """
         log = self._folder / torchrun.LOG
         options = ["--folder", str(self._folder), "--timeout", str(timeout + 60)]
-        line = torchrun.command(len(self._ranks), worker, [str(self._folder / "plan.json"), *options])
+        line = torchrun.command(len(self._ranks), "serve", [str(self._folder / "plan.json"), *options], worker=worker)
         torchrun.run(line, self._folder, self._ranks, timeout=timeout, log=log, on_progress=lambda *_: None)
 
     def send(self, number: int, batch: Batch) -> None:
-        """Give every rank the batch, whole; with a copy of its input picture, which a client that leaves takes away."""
+        """Give every rank the batch, whole; with a copy of its input image, which a client that leaves takes away."""
         samplings = [asdict(sampling) for sampling in batch.samplings]
         if (image := batch.samplings[0].image) is not None:
             (sampling,) = samplings
@@ -229,7 +229,7 @@ class _Run:
         for pipe in self._inboxes:
             os.write(pipe, f"{line}\n".encode())
 
-    def pictures(self, name: str, count: int) -> list[bytes]:
+    def images(self, name: str, count: int) -> list[bytes]:
         """The files of a batch that rank 0 has written."""
         return [(self.batches / f"{name}{index}.png").read_bytes() for index in range(count)]
 

@@ -27,7 +27,7 @@ from cases import DBCACHE, tiny, tiny_qwen  # noqa: E402
 from omni_config.catalog.load import catalog  # noqa: E402
 from omni_config.plan import Plan, TeaCache  # noqa: E402
 from runtime.pipeline import apply, load  # noqa: E402
-from runtime.ranks import generate as worker  # noqa: E402
+from runtime.ranks import generate  # noqa: E402
 
 STEPS = 20
 PROMPTS = [
@@ -60,7 +60,7 @@ def cached(plan: Plan, backend: str, threshold: float) -> Plan:
 def call(pipe: Any, plan: Plan, prompt: str, seed: int) -> tuple[float, np.ndarray]:
     """Seconds of CPU to the last step, and the picture as numbers from 0 to 1."""
     sampling = replace(plan.sampling, prompt=prompt, seed=seed)
-    arguments = worker.arguments(replace(plan, sampling=sampling)) | {"output_type": "np"}
+    arguments = generate.arguments(replace(plan, sampling=sampling)) | {"output_type": "np"}
     end = 0.0
 
     def after_step(_pipe: Any, _step: int, _time: Any, _tensors: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import psutil
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
-from live_server import Server, picture
+from live_server import Server, image
 
 GENERATE = "/v1/images/generations"
 QUEUE = 32
@@ -63,7 +63,7 @@ def overhead(rounds: int = 40) -> None:
         begun = time.perf_counter()
         called = base64.b64encode(call(pipe, "a red star", seed)).decode()
         times["called"].append(time.perf_counter() - begun)
-        assert abs(picture(served) - picture(called)).max() <= 1
+        assert abs(image(served) - image(called)).max() <= 1
     ratios = sorted(a / b for a, b in zip(times["served"], times["called"], strict=True))
     print(f"one request at a time, {rounds} of each in turn, 20 steps of 64 px, one rank, one thread")
     for name, taken in times.items():
@@ -95,7 +95,7 @@ def call(pipe: Any, prompt: str, seed: int) -> bytes:
 
 
 def batches(rounds: int = 6, each: int = 16) -> None:
-    """Sixteen requests at once, to a server that makes four pictures a call, and to one that makes one."""
+    """Sixteen requests at once, to a server that makes four images a call, and to one that makes one."""
     servers = {size: start("--max-batch-size", str(size)) for size in (4, 1)}
     taken: dict[int, list[float]] = {size: [] for size in servers}
     with ThreadPoolExecutor(each) as pool:
@@ -108,7 +108,7 @@ def batches(rounds: int = 6, each: int = 16) -> None:
                 taken[size].append(time.perf_counter() - begun)
     print(f"{each} requests at once, {rounds} times, 20 steps of 64 px; medians")
     for size, seconds in taken.items():
-        print(f"  up to {size} a call {60 * each / statistics.median(seconds):8.0f} pictures a minute")
+        print(f"  up to {size} a call {60 * each / statistics.median(seconds):8.0f} images a minute")
     ratios = [one / four for four, one in zip(taken[4], taken[1], strict=True)]
     print(f"  ratio          {statistics.median(ratios):8.2f}")
     for server in servers.values():
@@ -120,7 +120,7 @@ def load() -> None:
     server = start("--max-batch-size", "4", "--max-queue", str(QUEUE), "--num-inference-steps", "2")
     body = [{"prompt": f"a red star number {seed}", "seed": seed, "size": "32x32"} for seed in range(SEEDS)]
     right = [
-        picture(httpx.post(server.url + GENERATE, json=one, timeout=60).json()["data"][0]["b64_json"]) for one in body
+        image(httpx.post(server.url + GENERATE, json=one, timeout=60).json()["data"][0]["b64_json"]) for one in body
     ]
     outcomes: Counter[str] = Counter()
     memory: list[tuple[int, float]] = []
@@ -144,7 +144,7 @@ def load() -> None:
                 await asyncio.sleep(int(answer.headers["retry-after"]) * draw.uniform(0.2, 1))
                 post = client.post(GENERATE, json=body[seed])
             assert answer.status_code == 200, answer.text
-            made = picture(answer.json()["data"][0]["b64_json"])
+            made = image(answer.json()["data"][0]["b64_json"])
             outcomes["right" if abs(made - right[seed]).max() <= 2 else "wrong"] += 1
             if number % 50 == 0:
                 memory.append((number, resident(server)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from runtime.ranks import generate as worker
+from runtime.ranks import generate
 
 times: list[tuple[float, float]] = []
 
@@ -22,4 +22,4 @@ def on_step(rank: int, _step: int, _latents: Any) -> None:
         Path(os.environ["OMNI_BENCH_TIMES"]).write_text(json.dumps(seconds))
 
 
-worker.main(on_step=on_step)
+generate.main(sys.argv[2:], on_step=on_step)

@@ -14,7 +14,9 @@ import pytest
 
 from omni_config.plan import CacheDiT, Mesh, Model, Plan, Sampling, Vae
 from omni_config.schema.settings import DEFAULTS, PARAMETERS
+from runtime.launcher.failures import LaunchError
 from runtime.proof import batch
+from runtime.report import RankResult
 
 WORKER = Path(__file__).with_name("cases_worker.py")
 #: By control. A decoder of videos does not look at every number where there are few frames.
@@ -25,6 +27,7 @@ DAMAGE = {
     "vae": {"vae": "matrix"},
 }
 FEW_RANKS = 4  # of a case that quick tests may have; starting a rank takes seconds
+STALLED = 240  # seconds without progress that end a case, a graph being compiled beside others
 LATER = "OMNI_TEST_LATER"  # what the cases do later, in the order of the cases
 
 #: DBCache as a config without any parameters has it.
@@ -85,7 +88,7 @@ class Case:
 class Result:
     """What each rank reported and computed."""
 
-    ranks: tuple[dict[str, Any], ...]
+    ranks: tuple[RankResult, ...]
     arrays: tuple[dict[str, np.ndarray], ...]
     control: str
 
@@ -101,18 +104,18 @@ class Result:
         return float(10 * np.log10((b.max() - b.min()) ** 2 / ((a - b) ** 2).mean()))
 
     @property
-    def picture(self) -> np.ndarray:
+    def image(self) -> np.ndarray:
         """What rank 0 made, as (height, width, 3) bytes."""
-        return self.arrays[0]["picture"][0]
+        return self.arrays[0]["image"][0]
 
     @property
-    def broken_picture(self) -> np.ndarray:
+    def broken_image(self) -> np.ndarray:
         """The same of the control."""
-        return self.arrays[0][f"{self.control} picture"][0]
+        return self.arrays[0][f"{self.control} image"][0]
 
     def measured(self, feature: str, rank: int = 0) -> dict[str, Any]:
         """What a feature measured."""
-        return self.ranks[rank]["features"][feature]
+        return self.ranks[rank].features[feature]
 
 
 def by_ranks(meshes: dict[str, Mesh]) -> list[Any]:
@@ -132,10 +135,15 @@ def run(cases: dict[str, Case]) -> Callable[[str], Result]:
         for name, case in cases.items()
     }
     os.environ[LATER] = json.dumps([case.later for case in cases.values()])
-    outcomes = batch.run(table, timeout=600, worker=WORKER)
+    outcomes: dict[str, batch.Outcome] = {}
+    failure = "the run was not finished"
+    try:
+        batch.run(table, timeout=STALLED, on_outcome=outcomes.__setitem__, worker=WORKER)
+    except (LaunchError, pytest.fail.Exception) as error:  # the latter is pytest's timeout; what is done is kept
+        failure = str(error)
 
     def result(name: str) -> Result:
-        outcome = outcomes[name]
+        outcome = outcomes.get(name, batch.Outcome(error=failure))
         assert outcome.error is None, f"{outcome.error}\n{outcome.traceback}"
         return Result(outcome.ranks, outcome.arrays, cases[name].control)
 

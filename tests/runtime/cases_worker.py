@@ -1,4 +1,4 @@
-"""The worker of ``runtime.proof.batch``, with pipelines that are loaded once and made quick, and with later calls.
+"""The job of ``runtime.proof.batch``, with pipelines that are loaded once and made quick, and with later calls.
 
 A fork may do with a loaded pipeline what it likes.
 """
@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,10 @@ import numpy as np
 from omni_config.plan import Plan
 from runtime.features.feature import Handle
 from runtime.pipeline import apply, load
-from runtime.ranks import batch as batch_worker
-from runtime.ranks import generate as worker
+from runtime.ranks import batch, generate, job
 
 LATER = json.loads(os.environ["OMNI_TEST_LATER"])
-load_pipeline, apply_features, fork, run = load.pipeline, apply.apply, batch_worker._fork, batch_worker._run
+load_pipeline, apply_features, fork, run = load.pipeline, apply.apply, batch._fork, batch._run
 applied: dict[str, Handle] = {}
 pipelines: dict[Any, Any] = {}
 
@@ -53,8 +53,9 @@ def make_quick(pipe: Any) -> None:
         module.calculate_dimensions = lambda area, ratio: whole(64 * 64, ratio)
 
 
-def fork_loaded(folder: Path, child: batch_worker.Child, case: dict[str, Any], plan: Plan, timeout: float) -> int:
-    pipeline(plan)
+def fork_loaded(folder: Path, child: batch.Child, case: dict[str, Any], plan: Plan, timeout: float) -> int:
+    with suppress(Exception):  # the fork says why, and other cases go on
+        pipeline(plan)
     return fork(folder, child, case, plan, timeout)
 
 
@@ -66,14 +67,13 @@ def run_and_later(file: Path, case: dict[str, Any], plan: Plan, *others: Any) ->
     pipe, latents, results = pipeline(plan), [], {}
 
     def call(name: str, at_step: Callable[[Any, int], None] = lambda *_: None, **changes: Any) -> None:
-        def after_step(pipe: Any, step: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            latents[:] = [tensors["latents"].float().numpy()]
-            at_step(pipe, step)
-            return {}
+        def after_step(pipe: Any, step: int, tensor: Any) -> None:
+            latents[:] = [tensor.float().numpy()]
+            at_step(pipe, step - 1)
 
-        output = pipe(**worker.arguments(plan) | changes, callback_on_step_end=after_step)
-        pictures = output.images if hasattr(output, "images") else output.frames[0]
-        results.update({name: latents[0], f"{name} picture": np.stack([np.asarray(one) for one in pictures])})
+        output = pipe(**generate.arguments(plan) | changes, callback_on_step_end=job.step_callback(after_step))
+        images = output.images if hasattr(output, "images") else output.frames[0]
+        results.update({name: latents[0], f"{name} image": np.stack([np.asarray(one) for one in images])})
 
     if later == "undone":
         later_calls.undone(applied, call)
@@ -85,5 +85,5 @@ def run_and_later(file: Path, case: dict[str, Any], plan: Plan, *others: Any) ->
 
 if __name__ == "__main__":
     load.pipeline, apply.apply = pipeline, apply_and_keep
-    batch_worker._fork, batch_worker._run = fork_loaded, run_and_later
-    batch_worker.main()
+    batch._fork, batch._run = fork_loaded, run_and_later
+    batch.main(sys.argv[2:])

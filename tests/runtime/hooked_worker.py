@@ -1,4 +1,4 @@
-"""A worker that does to itself what the environment variable OMNI_TEST_HOOKS (JSON) says.
+"""A rank that generates, and does to itself what the environment variable OMNI_TEST_HOOKS (JSON) says.
 
 ``latents``: folder for the last latents of each rank;
 ``fault``: ``[kind, rank, when]`` with the kinds raise, kill, hang, stop, full (files may have 8000 bytes from now on,
@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from runtime.events import Writer
 from runtime.pipeline import apply, load, media
-from runtime.ranks import generate as worker
+from runtime.ranks import generate
 from runtime.report import write_new
 
 HOOKS: dict[str, Any] = json.loads(os.environ["OMNI_TEST_HOOKS"])
@@ -113,4 +113,4 @@ if HOOKS.get("light"):
     load.pipeline = light
     media.save = save
     apply.ORDER = ()
-worker.main(prepare, on_step)
+generate.main(sys.argv[2:], prepare, on_step)

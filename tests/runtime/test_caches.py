@@ -54,8 +54,8 @@ def test_steps_are_saved_at_little_cost(results: Results, cache: str) -> None:
     own, none = results(cache), results("none")
     feature = "tea_cache" if cache == "tea_cache" else "cache_dit"
     cached = own.measured(feature)["cached_steps"]
-    assert own.ranks[0]["steps_cached"] == len(cached)
-    assert own.ranks[0]["steps_computed"] == STEPS - len(cached)
+    assert own.ranks[0].steps_cached == len(cached)
+    assert own.ranks[0].steps_computed == STEPS - len(cached)
     assert 4 <= len(cached) < STEPS
     assert own.distance(none) > BOUND  # what is reused is not what would have been computed
     assert own.psnr(none) > (25 if cache == "scm" else 35)  # a static mask reuses whatever the difference is

@@ -120,7 +120,7 @@ def test_it_makes_its_picture(outcomes: dict[str, batch.Outcome], plans: dict[st
     assert outcome.error is None, f"{outcome.error}\n{outcome.traceback}"
     degrees = ("ulysses_degree", "ring_degree", "cfg_parallel_size", "tensor_parallel_size")
     assert len(outcome.ranks) == plan.mesh.world_size == np.prod([said.get(degree, 1) for degree in degrees])
-    picture = outcome.arrays[0]["picture"]
+    picture = outcome.arrays[0]["image"]
     assert picture.shape == (1, plan.sampling.height, plan.sampling.width, 3)
     assert {said.get("width", plan.sampling.width), said.get("height", plan.sampling.height)} == set(picture.shape[1:3])
     assert picture.std() > 1
@@ -141,5 +141,5 @@ def test_through_the_command_line(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert len(report["peak_memory"]) == 2
-    with Image.open(report["pictures"][0]) as picture:
+    with Image.open(report["images"][0]) as picture:
         assert picture.size == (64, 64)

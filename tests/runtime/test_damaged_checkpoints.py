@@ -14,7 +14,7 @@ from omni_config.plan import Plan
 from runtime.errors import CannotRunError
 from runtime.events import Writer
 from runtime.pipeline import load
-from runtime.ranks import generate as worker
+from runtime.ranks import generate
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
@@ -93,10 +93,10 @@ def test_numbers_that_are_none(checkpoint: Path, part: str) -> None:
     """Nothing but its result shows that the bytes of a weight are wrong."""
     path = checkpoint / part
     plan = of(checkpoint)
-    work = lambda: worker.generate(plan, 0, 60, Writer(None, 0))  # noqa: E731
-    assert len(work()["pictures"]) == 1
+    work = lambda: generate.generate(plan, 0, 60, Writer(None, 0))  # noqa: E731
+    assert len(work().images) == 1
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[: size // 2] + b"\xff" * (size - size // 2))
-    with pytest.raises(CannotRunError, match="the picture is not a number; next: download the checkpoint again"):
+    with pytest.raises(CannotRunError, match="the image is not a number; next: download the checkpoint again"):
         work()
     assert len(list(Path(plan.output).iterdir())) == 1

@@ -12,7 +12,7 @@ from cases import Case, Result, tiny, tiny_qwen
 from omni_config.plan import Mesh, TeaCache
 from runtime.errors import CannotRunError
 from runtime.pipeline import apply, load
-from runtime.ranks import generate as worker
+from runtime.ranks import generate
 
 pytestmark = pytest.mark.timeout(1800)
 Results = Callable[[str], Result]
@@ -81,12 +81,12 @@ def test_compiled_code_ran(results: Results) -> None:
     own = results("compiled")
     measured = own.measured("compile")
     assert measured["graphs"] >= 1
-    assert measured["graph_runs"] >= own.ranks[0]["steps_computed"] * 6  # layers
+    assert measured["graph_runs"] >= own.ranks[0].steps_computed * 6  # layers
 
 
 def test_a_step_cache_does_not_make_blocks_compile_again(results: Results) -> None:
     own = results("compiled and cached")
-    assert own.ranks[0]["steps_computed"] == 2  # the first and the last of four
+    assert own.ranks[0].steps_computed == 2  # the first and the last of four
     refiners, layers = 2, 6
     assert own.measured("compile") == {"graphs": 3, "graph_runs": 4 * refiners + 2 * layers}
 
@@ -98,7 +98,7 @@ def test_blocks_are_compiled_around_attention_over_ranks(results: Results, name:
     assert own.distance(plain, "broken") > 10 * COMPILED_BOUND
     branches, steps, layers = 2, 4, 7  # the first layer is compiled apart, within the hooks that split its tokens
     compiled = {"graphs": 2 * branches, "graph_runs": branches * steps * layers}
-    assert [rank["features"]["compile"] for rank in own.ranks] == [compiled, compiled]
+    assert [rank.features["compile"] for rank in own.ranks] == [compiled, compiled]
 
 
 def test_blocks_split_over_tensor_ranks_are_compiled_for_each_length_of_a_prompt(results: Results) -> None:
@@ -116,7 +116,7 @@ def test_blocks_that_were_compiled_twice_take_any_size() -> None:
     for prompt, pixels in (("a", 64), ("a cat", 64), ("a cat", 128), ("a dog on a red mat", 96), ("blue", 160)):
         sampling = replace(plan.sampling, prompt=prompt, width=pixels, height=pixels, num_inference_steps=1)
         own = replace(plan, sampling=sampling)
-        worker.call(pipe, own, **worker.arguments(own))
+        generate.call(pipe, own, **generate.arguments(own))
         graphs.append(compiled.measure()["graphs"])
     assert graphs[-3:] == [graphs[2]] * 3  # both the prompt's length and the picture's size have changed once
 

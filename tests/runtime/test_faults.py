@@ -132,7 +132,7 @@ def test_two_launches_at_once(plan: Plan, tmp_path: Path, monkeypatch: pytest.Mo
         bad = pool.submit(launch, wrong, timeout=120, worker=HOOKED_WORKER)
     assert "rank" in str(bad.exception())
     reports = [run.result() for run in good]
-    assert sorted(Path(path).name for report in reports for path in report.pictures) == ["noise-2.png", "noise.png"]
+    assert sorted(Path(path).name for report in reports for path in report.images) == ["noise-2.png", "noise.png"]
     assert sorted(path.name for path in files(plan)) == ["noise-2.png", "noise.png", "report.json"]
     assert processes() == []
 

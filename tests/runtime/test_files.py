@@ -48,8 +48,12 @@ def test_report_round_trip_and_refusal() -> None:
         {"version": 1}, ("a.png",), 3.0, 1.0, 0.8, 0.1, 0.2, 7, 1, (1.0, 2.0), {"vae": {"tiling": True}}, {}
     )
     assert Report.from_json(json.dumps(report.to_dict())) == report
-    with pytest.raises(ValueError, match="not a report of this version"):
-        Report.from_json("{}")
+    assert report.to_dict()["version"] == 2
+    with pytest.raises(ValueError, match="not a report of version 2"):
+        Report.from_json('{"pictures": ["a.png"]}')  # as it was before versions
+    for text in ('{"version": 2}', "[]"):
+        with pytest.raises(ValueError, match="this is not a report: "):
+            Report.from_json(text)
 
 
 def test_events_are_taken_in_line_by_line(tmp_path: Path) -> None:
@@ -63,6 +67,6 @@ def test_events_are_taken_in_line_by_line(tmp_path: Path) -> None:
     assert str(rank.progress) == "denoising, step 2 of 8"
     assert rank.read() == []
     with path(tmp_path, 0).open("a") as file:
-        file.write('or": "ValueError: no", "echo": false}\n')
+        file.write('or": "ValueError: no", "secondary": false}\n')
     assert rank.read() == []
-    assert (rank.pid, rank.error, rank.echo) == (os.getpid(), "ValueError: no", False)
+    assert (rank.pid, rank.error, rank.secondary) == (os.getpid(), "ValueError: no", False)

@@ -16,6 +16,8 @@ from PIL import Image
 from omni_config.plan import Mesh, Plan, Vae
 from runtime import LaunchError, Progress, Report, command, launch
 from runtime.errors import CannotRunError
+from runtime.events import Rank
+from runtime.launcher import torchrun
 from runtime.pipeline import load
 
 
@@ -41,7 +43,7 @@ def test_a_picture_a_report_and_traces(plan: Plan, processes, run_folders: Path)
             names = [event["name"] for event in json.load(file)["traceEvents"] if "name" in event]
         assert {name for name in names if name.startswith("ProfilerStep#")} == {f"ProfilerStep#{n}" for n in (2, 3, 4)}
         assert any("generate.py" in name and "after_step" in name for name in names)
-    assert Image.open(report.pictures[0]).size == (64, 64)
+    assert Image.open(report.images[0]).size == (64, 64)
     assert Report.from_json((folder / "report.json").read_bytes()) == report
     assert report.plan == plan.to_dict()
     assert report.steps_computed + report.steps_cached == 8
@@ -62,6 +64,18 @@ def test_a_picture_a_report_and_traces(plan: Plan, processes, run_folders: Path)
     assert list(run_folders.glob("omni-*")) + list(run_folders.glob("torchelastic*")) == []
 
 
+def test_ranks_keep_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    worker = tmp_path / "worker.py"
+    worker.write_text("import os, sys; print(sys.dont_write_bytecode, 'PYTHONDONTWRITEBYTECODE' in os.environ)")
+    with torchrun.run_folder() as run:
+        line = torchrun.command(1, "any", [str(run)], worker=worker)
+        log, ranks = run / torchrun.LOG, [Rank(run, 0)]
+        with pytest.raises(LaunchError) as caught:
+            torchrun.run(line, run, ranks, timeout=60, log=log, on_progress=lambda *_: None)
+    assert caught.value.cause.endswith("torchrun ended with 0: False False")
+
+
 def test_folders_with_our_names_do_not_shadow_ours(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("runtime", "omni_config", "matrix"):
         (tmp_path / name).mkdir()
@@ -69,7 +83,7 @@ def test_folders_with_our_names_do_not_shadow_ours(plan: Plan, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     report = launch(replace(plan, mesh=Mesh(), output="here"), timeout=120)
-    assert (tmp_path / report.pictures[0]).is_file()
+    assert (tmp_path / report.images[0]).is_file()
     assert (tmp_path / "here" / "report.json").is_file()
 
 

@@ -17,7 +17,7 @@ from runtime import LaunchError, launch
 from runtime.errors import CannotRunError
 from runtime.features import lora
 from runtime.pipeline import apply, load
-from runtime.ranks import generate as worker
+from runtime.ranks import generate
 
 pytestmark = pytest.mark.timeout(1800)
 Results = Callable[[str], Result]
@@ -114,7 +114,7 @@ def test_undone_it_computes_what_it_did(plan_with_adapters: Plan, tensor: int, b
 
     def latents() -> torch.Tensor:
         with torch.inference_mode():
-            return pipe(**worker.arguments(plan) | {"output_type": "latent"}).images
+            return pipe(**generate.arguments(plan) | {"output_type": "latent"}).images
 
     before = latents()
     handle = lora.apply(pipe, plan, None)

@@ -16,15 +16,15 @@ from omni_config.plan import Plan, Video
 from runtime.errors import CannotRunError
 from runtime.events import Writer
 from runtime.pipeline import media
-from runtime.ranks import generate as worker
+from runtime.ranks import generate
 
 
 def test_a_picture_comes_in_upright_and_as_rgb(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned
     Image.new("L", (32, 16)).save(tmp_path / "a.png", exif=exif)
-    picture = media.open_picture(str(tmp_path / "a.png"))
-    assert (picture.mode, picture.size) == ("RGB", (16, 32))
+    image = media.input_image(str(tmp_path / "a.png"))
+    assert (image.mode, image.size) == ("RGB", (16, 32))
 
 
 def test_what_is_no_picture_is_one_line_with_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,15 +36,15 @@ def test_what_is_no_picture_is_one_line_with_the_next_step(tmp_path: Path, monke
         tmp_path / "none.png": "is not there",
         tmp_path: "is no file",
         cut: "cannot be read",
-        text: "is no picture",
+        text: "is no image",
     }
     for path, reason in reasons.items():
         with pytest.raises(CannotRunError, match=rf"{reason}.*; next: ") as caught:
-            media.open_picture(str(path))
+            media.input_image(str(path))
         assert "\n" not in str(caught.value)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 63)
     with pytest.raises(CannotRunError, match="too many pixels; next: "):
-        media.open_picture(str(good))
+        media.input_image(str(good))
 
 
 def test_launch_looks_at_the_picture_before_it_starts_anything(tmp_path: Path) -> None:
@@ -79,4 +79,4 @@ def test_without_an_encoder_a_video_is_refused_before_anything_is_loaded(
 ) -> None:
     monkeypatch.setattr(media, "find_spec", lambda _: None)
     with pytest.raises(CannotRunError, match="next: pip install imageio imageio-ffmpeg"):
-        worker.generate(video_plan(tmp_path), 0, 60.0, Writer(None, 0))
+        generate.generate(video_plan(tmp_path), 0, 60.0, Writer(None, 0))

@@ -17,9 +17,9 @@ from network import Machines
 from test_faults import SECONDS, omni_launch, wait_for
 
 from omni_config.plan import Mesh
-from runtime import LaunchError, Node
-from runtime.launcher import peers as others
-from runtime.launcher.peers import Others
+from runtime import LaunchError, Machine
+from runtime.launcher import peers
+from runtime.launcher.peers import Peers
 
 Start = Callable[..., list[subprocess.Popen[str]]]
 
@@ -106,11 +106,11 @@ def test_a_machine_that_is_cut_off(start: Start, machines: Machines | None, tmp_
     assert processes() == []
 
 
-def nodes(count: int, port: int) -> list[Others]:
-    return [Others(Node(count, rank, "127.0.0.1", port), "a plan") for rank in range(count)]
+def nodes(count: int, port: int) -> list[Peers]:
+    return [Peers(Machine(count, rank, "127.0.0.1", port), "a plan") for rank in range(count)]
 
 
-def talk(*everyone: Others, seconds: float = 1.2) -> None:
+def talk(*everyone: Peers, seconds: float = 1.2) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for node in everyone:
@@ -144,10 +144,10 @@ def test_a_node_that_fails() -> None:
 
 
 def test_a_node_with_another_plan() -> None:
-    node = Node(2, 1, "::1", free_port())
+    node = Machine(2, 1, "::1", free_port())
     plan = tiny(mesh=Mesh(ring=2, nodes=2))
-    with others.others(replace(node, node_rank=0), plan) as first:
-        Others(node, "another").listen()
+    with peers.peers_of(replace(node, node_rank=0), plan) as first:
+        Peers(node, "another").listen()
         with pytest.raises(LaunchError, match="node 1 runs another plan or other versions; next: give every node the"):
             first.meet(5)
 
@@ -167,7 +167,7 @@ def test_nodes_that_do_not_come() -> None:
     with pytest.raises(LaunchError, match=rf"node 1 and 2 did not come to 127.0.0.1:{port} within 0.2 s; next: start"):
         nodes(3, port)[0].meet(0.2)
     with pytest.raises(LaunchError, match=r"no\.such\.host does not resolve here"):
-        Others(Node(2, 0, "no.such.host", port), "")
+        Peers(Machine(2, 0, "no.such.host", port), "")
 
 
 def test_a_port_that_is_taken() -> None:

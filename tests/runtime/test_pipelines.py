@@ -227,11 +227,11 @@ def test_a_feature_can_be_undone(results: Results, family: str, feature: str) ->
     run, without = results(f"{family} {feature}"), results(name_of(plain(found)))
     assert run.distance(results(name_of(found)), "again") <= BOUND
     assert run.distance(without, "undone") <= BOUND
-    assert apart(run.arrays[0]["undone picture"], without.arrays[0]["picture"]) <= 1
+    assert apart(run.arrays[0]["undone image"], without.arrays[0]["image"]) <= 1
     if feature in ("tea_cache", "cache_dit", "lora"):
         assert run.distance(without) > BOUND
     if feature == "vae_tiling":
-        assert apart(run.arrays[0]["picture"], without.arrays[0]["picture"]) > 1
+        assert apart(run.arrays[0]["image"], without.arrays[0]["image"]) > 1
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if "text_encoder_parallel" in features_of(name)])
@@ -247,7 +247,7 @@ def test_each_rank_holds_a_part_of_the_text_encoder(results: Results, family: st
 @pytest.mark.parametrize("family", GUIDED)
 def test_cfg_parallel_follows_whatever_guidance_does(results: Results, family: str) -> None:
     shared, alone = results(f"guided {family} shared"), results(f"guided {family} alone")
-    calls = [name for name in alone.arrays[0] if not name.endswith(("picture", "latents"))]
+    calls = [name for name in alone.arrays[0] if not name.endswith(("image", "latents"))]
     assert len(calls) == (6 if family.startswith("wan") else 5)
     for name in calls:
         assert shared.distance(alone, name, of=name) <= BOUND, name
@@ -266,11 +266,11 @@ def difference(results: Results, family: str, on: tuple[str, ...], found: Plan) 
     problems = []
     if not (distance := run.distance(alone)) <= BOUND:
         problems.append(f"latents differ by {distance:.1e}")
-    if (levels := apart(run.arrays[0]["picture"], alone.arrays[0]["picture"])) > 1:  # rounding to bytes
+    if (levels := apart(run.arrays[0]["image"], alone.arrays[0]["image"])) > 1:  # rounding to bytes
         problems.append(f"pictures differ by {levels}")
     if found.mesh.world_size > 1:
         if found.vae.patch_parallel_size > 1 and not found.text_encoder_tensor_parallel:
-            noticed = apart(run.arrays[0]["vae picture"], alone.arrays[0]["picture"]) > 5
+            noticed = apart(run.arrays[0]["vae image"], alone.arrays[0]["image"]) > 5
         else:
             noticed = run.distance(alone, "broken") > 10 * BOUND
         if not noticed:

@@ -48,15 +48,15 @@ def cases(folder: Path) -> dict[str, Case]:
 
 
 def test_tiling_decodes_otherwise_than_the_whole(results: Results) -> None:
-    assert not np.array_equal(results("tiled").picture, results("whole").picture)
+    assert not np.array_equal(results("tiled").image, results("whole").image)
     assert results("tiled").distance(results("whole")) == 0
 
 
 def test_ranks_share_the_tiles(results: Results) -> None:
     two = results("two")
-    assert np.abs(two.picture.astype(int) - results("tiled").picture).max() <= 1  # rounding to bytes
+    assert np.abs(two.image.astype(int) - results("tiled").image).max() <= 1  # rounding to bytes
     assert (
-        np.abs(two.broken_picture.astype(int) - results("tiled").picture).max() > 10
+        np.abs(two.broken_image.astype(int) - results("tiled").image).max() > 10
     )  # the last rank's tiles are part of the picture
     tiles = [two.measured("vae_patch_parallel", rank)["tiles_decoded"] for rank in (0, 1)]
     assert sum(tiles) == 9  # 3 x 3 tiles, which overlap by a quarter
@@ -65,7 +65,7 @@ def test_ranks_share_the_tiles(results: Results) -> None:
 
 def test_the_first_ranks_share_and_the_others_decode_nothing(results: Results) -> None:
     four = results("two of four")
-    assert np.abs(four.picture.astype(int) - results("tiled").picture).max() <= 1
+    assert np.abs(four.image.astype(int) - results("tiled").image).max() <= 1
     assert [four.measured("vae_patch_parallel", rank)["tiles_decoded"] for rank in range(4)] == [5, 4, 0, 0]
 
 
@@ -74,13 +74,13 @@ def test_the_first_ranks_share_and_the_others_decode_nothing(results: Results) -
 def test_with_fewer_tiles_than_ranks_the_last_ones_idle(results: Results, name: str, tiles: list[int]) -> None:
     """Or, where there is one tile only, every rank decodes it for itself."""
     eight, one = results(f"{name} of eight"), results(name)
-    assert np.abs(eight.picture.astype(int) - one.picture).max() <= 1
+    assert np.abs(eight.image.astype(int) - one.image).max() <= 1
     assert [eight.measured("vae_patch_parallel", rank)["tiles_decoded"] for rank in range(8)] == tiles
 
 
 def test_several_pictures_of_a_prompt(results: Results, tmp_path: Path) -> None:
     three, shared = results("three"), results("three of two ranks")
-    first, second, third = three.arrays[0]["picture"]
+    first, second, third = three.arrays[0]["image"]
     assert not np.array_equal(first, second)
     assert not np.array_equal(second, third)
     assert shared.distance(three) <= 1e-5
@@ -93,7 +93,7 @@ def test_several_pictures_of_a_prompt(results: Results, tmp_path: Path) -> None:
 
 def test_slicing_decodes_one_picture_at_a_time_and_changes_none(results: Results) -> None:
     whole, sliced = results("three"), results("three sliced")
-    pictures = whole.arrays[0]["picture"].astype(int)
-    assert np.abs(pictures - sliced.arrays[0]["picture"]).max() <= 1  # rounding to bytes
+    pictures = whole.arrays[0]["image"].astype(int)
+    assert np.abs(pictures - sliced.arrays[0]["image"]).max() <= 1  # rounding to bytes
     measured = {"tiling": False, "slicing": True, "decoder_calls": 3, "most_pictures_a_call": 1}
     assert sliced.measured("vae") == measured

@@ -11,7 +11,7 @@ from live_server import Server
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two ranks, 4 steps of 64 px, up to 4 pictures a call."""
+    """Two ranks, 4 steps of 64 px, up to 4 images a call."""
     config = tmp_path_factory.mktemp("server") / "config.yaml"
     config.write_text(
         "version: 1\n"

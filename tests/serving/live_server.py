@@ -109,7 +109,7 @@ class Server:
         return alive + [path.name for path in self.temporary.rglob("*") if path.suffix in (".png", ".json")]
 
 
-def picture(data: openai.types.Image | str | None) -> np.ndarray:
-    """A picture of an answer, (height, width, 3)."""
+def image(data: openai.types.Image | str | None) -> np.ndarray:
+    """An image of an answer, (height, width, 3)."""
     text = data if isinstance(data, str) else data.b64_json
     return np.asarray(Image.open(BytesIO(base64.b64decode(text)))).astype(int)

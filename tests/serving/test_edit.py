@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import openai
 import pytest
-from live_server import Server, picture
+from live_server import Server, image
 from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
@@ -47,10 +47,10 @@ def png(color: str) -> BytesIO:
 def edit(server: Server, color: str = "red", **extra: object) -> np.ndarray:
     client = server.client("right")
     answer = client.images.edit(image=png(color), prompt="at dusk", size="64x64", extra_body={"seed": 5} | extra)
-    return picture(answer.data[0])
+    return image(answer.data[0])
 
 
-def test_an_edit_depends_on_its_picture(server: Server) -> None:
+def test_an_edit_depends_on_its_image(server: Server) -> None:
     first = edit(server)
     assert first.shape == (64, 64, 3)
     assert abs(first - edit(server)).max() == 0
@@ -58,7 +58,7 @@ def test_an_edit_depends_on_its_picture(server: Server) -> None:
     several = server.client("right").images.edit(
         image=[png("red")], prompt="at dusk", size="64x64", extra_body={"seed": 5}
     )
-    assert abs(first - picture(several.data[0])).max() == 0
+    assert abs(first - image(several.data[0])).max() == 0
     assert not list(server.temporary.glob("omni-serve-*/[0-9]*"))
 
 
@@ -69,7 +69,7 @@ def test_a_stream_of_an_edit(server: Server) -> None:
         client.images.edit(image=png("red"), prompt="at dusk", stream=True, partial_images=1, extra_body=asked)
     )
     assert [event.type for event in events] == ["image_edit.partial_image", "image_edit.completed"]
-    assert picture(events[0].b64_json).shape == (64, 64, 3)
+    assert image(events[0].b64_json).shape == (64, 64, 3)
 
 
 def test_what_an_editing_server_refuses(server: Server) -> None:

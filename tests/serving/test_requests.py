@@ -79,7 +79,7 @@ def test_an_online_command_of_the_guide_makes_its_plan(command: str) -> None:
         (["missing.yaml"], 2, "OMNI902"),
         (["tinny"], 2, "did you mean tiny"),
         (["tiny", "--port", "99999"], 2, "OMNI905"),
-        (["Wan-AI/Wan2.1-T2V-1.3B-Diffusers"], 1, "makes no pictures"),
+        (["Wan-AI/Wan2.1-T2V-1.3B-Diffusers"], 1, "makes no images"),
         (["tiny", "--max-queue", "0"], 2, "OMNI905"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -125,7 +125,7 @@ def test_a_key_is_asked_for_but_by_probes(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_compatible_pictures_are_made_together_and_others_wait(tmp_path: Path) -> None:
+def test_compatible_images_are_made_together_and_others_wait(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tmp_path, "model: tiny\nserver: {max_batch_size: 3}\n") as (client, workers, queue):
             asked = [{"seed": 1}, {"seed": 2}, {"size": "32x32"}, {"seed": 3}, {"num_inference_steps": 9}, {"n": 2}]
@@ -238,8 +238,8 @@ def bomb() -> bytes:
         ([("image", bomb())], {}, "pixels"),
         ([("image", png(3000, 3000))], {}, "pixels"),
         ([("image", png(999, 999)[:2000])], {}, "damaged"),
-        ([("image", b"%!PS-Adobe-3.0 EPSF-3.0")], {}, "PNG, JPEG or WebP"),
-        ([], {}, "give one picture, not 0"),
+        ([("image", b"%!PS-Adobe-3.0 EPSF-3.0")], {}, "is no PNG or JPEG or WEBP"),
+        ([], {}, "give one image, not 0"),
         ([("image[]", png(8, 8)), ("image[]", png(8, 8))], {}, "not 2"),
         ([("image", png(8, 8)), ("mask", png(8, 8))], {}, "mask cannot be used"),
         ([("image", png(8, 8))], {"image_url": "file:///etc/passwd"}, "unknown field image_url"),
@@ -249,7 +249,7 @@ def bomb() -> bytes:
     ],
     ids=range(11),
 )
-def test_an_input_picture_that_cannot_be_used(tmp_path: Path, files: list, data: dict, words: str) -> None:
+def test_an_input_image_that_cannot_be_used(tmp_path: Path, files: list, data: dict, words: str) -> None:
     async def scenario() -> None:
         async with serving(tmp_path, f"{EDIT}server: true\n") as (client, workers, _):
             answer = await client.post("/v1/images/edits", data={"prompt": "dusk"} | data, files=files or {"x": b""})

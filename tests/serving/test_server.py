@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import openai
 import pytest
-from live_server import Server, picture
+from live_server import Server, image
 
 LONG = {"num_inference_steps": 200}
 #: Rounding alone: sums are in another order in a batch.
@@ -18,8 +18,8 @@ ALIKE = 2
 def generate(client: openai.OpenAI, prompt: str = "a red star", **extra: object) -> np.ndarray:
     n = extra.pop("n", 1)
     answer = client.images.generate(prompt=prompt, n=n, size="64x64", extra_body={"seed": 3} | extra)
-    pictures = [picture(item) for item in answer.data]
-    return pictures[0] if n == 1 else np.stack(pictures)
+    images = [image(item) for item in answer.data]
+    return images[0] if n == 1 else np.stack(images)
 
 
 def apart(one: np.ndarray, other: np.ndarray) -> int:
@@ -31,23 +31,23 @@ def test_the_model_is_listed(client: openai.OpenAI) -> None:
     assert client.models.retrieve("tiny").id == "tiny"
 
 
-def test_a_picture_is_that_of_its_seed(client: openai.OpenAI) -> None:
+def test_a_image_is_that_of_its_seed(client: openai.OpenAI) -> None:
     first = generate(client)
     assert first.shape == (64, 64, 3)
     assert apart(first, generate(client)) == 0
     assert apart(first, generate(client, seed=4)) > 50
 
 
-def test_without_a_seed_pictures_differ_and_the_answer_has_it(client: openai.OpenAI) -> None:
+def test_without_a_seed_images_differ_and_the_answer_has_it(client: openai.OpenAI) -> None:
     answers = [client.images.generate(prompt="a red star", response_format="b64_json") for _ in range(2)]
-    assert apart(*(picture(answer.data[0]) for answer in answers)) > 50
+    assert apart(*(image(answer.data[0]) for answer in answers)) > 50
     again = generate(client, seed=answers[0].data[0].model_extra["seed"])
-    assert apart(picture(answers[0].data[0]), again) == 0
+    assert apart(image(answers[0].data[0]), again) == 0
     assert answers[0].size == "64x64"
     assert answers[0]._request_id != answers[1]._request_id
 
 
-def test_seeds_of_several_pictures_count_up(client: openai.OpenAI) -> None:
+def test_seeds_of_several_images_count_up(client: openai.OpenAI) -> None:
     both = generate(client, n=2)
     assert apart(both[0], generate(client, seed=3)) <= ALIKE
     assert apart(both[1], generate(client, seed=4)) <= ALIKE
@@ -62,7 +62,7 @@ def test_fields_of_vllm_omni_are_followed(client: openai.OpenAI, field: dict[str
     assert apart(generate(client), generate(client, **field)) > 20
 
 
-def test_the_same_seed_is_the_same_picture_whatever_is_made_with_it(server: Server, client: openai.OpenAI) -> None:
+def test_the_same_seed_is_the_same_image_whatever_is_made_with_it(server: Server, client: openai.OpenAI) -> None:
     prompts = ["a red star", "a blue heart on a gray background beside a small green square", "a circle", "a cross"]
     alone = [generate(client, prompt, seed=seed) for seed, prompt in enumerate(prompts)]
     batches, begun = server.metric('omni_batch_size_bucket{le="+Inf"}'), server.metric("omni_queue_wait_seconds_count")
@@ -102,7 +102,7 @@ def test_the_same_seed_is_the_same_picture_whatever_is_made_with_it(server: Serv
     ids=str,
 )
 def test_an_error_is_of_the_clients_own_class(client: openai.OpenAI, asked, error, code, words) -> None:
-    if error is None:  # a warning comes with the picture
+    if error is None:  # a warning comes with the image
         (warning,) = client.images.generate(**{"prompt": "a star"} | asked).model_extra["warnings"]
         assert warning["code"] == code
         assert words in warning["message"]
@@ -119,16 +119,16 @@ def test_an_edit_needs_an_editing_model(client: openai.OpenAI) -> None:
         client.images.edit(image=b"", prompt="a star")
 
 
-def test_pictures_on_the_way_come_closer_to_the_last(client: openai.OpenAI) -> None:
+def test_images_on_the_way_come_closer_to_the_last(client: openai.OpenAI) -> None:
     asked = {"seed": 3, "num_inference_steps": 12}
     events = list(client.images.generate(prompt="a red star", stream=True, partial_images=3, extra_body=asked))
     assert [event.type for event in events] == ["image_generation.partial_image"] * 3 + ["image_generation.completed"]
     assert [event.partial_image_index for event in events[:3]] == [0, 1, 2]
-    pictures = [picture(event.b64_json) for event in events]
-    distances = [abs(early - pictures[-1]).mean() for early in pictures[:-1]]
+    images = [image(event.b64_json) for event in events]
+    distances = [abs(early - images[-1]).mean() for early in images[:-1]]
     assert distances == sorted(distances, reverse=True)
     assert distances[-1] < 8
-    assert apart(pictures[-1], generate(client, num_inference_steps=12)) == 0
+    assert apart(images[-1], generate(client, num_inference_steps=12)) == 0
 
 
 def test_a_client_that_goes_away_ends_its_work_between_two_steps(server: Server, client: openai.OpenAI) -> None:

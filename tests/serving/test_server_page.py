@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from live_server import Server, picture
+from live_server import Server, image
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,11 @@ def test_it_shows_the_plan_that_is_served(page: Any) -> None:
 
 def test_it_asks_for_nothing_that_this_server_does_not_need(page: Any) -> None:
     assert page.is_visible("#prompt")
-    assert not page.is_visible("#image")  # the model makes pictures, and edits none
+    assert not page.is_visible("#image")  # the model makes images, and edits none
     assert not page.is_visible("#key")
 
 
-def test_a_prompt_becomes_the_picture_of_the_api_with_progress_on_the_way(page: Any, server: Server) -> None:
+def test_a_prompt_becomes_the_image_of_the_api_with_progress_on_the_way(page: Any, server: Server) -> None:
     page.evaluate(
         """() => {
           window.seen = [];
@@ -51,7 +51,7 @@ def test_a_prompt_becomes_the_picture_of_the_api_with_progress_on_the_way(page: 
     shown = page.get_attribute("#result", "src").removeprefix("data:image/png;base64,")
     asked = {"seed": 3, "num_inference_steps": 8}
     answer = server.client().images.generate(prompt="a red star", extra_body=asked)
-    assert abs(picture(shown) - picture(answer.data[0])).max() == 0
+    assert abs(image(shown) - image(answer.data[0])).max() == 0
     assert page.text_content("#caption") == "64x64, seed 3"
 
 

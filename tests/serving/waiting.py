@@ -8,10 +8,10 @@ from pathlib import Path
 from omni_config.checking.files import check_bytes
 from runtime.serving.api import Api, app_of
 from runtime.serving.front import Front
-from runtime.serving.images import Pictures
+from runtime.serving.images import InputImages
 from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Queue
-from runtime.serving.requests import Served
+from runtime.serving.requests import ServedConfig
 from runtime.serving.workers import Batch, Cancelled
 
 
@@ -33,7 +33,7 @@ class Waiting:
             await self.batch
         except asyncio.CancelledError:
             raise Cancelled from None
-        return [b"a picture"] * len(batch.samplings)
+        return [b"an image"] * len(batch.samplings)
 
     def cancel(self) -> None:
         self.batch.cancel()
@@ -45,7 +45,7 @@ def application(
     """What uvicorn would run for a config, its workers, and its queue, whose ``work`` is not started."""
     (checked,) = check_bytes("config.yaml", f"version: 1\n{config}".encode())
     assert checked.plan is not None, checked.findings
-    served, metrics, workers = Served(checked), Metrics(), Waiting()
+    served, metrics, workers = ServedConfig(checked), Metrics(), Waiting()
     settings = served.settings
     queue = Queue(
         workers,  # type: ignore[arg-type]
@@ -53,6 +53,6 @@ def application(
         max_waiting=settings["max_queue"],
         max_batch_size=settings["max_batch_size"],
     )
-    api = Api(served, workers, queue, metrics, Pictures(folder, settings["max_pixels"]))  # type: ignore[arg-type]
+    api = Api(served, workers, queue, metrics, InputImages(folder, settings["max_pixels"]))  # type: ignore[arg-type]
     front = Front(app_of(api, lifespan), metrics, api_key=key, max_body=round(settings["max_body"] * 2**20))
     return front, workers, queue

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Machine:
     """One of the machines of a run, in torchrun's words."""
 
     nnodes: int
@@ -18,7 +18,7 @@ class Node:
     port: int
 
     def ranks(self, world_size: int) -> range:
-        """The ranks that this node holds: each node has an equal share, in order."""
+        """The ranks that this machine holds: each has an equal share, in order."""
         share = world_size // self.nnodes
         return range(self.node_rank * share, (self.node_rank + 1) * share)
 
