@@ -109,7 +109,8 @@ def sources() -> list[Path]:
     """The YAML files that the catalog is read from."""
     root = FOLDER.parent
     engines = [path for name in ("card.yaml", "rules.yaml") for path in (root / "engines").glob(f"*/{name}")]
-    return sorted([*FOLDER.rglob("*.yaml"), *(root / "rules").glob("*.yaml"), *engines])
+    facts = (root / "engines").glob("*/facts/*.json")  # the places of guards
+    return sorted([*FOLDER.rglob("*.yaml"), *(root / "rules").glob("*.yaml"), *engines, *facts])
 
 
 def read(files: list[Path]) -> dict[str, Any]:
@@ -122,7 +123,14 @@ def read(files: list[Path]) -> dict[str, Any]:
 
     lists: dict[str, Any] = {"rules": [], "disagreements": [], "retired": []}
     data: dict[str, Any] = {"features": {}, "models": {}, "engines": {}, "areas": {}} | lists
+    guards: dict[str, dict[str, str]] = {}
     for path in files:
+        if path.suffix == ".json":
+            known = json.loads(path.read_text(encoding="utf-8"))
+            for guard, fact in known["guards"].items():
+                place = f"{guard.partition('::')[0]}:{fact['line']}"
+                guards.setdefault(guard, {})[f"{path.parents[1].name.replace('_', '-')}=={path.stem}"] = place
+            continue
         try:
             contents = [node.value for node in parse(decode(path.name, path.read_bytes()))]
         except Unreadable as error:
@@ -151,10 +159,27 @@ def read(files: list[Path]) -> dict[str, Any]:
     _validate([(Disagreement, item) for item in data["disagreements"]])
     _validate([(Retired, item) for item in data["retired"]])
     data["rules"].sort(key=lambda item: str(item.get("code")))
-    data["rules"] = _resolved(data["rules"], _names(data))
+    data["rules"] = [_placed(item, guards) for item in _resolved(data["rules"], _names(data))]
     # As text, so that a check reads only the card that it asks for.
     data["engines"] = {name: json.dumps(card) for name, card in data["engines"].items()}
     return data
+
+
+def _placed(rule: dict[str, Any], guards: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """A rule whose cases know, by engine version, where the source refuses them; the cases as text.
+
+    Raises:
+        ValueError: no version has a guard that a case names.
+    """
+    if "cases" not in rule:
+        return rule
+    for case in rule["cases"]:
+        if unknown := [guard for guard in case.get("guards", ()) if guard not in guards]:
+            raise ValueError(f"{rule['code']}: no version has the guard {unknown[0]}")
+        case["places"] = {
+            engine: place for guard in reversed(case.get("guards", ())) for engine, place in guards[guard].items()
+        }
+    return rule | {"cases": json.dumps(rule["cases"])}
 
 
 def _names(data: dict[str, Any]) -> dict[str, list[str]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from omni_config.reading.ignores import apply_ignores
 from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution, resolve_settings
 from omni_config.resolving.target import Target, target_of
-from omni_config.rules.quantities import Quantities
+from omni_config.rules.quantities import THEIRS, Quantities
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import FIELDS, Settings
 
@@ -48,7 +48,9 @@ class ParsedDocument:
 
     ``lines`` of ``source`` are those on which it stands, and ``notes`` is what its reader has found. A ``foreign`` one
     is of another engine's file, in whose text our keys do not stand; ``left_out`` are its flags on which nothing
-    depends that is judged. ``changed``: it says other than the text, by flags or for another engine.
+    depends that is judged. ``options`` are settings of that engine for which there is none of ours, and ``pipeline`` the
+    class of its model where no card of ours says it. ``changed``: it says other than the text, by flags or for another
+    engine.
     """
 
     source: Source
@@ -58,6 +60,8 @@ class ParsedDocument:
     notes: tuple[Finding, ...] = ()
     foreign: bool = False
     left_out: tuple[str, ...] = ()
+    options: Mapping[str, YamlNode] = field(default_factory=dict)
+    pipeline: str = ""
     changed: bool = False
 
     def overridden(self, overrides: Sequence[Override]) -> ParsedDocument:
@@ -72,7 +76,11 @@ class ParsedDocument:
         """The same for another engine, all else in its place."""
         from omni_config.schema.overrides import with_engine
 
-        return replace(self, node=with_engine(self.node, engine), changed=True) if self.node is not None else self
+        if self.node is None:
+            return self
+        same = str(self.node.value.get("engine")).partition("==")[0] == engine.partition("==")[0]
+        options = self.options if same else {}
+        return replace(self, node=with_engine(self.node, engine), options=options, changed=True)
 
     def as_ours(self) -> ParsedDocument:
         """Only the settings: of another engine's file, not what its reader has noted, and the model must be known."""
@@ -160,7 +168,8 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
         card, problem = folder_card(settings["model"], node)
         findings += problem
     elif card is None and document.foreign:
-        card = UNNAMED
+        card = replace(UNNAMED, pipeline=document.pipeline)
+        settings |= {"pipeline_name": document.pipeline}
     elif card is None:
         findings.append(unknown_model(settings["model"], node))
     if engine is None:
@@ -168,11 +177,12 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
         findings.append(_unknown("OMNI502", "engine", settings["engine"], known.engine_ids, node, near))
     if card is None or engine is None:
         return findings, None
+    settings |= {THEIRS + name: option.value for name, option in document.options.items()}
     target = target_of(card, engine, policies)
-    if card is UNNAMED:
+    if not card.sources:
         target = target.by(_rules_without_model(target, settings))
     resolution = resolve_settings(settings, target)
-    located = [_locate(finding, node) for finding in resolution.findings]
+    located = [_locate(finding, document) for finding in resolution.findings]
     return [*located, *missing_adapters(settings, engine, node)], resolution
 
 
@@ -181,14 +191,23 @@ class _AskedForModel(Exception):
 
 
 class _NoModel:
+    """A model of which only the pipeline class is known, if that."""
+
+    def __init__(self, pipeline: str) -> None:
+        self.dims: dict[str, int] = {}
+        if pipeline:
+            self.id, self.pipeline = UNNAMED.id, pipeline
+
     def __getattr__(self, name: str) -> Any:
         raise _AskedForModel(name)
 
 
 def _rules_without_model(target: Target, settings: Settings) -> Iterable[Rule]:
     """The rules that judge these settings without a question about the model."""
+    known = target.card.pipeline if target.engine.claim(target.card) else ""
+    model: Any = _NoModel(known)
     for rule in target.rules:
-        asked = Quantities(settings, _NoModel(), target.engine, target.features)  # type: ignore[arg-type]
+        asked = Quantities(settings, model, target.engine, target.features)
         try:
             rule.check(asked)
         except _AskedForModel:
@@ -220,9 +239,10 @@ def documented(finding: Finding) -> Finding:
     return replace(finding, name=rule.name, why=rule.why, next_step=finding.next_step or rule.fix)
 
 
-def _locate(finding: Finding, node: YamlNode) -> Finding:
+def _locate(finding: Finding, document: ParsedDocument) -> Finding:
     """Put a finding where its first field that the file says stands; the other fields become related places."""
-    spans = list(_spans(finding.fields, node)) or [node.children["model"].span]
+    assert document.node is not None
+    spans = list(_spans(finding.fields, document)) or [document.node.children["model"].span]
     return replace(finding, span=spans[0], related=tuple(spans[1:]))
 
 
@@ -230,8 +250,10 @@ def _place(finding: Finding) -> tuple[int, int]:
     return (finding.span.line, finding.span.column) if finding.span else (0, 0)
 
 
-def _spans(fields: tuple[str, ...], node: YamlNode) -> Iterable[Span]:
+def _spans(fields: tuple[str, ...], document: ParsedDocument) -> Iterable[Span]:
+    assert document.node is not None
     for name in fields:
-        place = node.find(FIELDS[name])
+        theirs = name.startswith(THEIRS)
+        place = document.options.get(name.removeprefix(THEIRS)) if theirs else document.node.find(FIELDS[name])
         if place is not None:
             yield (place.key_span or place.span) if isinstance(place.value, dict) else place.span

@@ -39,7 +39,17 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
         if not draft.has("model"):
             draft.set("model", UNNAMED.id, draft.place)
     left_out = tuple(draft.left_out)
-    return ParsedDocument(source, draft.root, _lines(draft), index, tuple(notes), foreign=True, left_out=left_out)
+    return ParsedDocument(
+        source,
+        draft.root,
+        _lines(draft),
+        index,
+        tuple(notes),
+        foreign=True,
+        left_out=left_out,
+        options=draft.options,
+        pipeline=draft.pipeline,
+    )
 
 
 def _choose_version(draft: Draft) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from math import prod
+from string import Formatter
 from typing import Any, ClassVar, Literal
 
 from omni_config.cards import EngineCard, Feature, ModelCard
@@ -244,6 +247,73 @@ class Supported(Rule):
         return [q.features[name] for name in only if name in q.features and q[name] and not parse(only[name])(q)]
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Case:
+    """One combination that an engine refuses: where ``when`` is true, with its own sentence and next step.
+
+    ``guards`` are the places of the engine's source that refuse it; the case holds in the versions that have one of
+    them (``places``: file and line, by engine id). ``bad`` is what to write after the engine's command to see it.
+    """
+
+    when: str
+    says: str
+    next: str
+    fields: tuple[str, ...]
+    guards: tuple[str, ...] = ()
+    bad: str = ""
+    places: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Refuses(Rule):
+    """What an engine's own source refuses, drops or computes wrongly, case by case, each with its guards.
+
+    In the compiled catalog ``cases`` are text, so that a check reads only those of its engine.
+    """
+
+    cases: tuple[Case, ...] | str
+    message: str = "{says}"
+    fix: str = "{next_step}"
+    source: str = "the engine's own source, place by place"
+    bad: str | tuple[str, ...] = ()
+    good: str | tuple[str, ...] = ()
+
+    @cached_property
+    def stated(self) -> tuple[Case, ...]:
+        """The cases, read where they are still text."""
+        if not isinstance(self.cases, str):
+            return self.cases
+        lists = ("fields", "guards")
+        return tuple(Case(**case | {key: tuple(case.get(key, ())) for key in lists}) for case in json.loads(self.cases))
+
+    def decide(self, q: Quantities) -> list[Finding]:
+        engine = q.engine_card.id
+        found = []
+        for case in self.stated:
+            place = case.places.get(engine)
+            if (place or not case.guards) and parse(case.when)(q):
+                says, next_step = case.says.format_map(q), case.next.format_map(q)
+                finding = self.finding(q, case.fields, says=says, next_step=next_step)
+                found.append(replace(finding, why=f"{self.why} Source: {place} of {engine}.") if place else finding)
+        return found
+
+    def explain(self) -> str:
+        return "None of: " + "; ".join(case.when for case in self.stated)
+
+    def expressions(self) -> list[str]:
+        return [self.when, *(case.when for case in self.stated)]
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        yield from super().names()
+        for case in self.stated:
+            yield from ((name, "fields") for name in case.fields)
+            for text in (case.says, case.next):
+                yield from ((name, "quantities") for _, name, _, _ in Formatter().parse(text) if name)
+
+    def repairs_for(self, q: Quantities) -> list[Settings]:
+        return []
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class Advise(Rule):
     """Works, but something else works better."""
@@ -277,6 +347,7 @@ class Reading(Rule):
 
 
 KINDS: dict[str, type[Rule]] = {
+    "refuses": Refuses,
     "product": Product,
     "exclusive": Exclusive,
     "overrides": Overrides,

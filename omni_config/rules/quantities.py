@@ -36,6 +36,8 @@ class Quantities(dict[str, Any]):
             value = bool(parse(self.features[name].active)(self))
         elif name in DIMS:
             value = self.card.dims.get(name)
+        elif name.startswith(THEIRS):
+            value = None  # the file does not say it
         else:
             raise KeyError(name)
         self[name] = value
@@ -43,9 +45,13 @@ class Quantities(dict[str, Any]):
 
     def changed(self, **changes: Any) -> Quantities:
         """The quantities of the same config with other settings."""
-        settings = {name: self[name] for name in FIELDS}  # through self, which may note what is read
+        settings = {name: self[name] for name in self.settings}  # through self, which may note what is read
         return Quantities(settings | changes, self.card, self.engine_card, self.features)
 
+
+#: In front of the name of an engine's own setting, for which there is none of ours: its value, or None where the file
+#: does not say it.
+THEIRS = "their_"
 
 #: Derived quantities by name, each a function of the others; see ``quantity``.
 DERIVED: dict[str, Callable[[Quantities], Any]] = {}

@@ -30,7 +30,7 @@ _NAMED = {
     "winner": "features",
     "loser": "features",
 }
-_ONLY_IN_FINDINGS = {"feature", "effect", "condition", "undivided"}
+_ONLY_IN_FINDINGS = {"feature", "effect", "condition", "undivided", "says", "next_step"}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

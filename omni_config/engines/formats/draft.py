@@ -41,6 +41,8 @@ class Draft:
         self.not_judged: list[tuple[str, Span]] = []
         self.left_out: list[str] = []  # flags on which nothing depends that is judged here
         self.later: list[Callable[[], None]] = []  # what can be read only once the rest is known
+        self.pipeline = ""  # the class of the model, where the file says it
+        self.options: dict[str, YamlNode] = {}  # the engine's own settings, for which there is none of ours
         self.root = YamlNode({}, place)
         self._put(("version",), YamlNode(1, place))
         self._put(("engine",), YamlNode(engine, place))
