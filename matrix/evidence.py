@@ -24,6 +24,7 @@ FOLDER = Path(__file__).with_name("evidence")
 ROOT = FOLDER.parents[1]
 #: Code that decides every cell that is run: modules or packages.
 SHARED = (
+    "runtime/device",
     "runtime/compat",
     "runtime/models",
     "runtime/pipeline/apply",

@@ -33,7 +33,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     """
     import torch
 
-    from runtime.pipeline.mesh import device
+    from runtime.device import device
 
     name = plan.attention_backend
     try:

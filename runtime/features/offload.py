@@ -30,7 +30,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     Raises:
         CannotRunError: an unknown kind of offload, or no order in which the models of this pipeline are used.
     """
-    from runtime.pipeline.mesh import device
+    from runtime.device import device
 
     residents, undo = _Residents(), ExitStack()
     if plan.offload == "model":
@@ -69,7 +69,7 @@ class _Offload(Handle):
         """Keep every model on the device."""
         from diffusers.hooks.hooks import HookRegistry
 
-        from runtime.pipeline.mesh import device
+        from runtime.device import device
 
         self.patches.close()
         self.pipe.remove_all_hooks()

@@ -36,7 +36,7 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     """
     from cache_dit.distributed.config import ParallelismConfig
 
-    from runtime.pipeline.mesh import device
+    from runtime.device import device
 
     assert mesh is not None
     family, patches = models.of(pipe), ExitStack()

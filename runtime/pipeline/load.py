@@ -23,11 +23,11 @@ def pipeline(plan: Plan) -> Any:
     Raises:
         CannotRunError: no such folder, the hub cannot be reached, or the checkpoint is damaged or of another class.
     """
-    from runtime.pipeline import mesh
+    from runtime.device import device
 
     pipe = _kept.get(plan.model) or _load(plan)
     gc.enable()  # a rank does without it until here
-    return pipe.to(mesh.device()) if plan.offload == "none" else pipe  # offload moves things by itself
+    return pipe.to(device()) if plan.offload == "none" else pipe  # offload moves things by itself
 
 
 def keep(plans: Sequence[Plan]) -> None:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from omni_config.mesh import NAMES
 from omni_config.plan import Plan
-
-
-def device() -> torch.device:
-    """The device of this rank: its GPU where there is one."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+from runtime.device import device
 
 
 def build(plan: Plan, rank: int, timeout: float) -> DeviceMesh | None:

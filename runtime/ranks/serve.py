@@ -155,11 +155,11 @@ def _agreed(cancel: bool) -> bool:
     import torch
     import torch.distributed as dist
 
-    from runtime.pipeline import mesh
+    from runtime.device import device
 
     if not dist.is_initialized():
         return cancel
-    flag = torch.tensor([cancel], dtype=torch.uint8, device=mesh.device())
+    flag = torch.tensor([cancel], dtype=torch.uint8, device=device())
     dist.broadcast(flag, 0)
     return bool(flag.item())
 
