@@ -1,0 +1,123 @@
+"""What the compiled facts of a version (``engines/NAME/facts``) say of its flags, settings and pipelines."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+_SWITCHES = ("store_true", "store_false", "StoreBoolean", "BooleanOptionalAction", "version", "help", "count")
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A flag of an engine: its name, the setting that it fills, and what it takes."""
+
+    name: str
+    setting: str
+    type: str | None
+    choices: tuple[Any, ...]
+    action: str | None
+    nargs: str | int | None
+    default: Any
+    at: str
+    of: str | None  # the package whose parser has it, where that is not the engine's own
+
+    @property
+    def most_values(self) -> int | None:
+        """How many words may follow it; None for any number."""
+        if self.action in _SWITCHES:
+            return 1 if self.action in ("StoreBoolean",) or self.nargs == "?" else 0
+        if isinstance(self.nargs, int):
+            return self.nargs
+        return None if self.nargs in ("*", "+", "...") else 1
+
+
+class Facts:
+    """The facts of one version of an engine."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self._data = data
+        #: Whether every flag of its parsers is known: of those of other packages, only where they were compiled too.
+        self.closed = not data["flags_of_others"]
+        self._flags: dict[str, tuple[str, dict[str, Any]]] = {}
+        for name, places in data["flags"].items():
+            for spelling in (name, *places[0].get("aliases", ())):
+                self._flags.setdefault(plain_name(spelling), (name, places[0]))
+
+    def flag(self, name: str) -> Flag | None:
+        """A flag by its name, an alias, or what argparse takes as one: a beginning that no other flag has."""
+        wanted = plain_name(name).partition(".")[0]
+        found = self._flags.get(wanted)
+        if found is None and len(wanted) > 1:
+            longer = {entry[0]: entry for spelling, entry in self._flags.items() if spelling.startswith(wanted)}
+            found = next(iter(longer.values())) if len(longer) == 1 else None
+        if found is None and wanted.startswith("no-"):
+            positive = self._flags.get(wanted[3:])
+            found = positive if positive and positive[1].get("action") == "BooleanOptionalAction" else None
+        if found is None:
+            return None
+        name, place = found
+        return Flag(
+            name,
+            place.get("dest") or plain_name(name).replace("-", "_"),
+            place.get("type"),
+            tuple(place.get("choices") or ()),
+            place.get("action"),
+            place.get("nargs"),
+            place.get("default"),
+            place["at"],
+            place.get("of"),
+        )
+
+    def near(self, name: str) -> str | None:
+        """The flag that an unknown one was probably meant to be."""
+        found = difflib.get_close_matches(plain_name(name), self._flags, 1, 0.75)
+        return self._flags[found[0]][0] if found else None
+
+    def has_field(self, owner: str, name: str) -> bool:
+        """Whether a class of settings has a field."""
+        return f"{owner}.{name}" in self._data["fields"]
+
+    def fields(self, owner: str) -> list[str]:
+        """The fields of a class of settings."""
+        return [key[len(owner) + 1 :] for key in self._data["fields"] if key.startswith(f"{owner}.")]
+
+    def unknown_keys(self, owner: str) -> str:
+        """What becomes of a key that a class of settings does not have: ``refused``, ``dropped``, or nothing known."""
+        stated = self._data["classes"].get(owner, {}).get("unknown")
+        return stated if stated in ("refused", "dropped") else ""
+
+    @property
+    def pipelines(self) -> dict[str, dict[str, Any]]:
+        """The pipelines that the version registers, by name."""
+        found: dict[str, dict[str, Any]] = self._data["pipelines"]
+        return found
+
+    @property
+    def decides(self) -> frozenset[str]:
+        """The settings that some guard reads."""
+        return frozenset(name for guard in self._data["guards"].values() for name in guard["reads"])
+
+    @property
+    def guards(self) -> dict[str, dict[str, Any]]:
+        """The guards of the source, by id."""
+        found: dict[str, dict[str, Any]] = self._data["guards"]
+        return found
+
+
+def plain_name(flag: str) -> str:
+    """A flag without its dashes in front, and with dashes for underscores."""
+    return flag.lstrip("-").replace("_", "-")
+
+
+@cache
+def facts_of(engine: str) -> Facts | None:
+    """The facts of an engine's version by its id, such as ``vllm-omni==0.30``; None where none were compiled."""
+    family, _, version = engine.partition("==")
+    path = FOLDER / family.replace("-", "_") / "facts" / f"{version}.json"
+    return Facts(json.loads(path.read_bytes())) if version and path.is_file() else None
