@@ -1,0 +1,141 @@
+"""Which settings an expression reads: fields of configurations, flags, request parameters, environment variables."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from omni_config.facts.names import Names
+from omni_config.facts.syntax import Function, dotted, last_name, text
+
+#: What holds settings, by the last part of its name. A common name counts only when it is read from one of these.
+_HOLDER = re.compile(
+    r"(^|_)(od_config|config|cfg|conf|args|params|settings|options|opts|kwargs|overrides|parallel|spec|projection|"
+    r"caps|capabilities)$"
+)
+_PLAIN_CALLS = frozenset(
+    "int float str bool len max min abs tuple list set sorted any all sum dict frozenset math.prod".split()
+)
+_PLAIN_METHODS = frozenset("lower upper strip split replace casefold get pop copy items values keys removeprefix".split())
+_GETTERS = frozenset("get pop setdefault getattr hasattr".split())
+_ENVIRONMENT = re.compile(r"(^|\.)(os\.environ|environ|envs|ENV|\w*_envs)$")
+
+
+class Reader:
+    """What expressions of one function read. Local names that are bound to a setting stand for it."""
+
+    def __init__(self, names: Names, outer: Reader | None, function: Function, *, owner: bool, shapes: bool) -> None:
+        """``owner``: the function's class holds settings. ``shapes``: in this file the bare names of a request are sizes
+        of tensors.
+        """
+        self.known = names.known
+        self.strong = names.strong
+        self.plain = names.strong - names.request if shapes else names.strong
+        self.parameters = set(outer.parameters if outer else ()) | {a.arg for a in _parameters(function)}
+        self.bound: dict[str, frozenset[str]] = dict(outer.bound) if outer else {}
+        self.owner_has_settings = owner
+        bindings = [b for node in _own_nodes(function) for b in _bindings(node)]
+        for _ in range(3):  # a name bound to a name bound to a setting
+            before = dict(self.bound)
+            for name, value in bindings:
+                if _is_plain(value) and (found := self.reads(value)):
+                    self.bound[name] = self.bound.get(name, frozenset()) | found
+            if self.bound == before:
+                break
+
+    def reads(self, node: ast.AST, *, follow: bool = True) -> frozenset[str]:
+        """The settings that an expression reads; without ``follow`` a local name stands for nothing."""
+        return frozenset(name for part in ast.walk(node) for name in self._part(part, follow))
+
+    def _part(self, node: ast.AST, follow: bool) -> Iterator[str]:
+        if isinstance(node, ast.Attribute):
+            if _ENVIRONMENT.search(dotted(node.value)) and node.attr.isupper():
+                yield node.attr
+            elif node.attr in self.strong or (node.attr in self.known and self._is_holder(node.value)):
+                yield node.attr
+        elif isinstance(node, ast.Name):
+            if node.id in self.parameters and node.id in self.plain:
+                yield node.id
+            if follow:
+                yield from self.bound.get(node.id, ())
+        elif isinstance(node, ast.Call):
+            yield from self._call(node)
+        elif isinstance(node, ast.Subscript):
+            name = text(node.slice)
+            if name and _ENVIRONMENT.search(dotted(node.value)):
+                yield name
+            elif name and (name in self.strong or (name in self.known and self._is_holder(node.value))):
+                yield name
+        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
+            name = text(node.left)
+            holder = node.comparators[0]
+            if name and _ENVIRONMENT.search(dotted(holder)):
+                yield name
+            elif name in self.known and self._is_holder(holder):
+                yield str(name)
+
+    def _call(self, node: ast.Call) -> Iterator[str]:
+        function = last_name(node.func)
+        if function == "getenv" and node.args and (name := text(node.args[0])):
+            yield name
+        if function not in _GETTERS:
+            return
+        free = isinstance(node.func, ast.Name)  # getattr(holder, name), not holder.get(name)
+        arguments = node.args[1:2] if free else node.args[:1]
+        holder = node.args[0] if free and node.args else node.func.value if isinstance(node.func, ast.Attribute) else None
+        for argument in arguments:
+            name = text(argument)
+            if name and holder is not None and _ENVIRONMENT.search(dotted(holder)):
+                yield name
+            elif name in self.strong or (name in self.known and self._is_holder(holder)):
+                yield str(name)
+
+    def _is_holder(self, node: ast.AST | None) -> bool:
+        name = last_name(node)
+        return bool(_HOLDER.search(name)) or (name == "self" and self.owner_has_settings)
+
+
+def _parameters(function: Function) -> Iterator[ast.arg]:
+    arguments = function.args
+    yield from (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+
+
+def _own_nodes(function: Function) -> Iterator[ast.AST]:
+    """Nodes of a function, without those of functions and classes inside it."""
+    waiting: list[ast.AST] = list(function.body)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+def _bindings(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    if isinstance(node, ast.Assign):
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                yield target.id, node.value
+            elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                for one, value in zip(target.elts, node.value.elts, strict=False):
+                    if isinstance(one, ast.Name):
+                        yield one.id, value
+    elif isinstance(node, ast.AnnAssign | ast.NamedExpr) and isinstance(node.target, ast.Name) and node.value:
+        yield node.target.id, node.value
+    elif isinstance(node, ast.For):
+        for name in ast.walk(node.target):
+            if isinstance(name, ast.Name):
+                yield name.id, node.iter
+
+
+def _is_plain(value: ast.expr) -> bool:
+    """Whether the value is a setting or arithmetic on settings, and not what a model computes from it."""
+    for node in ast.walk(value):
+        if isinstance(node, ast.Call):
+            name = dotted(node.func)
+            plain = name in _PLAIN_CALLS or last_name(node.func) in _PLAIN_METHODS | {"getattr", "hasattr", "getenv"}
+            if not plain and not (isinstance(node.func, ast.Name) and len(node.args) <= 2):
+                return False
+        elif isinstance(node, ast.Lambda | ast.ListComp | ast.GeneratorExp | ast.DictComp | ast.Await):
+            return False
+    return True
