@@ -34,6 +34,11 @@ class Engine:
         return re.search(self.guards, path) is not None
 
 
+#: Files where settings are declared and validated: there the parameters of functions are settings too.
+DECLARES = re.compile(
+    r"/(data|config|args|server_args|omni_config|stage_config|config_factory|arg_utils|parallel_state|cache_interface|"
+    r"cache_dit_integration|sampling_params|disagg)\.py$"
+)
 _TESTS = r"(^|/)(tests?|testing|benchmarks?|examples?|csrc|docs|kernels)/|/test_[^/]*\.py$"
 
 ENGINES = {

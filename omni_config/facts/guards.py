@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from omni_config.facts.engines import Engine
+from omni_config.facts.engines import DECLARES, Engine
 from omni_config.facts.names import Names, known_names
 from omni_config.facts.reads import Reader
 from omni_config.facts.syntax import Function, canonical, dotted, functions, hash8, last_name
@@ -57,7 +57,9 @@ class _Part:
         inner = ", ".join(" ".join(ast.unparse(node).split()) for node in self.nodes)
         if self.tried:
             inner = f"{inner} of {'; '.join(' '.join(ast.unparse(node).split()) for node in self.tried)}"
-        return inner if self.form == "if" else f"not ({inner})" if self.form == "not" else f"{self.form} {inner}".strip()
+        return (
+            inner if self.form == "if" else f"not ({inner})" if self.form == "not" else f"{self.form} {inner}".strip()
+        )
 
 
 _Chain = tuple[_Part, ...]
@@ -79,15 +81,32 @@ def guards(wheel: Wheel, engine: Engine) -> tuple[list[Guard], list[tuple[str, s
 
 def _of_file(file: File, names: Names, engine: Engine) -> Iterator[Guard]:
     shapes = _SHAPES.search(file.path) is not None
+    declares = DECLARES.search(file.path) is not None
     readers: dict[str, Reader] = {}
+    by_name = {name: (function, owner) for name, function, owner in functions(file.tree)}
     times: Counter[str] = Counter()
-    for name, function, owner in functions(file.tree):
-        outer = readers.get(name.rpartition(".")[0])
-        has_settings = engine.holds_settings(file.path, owner) or engine.holds_requests(file.path, owner)
-        reader = Reader(names, outer, function, owner=has_settings, shapes=shapes)
-        readers[name] = reader
+
+    def reader_of(name: str) -> Reader | None:
+        if name not in by_name:
+            return None
+        if name not in readers:
+            function, owner = by_name[name]
+            has_settings = engine.holds_settings(file.path, owner) or engine.holds_requests(file.path, owner)
+            readers[name] = Reader(
+                names,
+                reader_of(name.rpartition(".")[0]),
+                function,
+                owner=has_settings,
+                shapes=shapes,
+                declares=declares and (has_settings or not owner),
+            )
+        return readers[name]
+
+    for name, function, _ in functions(file.tree):
         for statement, chain in _ends(function.body, ()):
             kind, exception, message = _what(statement)
+            reader = reader_of(name)
+            assert reader is not None
             reads = _reads(reader, function, chain) if chain or kind == "raise" else frozenset()
             if not reads:
                 continue

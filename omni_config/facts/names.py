@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from omni_config.facts.engines import Engine
-from omni_config.facts.syntax import last_name, text
+from omni_config.facts.syntax import last_name, text, walk
 from omni_config.facts.wheel import File
 
 #: Names so common in code of models that they mean a setting only where they are read from something called a config.
@@ -67,16 +67,15 @@ def known_names(files: Iterable[File], engine: Engine) -> Names:
     settings: set[str] = set()
     requests: set[str] = set()
     for file in files:
-        classes = [node for node in ast.walk(file.tree) if isinstance(node, ast.ClassDef)]
-        settings.update(name for node in classes if engine.holds_settings(file.path, node.name) for name in _fields(node))
+        nodes = [node for node in walk(file.tree) if isinstance(node, ast.ClassDef | ast.Call)]
+        classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+        settings.update(
+            name for node in classes if engine.holds_settings(file.path, node.name) for name in _fields(node)
+        )
         asked = [node for node in classes if engine.holds_requests(file.path, node.name)]
         requests.update(REQUEST.intersection(name for node in asked for name in _fields(node)))
-        flags = {
-            name
-            for node in ast.walk(file.tree)
-            if isinstance(node, ast.Call) and last_name(node.func) == "add_argument"
-            for name in _destination(node)
-        }
+        calls = (node for node in nodes if isinstance(node, ast.Call) and last_name(node.func) == "add_argument")
+        flags = {name for call in calls for name in _destination(call)}
         settings.update(flags & REQUEST if asked else flags)
     known = {name for name in settings | requests if not name.startswith("_") and len(name) > 2} - CONTAINERS
     return Names(frozenset(known), frozenset(known - COMMON), frozenset(known & REQUEST))

@@ -6,8 +6,8 @@ import ast
 import re
 from collections.abc import Iterator
 
-from omni_config.facts.names import Names
-from omni_config.facts.syntax import Function, dotted, last_name, text
+from omni_config.facts.names import CONTAINERS, Names
+from omni_config.facts.syntax import Function, dotted, last_name, text, walk
 
 #: What holds settings, by the last part of its name. A common name counts only when it is read from one of these.
 _HOLDER = re.compile(
@@ -17,22 +17,39 @@ _HOLDER = re.compile(
 _PLAIN_CALLS = frozenset(
     "int float str bool len max min abs tuple list set sorted any all sum dict frozenset math.prod".split()
 )
-_PLAIN_METHODS = frozenset("lower upper strip split replace casefold get pop copy items values keys removeprefix".split())
+_PLAIN_METHODS = frozenset(
+    "lower upper strip split replace casefold get pop copy items values keys removeprefix".split()
+)
 _GETTERS = frozenset("get pop setdefault getattr hasattr".split())
+#: Every public field of one of these is a setting, also a property that is declared nowhere as a field.
+_CONFIGURATION = frozenset(
+    "od_config server_args parallel_config parallelism_config engine_config runtime_config diffusion_config".split()
+)
+#: Degrees that code asks of the process groups, and not of the configuration: the same settings by another name.
+_DEGREE = re.compile(r"^get_(\w+_(world_size|parallel_size|degree))$")
+#: What a model's class says that it can do.
+_CAPABILITY = re.compile(
+    r"^(_(sp|cp|tp)_plan|_[fh]sdp_shard_conditions|_layerwise_offload_blocks_attrs?|_repeated_blocks|supports_\w+)$"
+)
+_PIPELINE = re.compile(r"(^|_)(pipeline|pipe|transformer|dit|model)$")
 _ENVIRONMENT = re.compile(r"(^|\.)(os\.environ|environ|envs|ENV|\w*_envs)$")
 
 
 class Reader:
     """What expressions of one function read. Local names that are bound to a setting stand for it."""
 
-    def __init__(self, names: Names, outer: Reader | None, function: Function, *, owner: bool, shapes: bool) -> None:
+    def __init__(
+        self, names: Names, outer: Reader | None, function: Function, *, owner: bool, shapes: bool, declares: bool
+    ) -> None:
         """``owner``: the function's class holds settings. ``shapes``: in this file the bare names of a request are sizes
-        of tensors.
+        of tensors. ``declares``: the function stands where settings are declared, and its parameters are settings.
         """
         self.known = names.known
         self.strong = names.strong
         self.plain = names.strong - names.request if shapes else names.strong
         self.parameters = set(outer.parameters if outer else ()) | {a.arg for a in _parameters(function)}
+        if declares:
+            self.plain |= self.parameters - {"self", "cls"}
         self.bound: dict[str, frozenset[str]] = dict(outer.bound) if outer else {}
         self.owner_has_settings = owner
         bindings = [b for node in _own_nodes(function) for b in _bindings(node)]
@@ -46,7 +63,7 @@ class Reader:
 
     def reads(self, node: ast.AST, *, follow: bool = True) -> frozenset[str]:
         """The settings that an expression reads; without ``follow`` a local name stands for nothing."""
-        return frozenset(name for part in ast.walk(node) for name in self._part(part, follow))
+        return frozenset(name for part in walk(node) for name in self._part(part, follow))
 
     def _part(self, node: ast.AST, follow: bool) -> Iterator[str]:
         if isinstance(node, ast.Attribute):
@@ -54,6 +71,12 @@ class Reader:
                 yield node.attr
             elif node.attr in self.strong or (node.attr in self.known and self._is_holder(node.value)):
                 yield node.attr
+            elif _CAPABILITY.match(node.attr) or (
+                last_name(node.value) in _CONFIGURATION and node.attr not in CONTAINERS and node.attr[0] != "_"
+            ):
+                yield node.attr
+            elif node.attr == "__name__" and _is_class_of_pipeline(node.value):
+                yield "model_class_name"
         elif isinstance(node, ast.Name):
             if node.id in self.parameters and node.id in self.plain:
                 yield node.id
@@ -79,17 +102,26 @@ class Reader:
         function = last_name(node.func)
         if function == "getenv" and node.args and (name := text(node.args[0])):
             yield name
+        if degree := _DEGREE.match(function):
+            yield degree[1]
+        if any(last_name(argument) in _CONFIGURATION and not isinstance(argument, ast.Call) for argument in node.args):
+            if function not in _GETTERS and function not in ("isinstance", "type"):
+                yield function
         if function not in _GETTERS:
             return
         free = isinstance(node.func, ast.Name)  # getattr(holder, name), not holder.get(name)
         arguments = node.args[1:2] if free else node.args[:1]
-        holder = node.args[0] if free and node.args else node.func.value if isinstance(node.func, ast.Attribute) else None
+        holder = (
+            node.args[0] if free and node.args else node.func.value if isinstance(node.func, ast.Attribute) else None
+        )
         for argument in arguments:
             name = text(argument)
             if name and holder is not None and _ENVIRONMENT.search(dotted(holder)):
                 yield name
             elif name in self.strong or (name in self.known and self._is_holder(holder)):
                 yield str(name)
+            elif name and (_CAPABILITY.match(name) or last_name(holder) in _CONFIGURATION):
+                yield name
 
     def _is_holder(self, node: ast.AST | None) -> bool:
         name = last_name(node)
@@ -123,18 +155,29 @@ def _bindings(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     elif isinstance(node, ast.AnnAssign | ast.NamedExpr) and isinstance(node.target, ast.Name) and node.value:
         yield node.target.id, node.value
     elif isinstance(node, ast.For):
-        for name in ast.walk(node.target):
+        for name in walk(node.target):
             if isinstance(name, ast.Name):
                 yield name.id, node.iter
 
 
+def _is_class_of_pipeline(node: ast.AST) -> bool:
+    """``x.__class__`` or ``type(x)`` of something called a pipeline or a model."""
+    if isinstance(node, ast.Attribute) and node.attr == "__class__":
+        return bool(_PIPELINE.search(last_name(node.value)))
+    return (
+        isinstance(node, ast.Call)
+        and last_name(node.func) == "type"
+        and bool(node.args and _PIPELINE.search(last_name(node.args[0])))
+    )
+
+
 def _is_plain(value: ast.expr) -> bool:
     """Whether the value is a setting or arithmetic on settings, and not what a model computes from it."""
-    for node in ast.walk(value):
+    for node in walk(value):
         if isinstance(node, ast.Call):
             name = dotted(node.func)
             plain = name in _PLAIN_CALLS or last_name(node.func) in _PLAIN_METHODS | {"getattr", "hasattr", "getenv"}
-            if not plain and not (isinstance(node.func, ast.Name) and len(node.args) <= 2):
+            if not plain and not (isinstance(node.func, ast.Name) and len(node.args) <= 2 and not node.keywords):
                 return False
         elif isinstance(node, ast.Lambda | ast.ListComp | ast.GeneratorExp | ast.DictComp | ast.Await):
             return False

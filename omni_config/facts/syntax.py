@@ -40,6 +40,24 @@ def text(node: ast.AST | None) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
+def walk(node: ast.AST) -> Iterator[ast.AST]:
+    """Each node of a tree in the order of the source, without the marks of loading and storing. Twice as fast as
+    ``ast.walk``, which is most of the time that a wheel takes.
+    """
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        children: list[ast.AST] = []
+        for field in node._fields:
+            value = getattr(node, field, None)
+            if isinstance(value, list):
+                children.extend(item for item in value if isinstance(item, ast.AST))
+            elif isinstance(value, ast.AST) and field not in _FORM:
+                children.append(value)
+        waiting.extend(reversed(children))
+
+
 def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Function, str]]:
     """Each function with its qualified name and the name of the class that it is a method of."""
     yield from _functions(tree, prefix, "")
