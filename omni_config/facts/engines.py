@@ -20,6 +20,7 @@ class Engine:
     guards: str
     settings: str
     requests: str
+    fields: str
 
     def holds_settings(self, path: str, name: str) -> bool:
         """Whether this class of this file holds settings."""
@@ -28,6 +29,12 @@ class Engine:
     def holds_requests(self, path: str, name: str) -> bool:
         """Whether this class of this file holds the parameters of one request."""
         return re.search(self.requests, f"{path}:{name}") is not None
+
+    def has_fields(self, path: str, name: str) -> bool:
+        """Whether the fields of this class of this file are facts."""
+        return self.holds_settings(path, name) or self.holds_requests(path, name) or (
+            re.search(self.fields, f"{path}:{name}") is not None
+        )
 
     def is_guarded(self, path: str) -> bool:
         """Whether guards of this file count."""
@@ -60,6 +67,7 @@ ENGINES = {
             r"^vllm_omni/diffusion/distributed/hsdp\.py:\w+Config$|^vllm_omni/quantization/.*:\w+Config$|"
             r"^vllm_omni/host_weight_runtime/.*:\w+Config$",
             requests=r"^vllm_omni/inputs/data\.py:OmniDiffusionSamplingParams$",
+            fields=r"^vllm_omni/diffusion/(distributed/sp_plan|model_metadata)\.py:\w+(Config|Metadata)$",
         ),
         Engine(
             name="sglang",
@@ -71,6 +79,8 @@ ENGINES = {
             settings=r"runtime/server_args.*:\w*ServerArgs\w*$|configs/pipeline_configs/base\.py:PipelineConfig$|"
             r"configs/quantization/.*:\w+QuantArgs$|runtime/cache/.*:CacheDitConfig$",
             requests=r"configs/sample/(sampling_params|teacache)\.py:\w+Params$",
+            fields=r"configs/sample/.*Params$|configs/pipeline_configs/.*Config$|configs/models/dits/.*Config$|"
+            r"configs/models/(encoders|vaes)/base\.py:\w+Config$",
         ),
         Engine(
             name="xdit",
@@ -82,6 +92,7 @@ ENGINES = {
             settings=r"^xfuser/config/.*:\w+(Args|Config|Spec)$|"
             r"runner_models/base_model\.py:(ModelCapabilities|ModelSettings)$|cache/.*:\w*(Config|Preset|Settings)$",
             requests=r"^xfuser/config/.*:InputConfig$",
+            fields=r"runner_models/base_model\.py:DefaultInputValues$",
         ),
         Engine(
             name="cache-dit",
@@ -92,6 +103,7 @@ ENGINES = {
             guards=r"^cache_dit/(?!metrics/)",
             settings=r"^cache_dit/.*:(?!_)\w*Config$",
             requests=r"ExampleInputData$",
+            fields=r"block_adapters\.py:BlockAdapter$",
         ),
         Engine(
             name="diffusers",
@@ -105,6 +117,7 @@ ENGINES = {
             r"^diffusers/pipelines/(pipeline_utils|pipeline_loading_utils)\.py$",
             settings=r"^diffusers/(hooks|quantizers)/.*:(?!_)\w*Config(Mixin)?$|_modeling_parallel\.py:\w+Config$",
             requests=r"^$",
+            fields=r"^$",
         ),
     )
 }

@@ -20,10 +20,11 @@ class WheelError(Exception):
 
 @dataclass(frozen=True)
 class File:
-    """A Python file of the wheel."""
+    """A Python file of the wheel: its tree, and the identifiers in it, which say quickly what it cannot contain."""
 
     path: str
     tree: ast.Module
+    names: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def read_wheel(path: Path, roots: tuple[str, ...], without: str) -> Wheel:
                 if leave_out.search(info.filename):
                     continue
                 try:
-                    files.append(File(info.filename, _parse(archive, info)))
+                    files.append(_parse(archive, info))
                 except (SyntaxError, ValueError, RecursionError, MemoryError, zipfile.BadZipFile) as error:
                     unread.append((info.filename, type(error).__name__))
     except (OSError, zipfile.BadZipFile) as error:
@@ -63,12 +64,14 @@ def read_wheel(path: Path, roots: tuple[str, ...], without: str) -> Wheel:
     return Wheel(name, version, sha256, tuple(files), tuple(unread))
 
 
-def _parse(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ast.Module:
+def _parse(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> File:
     if info.file_size > LARGEST_FILE:
         raise ValueError("too large")
+    source = archive.read(info)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an invalid escape in their strings is not ours to report
-        return ast.parse(archive.read(info))
+        tree = ast.parse(source)
+    return File(info.filename, tree, frozenset(re.findall(r"[A-Za-z_]\w+", source.decode("utf-8", "replace"))))
 
 
 def _name_and_version(archive: zipfile.ZipFile) -> tuple[str, str]:
