@@ -7,7 +7,7 @@ import operator
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from omni_config.facts.syntax import dotted, last_name
+from omni_config.facts.syntax import dotted, hash8, last_name
 from omni_config.facts.wheel import File
 
 
@@ -23,7 +23,7 @@ _ARITHMETIC = {
     ast.BitOr: operator.or_,
 }
 _COLLECTIONS = {"list": list, "tuple": list, "sorted": sorted, "set": sorted, "frozenset": sorted}
-_LARGEST = 100_000
+_LONGEST_TEXT = 120
 
 
 class Constants:
@@ -52,7 +52,7 @@ class Constants:
         if node is None or depth > 20:
             raise Unknown
         if isinstance(node, ast.Constant):
-            return node.value if isinstance(node.value, str | int | float | bool | None) else str(node.value)
+            return _literal(node.value)
         if isinstance(node, ast.List | ast.Tuple | ast.Set):
             return self._items(node.elts, path, depth)
         if isinstance(node, ast.Dict):
@@ -78,14 +78,22 @@ class Constants:
         raise Unknown
 
     def members(self, name: str) -> list[object]:
-        """The values of an enum's members.
+        """The values of an enum's members, and the names of those whose values are no text.
+
+        Raises:
+            Unknown: No class of that name is an enum.
+        """
+        return [_member(key, value) for key, value in self.enum(name)]
+
+    def enum(self, name: str) -> list[tuple[str, ast.expr]]:
+        """The members of an enum by name.
 
         Raises:
             Unknown: No class of that name is an enum.
         """
         for node in self.classes.get(name, ()):
             if any("Enum" in last_name(base) for base in node.bases):
-                found = [_member(key, value) for key, value in _bound(node.body) if not key.startswith("_")]
+                found = [(key, value) for key, value in _bound(node.body) if not key.startswith("__")]
                 if found:
                     return found
         raise Unknown
@@ -132,6 +140,8 @@ class Constants:
         if name == "keys" and isinstance(node.func, ast.Attribute):
             value = self.value(node.func.value, path, depth + 1)
             return list(value) if isinstance(value, dict) else value
+        if name in ("choices", "values", "list") and isinstance(node.func, ast.Attribute) and not node.args:
+            return self.members(last_name(node.func.value))
         if name in ("field", "Field") and not dotted(node.func).startswith("self"):
             return self._field(node, path, depth)
         if name in _COLLECTIONS and len(node.args) == 1:
@@ -168,6 +178,13 @@ class Constants:
         if node.args and not (isinstance(node.args[0], ast.Constant) and node.args[0].value is ...):
             return self.value(node.args[0], path, depth + 1)
         raise Unknown
+
+
+def _literal(value: object) -> object:
+    """A literal; a long text, which is a prompt or a sentence, by its length and a hash."""
+    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+        return f"<{len(value)} characters, {hash8(value)}>"
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def literal_choices(node: ast.AST | None) -> list[object]:

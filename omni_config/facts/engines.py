@@ -59,8 +59,8 @@ ENGINES = {
             without=rf"{_TESTS}|^vllm_omni/(model_executor|experimental|clients|tokenizers|reasoning)/|"
             r"^vllm_omni/engine/duplex|/(tts_adapters|realtime|speech|duplex)[^/]*/|"
             r"/[^/]*(speech|tts|duplex|realtime|audio_api)[^/]*\.py$",
-            guards=r"^vllm_omni/(diffusion|config|engine|entrypoints|quantization|host_weight_runtime|platforms|inputs|"
-            r"lora|utils|attention)/|^vllm_omni/[^/]*\.py$",
+            guards=r"^vllm_omni/(diffusion|config|engine|entrypoints(?!/cli/benchmark)|quantization(?!/tools)|"
+            r"host_weight_runtime|platforms|inputs|lora|utils|attention)/|^vllm_omni/[^/]*\.py$",
             settings=r"^vllm_omni/diffusion/data\.py:(?!Transformer|Video)\w*(Config|Spec)$|"
             r"^vllm_omni/config/(omni_config|stage_config)\.py:(?!Duplex)\w*Config(Projection)?$|"
             r"^vllm_omni/engine/arg_utils\.py:\w+Args$|^vllm_omni/diffusion/(cache|offloader)/.*Config$|"

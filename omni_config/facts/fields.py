@@ -20,11 +20,15 @@ def fields(wheel: Wheel, engine: Engine, constants: Constants) -> tuple[dict[str
     classes: dict[str, Any] = {}
     found: dict[str, Any] = {}
     for file in wheel.files:
+        if not engine.is_guarded(file.path):
+            continue
         for node in walk(file.tree):
             if not isinstance(node, ast.ClassDef) or not engine.has_fields(file.path, node.name):
                 continue
             name = node.name if node.name not in classes else f"{node.name}@{file.path}"
             entry = {"at": f"{file.path}:{node.lineno}", **_unknown_keys(node, file)}
+            if entry.get("unknown_at") == entry["at"]:
+                del entry["unknown_at"]
             if bases := [last_name(base) for base in node.bases if last_name(base) not in ("object", "ABC")]:
                 entry["bases"] = bases
             classes[name] = entry
@@ -140,14 +144,28 @@ def _of_reader(function: Function) -> tuple[str, int] | None:
                 return "refused", node.lineno
     for node in walk(function):
         if isinstance(node, ast.DictComp) and any(
-            isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.In)
+            isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.In | ast.NotIn)
             for generator in node.generators
             for test in generator.ifs
         ):
             return "dropped", node.lineno
+        if isinstance(node, ast.For) and (line := _picks(node, function)):
+            return "dropped", line
+    for node in walk(function):
         if isinstance(node, ast.Call) and last_name(node.func) == "cls" and any(k.arg is None for k in node.keywords):
             return "refused", node.lineno
     return None
+
+
+def _picks(loop: ast.For, function: Function) -> int:
+    """The line where a loop over known names takes those that a parameter has, and so leaves the others."""
+    parameters = {argument.arg for argument in function.args.args}
+    for node in walk(loop):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and isinstance(node.test.ops[0], ast.In):
+            known = last_name(node.test.left) == last_name(loop.target)
+            if known and last_name(node.test.comparators[0]) in parameters:
+                return node.lineno
+    return 0
 
 
 def _is_difference(node: ast.AST) -> bool:
