@@ -24,7 +24,9 @@ _BASE = re.compile(
     r"(CFGParallel|TeaCache|Spectrum|Cachable|CachedTransformer|CacheMixin|LayerwiseOffload|DMD2|Lora|LoRA|StepExecution|"
     r"Supports[A-Z]|DistributedVae|ParallelTiled)\w*"
 )
-_LINEAR = re.compile(r"^(QKV|Merged|MergedQKV)?(Column|Row|Packed)?ParallelLinear$|^(Column|Row|QKV|MergedColumn)ParallelLinear$")
+_LINEAR = re.compile(
+    r"^(QKV|Merged|MergedQKV)?(Column|Row|Packed)?ParallelLinear$|^(Column|Row|QKV|MergedColumn)ParallelLinear$"
+)
 _VAE = re.compile(r"^Distributed\w*(Autoencoder|VAE|Vae|AutoEncoder)\w*$")
 
 
@@ -80,7 +82,7 @@ class Classes:
         return None
 
     def markers(self, start: Class) -> dict[str, Any]:
-        """The marks of a pipeline or a model: of its own classes, of those that its file imports, and of their files."""
+        """The marks of a pipeline or a model: of its own classes, of those that it imports, and of their files."""
         found: dict[str, Any] = {}
         line = list(self.line(start))
         used = [one for member in line for one in self._imported(member.file)]
@@ -124,9 +126,9 @@ class Classes:
                 module = node.module.replace(".", "/")
                 for alias in node.names:
                     one = self.find(alias.name, module)
-                    if one is not None and ("/models/" in one.file.path or one.file.path.startswith(folder)):
-                        if module.rpartition("/")[2] in one.file.path or node.level:
-                            result.append(one)
+                    near = one is not None and ("/models/" in one.file.path or one.file.path.startswith(folder))
+                    if one is not None and near and (module.rpartition("/")[2] in one.file.path or node.level):
+                        result.append(one)
         return result
 
 

@@ -22,7 +22,7 @@ _ARITHMETIC = {
     ast.Div: operator.truediv,
     ast.BitOr: operator.or_,
 }
-_COLLECTIONS = {"list": list, "tuple": list, "sorted": sorted, "set": sorted, "frozenset": sorted}
+_COLLECTIONS = {"list", "tuple", "sorted", "set", "frozenset"}
 _LONGEST_TEXT = 120
 
 
@@ -150,7 +150,8 @@ class Constants:
             except Unknown:
                 value = self.value(node.args[0], path, depth + 1)
                 if isinstance(value, list | dict):
-                    return _COLLECTIONS[name](value) if all(isinstance(item, str) for item in value) else list(value)
+                    items = list(value)
+                    return sorted(items, key=str) if name in ("sorted", "set", "frozenset") else items
         if name in ("dict", "list", "tuple", "set") and not node.args and not node.keywords:
             return {} if name == "dict" else []
         if name == "get_args" and node.args:

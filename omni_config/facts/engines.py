@@ -1,4 +1,4 @@
-"""The engines whose wheels are read: where their diffusion code lies in the wheel, and where their settings are declared."""
+"""The engines whose wheels are read: where their code for diffusion lies, and where their settings are declared."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ class Engine:
 
     def has_fields(self, path: str, name: str) -> bool:
         """Whether the fields of this class of this file are facts."""
-        return self.holds_settings(path, name) or self.holds_requests(path, name) or (
-            re.search(self.fields, f"{path}:{name}") is not None
+        return (
+            self.holds_settings(path, name)
+            or self.holds_requests(path, name)
+            or (re.search(self.fields, f"{path}:{name}") is not None)
         )
 
     def is_guarded(self, path: str) -> bool:
@@ -79,7 +81,7 @@ ENGINES = {
             settings=r"runtime/server_args.*:\w*ServerArgs\w*$|configs/pipeline_configs/base\.py:PipelineConfig$|"
             r"configs/quantization/.*:\w+QuantArgs$|runtime/cache/.*:CacheDitConfig$",
             requests=r"configs/sample/(sampling_params|teacache)\.py:\w+Params$",
-            fields=r"configs/sample/.*Params$|configs/pipeline_configs/.*Config$|configs/models/dits/.*Config$|"
+            fields=r"configs/sample/.*Params$|configs/pipeline_configs/.*Config$|configs/models/dits/.*ArchConfig$|"
             r"configs/models/(encoders|vaes)/base\.py:\w+Config$",
         ),
         Engine(

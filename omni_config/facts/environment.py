@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from omni_config.facts.constants import Constants, Unknown
-from omni_config.facts.syntax import dotted, last_name, text, walk
+from omni_config.facts.syntax import dotted, first, last_name, text, walk
 from omni_config.facts.wheel import Wheel
 
 _NAME = re.compile(r"^[A-Z][A-Z0-9_]{2,}$")
@@ -46,7 +46,7 @@ def _read(node: ast.AST) -> tuple[str, ast.expr | None]:
         reads = _READER.match(function) or (function in ("get", "pop") and holder.endswith("environ"))
         if reads and _NAME.match(name):
             named = [keyword.value for keyword in node.keywords if keyword.arg == "default"]
-            return name, (node.args[1:2] or named or [None])[0]
+            return name, first(node.args[1:2] or named)
     elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and dotted(node.value).endswith("environ"):
         return text(node.slice) or "", None
     elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
@@ -54,6 +54,10 @@ def _read(node: ast.AST) -> tuple[str, ast.expr | None]:
             return text(node.left) or "", None
     elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and len(node.targets) == 1:
         target = node.targets[0]  # NAME = EnvBool(default) of a table of variables
-        if isinstance(target, ast.Name) and _NAME.match(target.id) and re.match(r"Env[A-Z]", last_name(node.value.func)):
-            return target.id, (node.value.args[:1] or [None])[0]
+        if (
+            isinstance(target, ast.Name)
+            and _NAME.match(target.id)
+            and re.match(r"Env[A-Z]", last_name(node.value.func))
+        ):
+            return target.id, first(node.value.args)
     return "", None

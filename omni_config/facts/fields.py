@@ -26,14 +26,16 @@ def fields(wheel: Wheel, engine: Engine, constants: Constants) -> tuple[dict[str
             if not isinstance(node, ast.ClassDef) or not engine.has_fields(file.path, node.name):
                 continue
             name = node.name if node.name not in classes else f"{node.name}@{file.path}"
-            entry = {"at": f"{file.path}:{node.lineno}", **_unknown_keys(node, file)}
+            entry: dict[str, Any] = {"at": f"{file.path}:{node.lineno}", **_unknown_keys(node, file)}
             if entry.get("unknown_at") == entry["at"]:
                 del entry["unknown_at"]
             if bases := [last_name(base) for base in node.bases if last_name(base) not in ("object", "ABC")]:
                 entry["bases"] = bases
             classes[name] = entry
+            own = engine.holds_settings(file.path, node.name) or engine.holds_requests(file.path, node.name)
             for field, facts in _fields(node, file.path, constants).items():
-                found[f"{name}.{field}"] = facts
+                if own or isinstance(facts.get("default", []), bool | int | float | str | None):
+                    found[f"{name}.{field}"] = facts  # of a model's class only what it sets itself
     return classes, found
 
 
@@ -112,13 +114,13 @@ def _unknown_keys(node: ast.ClassDef, file: File) -> dict[str, str]:
     for statement in node.body:
         if isinstance(statement, Function) and _FROM.match(statement.name) and (said := _of_reader(statement)):
             return {"unknown": said[0], "unknown_at": f"{file.path}:{said[1]}"}
+    configured: list[tuple[ast.AST, int]] = [(decorator, decorator.lineno) for decorator in node.decorator_list]
     for statement in node.body:
         if isinstance(statement, ast.Assign) and last_name(statement.targets[0]) == "model_config":
-            if said := _extra(statement.value):
-                return {"unknown": said, "unknown_at": f"{file.path}:{statement.lineno}"}
-    for decorator in node.decorator_list:
-        if said := _extra(decorator):
-            return {"unknown": said, "unknown_at": f"{file.path}:{decorator.lineno}"}
+            configured.insert(0, (statement.value, statement.lineno))
+    for value, line in configured:
+        if extra := _extra(value):
+            return {"unknown": extra, "unknown_at": f"{file.path}:{line}"}
     at = f"{file.path}:{node.lineno}"
     if any(last_name(base) == "Struct" for base in node.bases):
         forbids = any(k.arg == "forbid_unknown_fields" and _is_true(k.value) for k in node.keywords)
@@ -171,9 +173,9 @@ def _picks(loop: ast.For, function: Function) -> int:
 def _is_difference(node: ast.AST) -> bool:
     """``set(a) - b``, ``a.difference(b)``, or a comprehension of what is ``not in``."""
     for part in walk(node):
-        if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Sub):
-            if any(isinstance(side, ast.Call) and last_name(side) in ("set", "keys") for side in (part.left, part.right)):
-                return True
+        sides = (part.left, part.right) if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Sub) else ()
+        if any(isinstance(side, ast.Call) and last_name(side) in ("set", "keys") for side in sides):
+            return True
         if isinstance(part, ast.Call) and last_name(part.func) == "difference":
             return True
         if isinstance(part, ast.comprehension) and any(
@@ -183,7 +185,7 @@ def _is_difference(node: ast.AST) -> bool:
     return False
 
 
-def _extra(node: ast.expr) -> str:
+def _extra(node: ast.AST) -> str:
     for part in walk(node):
         if isinstance(part, ast.keyword) and part.arg == "extra":
             return {"forbid": "refused", "ignore": "dropped", "allow": "dropped"}.get(text(part.value) or "", "")

@@ -15,7 +15,7 @@ Entries = dict[str, Any]
 
 
 def flags(wheel: Wheel, engine: Engine, constants: Constants) -> Entries:
-    """By name, each declaration: parser (the function that declares it), aliases, type, choices, nargs, action, default."""
+    """By name, each declaration: its parser (a function), aliases, type, choices, nargs, action, default."""
     found: dict[str, list[Entries]] = defaultdict(list)
     for file in wheel.files:
         if "add_argument" not in file.names or not engine.is_guarded(file.path):

@@ -1,8 +1,8 @@
 """Guards: each place that raises, asserts or warns under a condition on a setting.
 
 The id of a guard is its file, its function, and a hash of its condition and kind. Lines may move and code may be
-reformatted without changing it. No text of the source is kept: condition and message are there for a person who looks at
-the wheel, and leave no trace in the facts.
+reformatted without changing it. No text of the source is kept: condition and message are there for a person who looks
+at the wheel, and leave no trace in the facts.
 """
 
 from __future__ import annotations

@@ -10,46 +10,58 @@ from omni_config.facts.engines import Engine
 from omni_config.facts.syntax import last_name, text, walk
 from omni_config.facts.wheel import File
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 #: Names so common in code of models that they mean a setting only where they are read from something called a config.
-COMMON = frozenset(
-    """name type types kind key keys value values mode model models path paths file files device devices dtype shape
+COMMON = _words(
+    """
+    name type types kind key keys value values mode model models path paths file files device devices dtype shape
     size sizes rank data config configs args kwargs params prefix suffix index id ids default enabled enable stage
-    stages role roles method methods format formats host port url timeout level levels scale scales dim dims length
-    width_ratio step steps scheduler scheduler_config tokenizer processor prompt prompts image images video videos
-    audio audios mask masks seed generator extra metadata state states version backend task tasks input inputs output
-    outputs layer layers block blocks head heads group groups world_size local_rank master_port parallel_config
-    quant_config lora_config cache_config model_config stage_id stage_type hidden_size num_layers num_heads head_dim
-    patch_size in_channels out_channels num_attention_heads attention_head_dim sample_rate fps request_id temperature
-    top_k top_p batch_size latents timesteps sigmas text messages tags components component modules module weights
-    weight bias scope owner source sources target targets loader pipeline transformer vae text_encoder architectures
-    arch_config dtype_str latent_channels z_dim embed_dim num_tokens tokens alpha beta eta order reason debug result
-    results context description callback callbacks names options settings priority status title label labels all none
-    layout strategy producer timestep start stop wait encoding stride model_runner representation resolution precision
-    profile segments tokenizer_config architecture quant threshold mlp remote endpoint directory cache local request
-    hf_config value_range transform transforms compute weight_block_size activation workers count iterations order_id
-    num_blocks world ndim dimension output_type rows columns schema preset task_type data_type model_type pin_memory
-    schema_version bits rank_id blocks_name transformer_type parallel replica_id force verbose quiet output_path
-    prompt_embeds prefetch seed_offset dump_path pipe controlnet model_path revision token variant model_subdir domain
-    all_modules env platforms rollout profile_all_stages""".split()
+    stages role roles method methods format formats host port url timeout level levels scale scales dim dims
+    length width_ratio step steps scheduler scheduler_config tokenizer processor prompt prompts image images video
+    videos audio audios mask masks seed generator extra metadata state states version backend task tasks input
+    inputs output outputs layer layers block blocks head heads group groups world_size local_rank master_port
+    parallel_config quant_config lora_config cache_config model_config stage_id stage_type hidden_size num_layers
+    num_heads head_dim patch_size in_channels out_channels num_attention_heads attention_head_dim sample_rate fps
+    request_id temperature top_k top_p batch_size latents timesteps sigmas text messages tags components component
+    modules module weights weight bias scope owner source sources target targets loader pipeline transformer vae
+    text_encoder architectures arch_config dtype_str latent_channels z_dim embed_dim num_tokens tokens alpha beta
+    eta order reason debug result results context description callback callbacks names options settings priority
+    status title label labels all none layout strategy producer timestep start stop wait encoding stride
+    model_runner representation resolution precision profile segments tokenizer_config architecture quant
+    threshold mlp remote endpoint directory cache local request hf_config value_range transform transforms compute
+    weight_block_size activation workers count iterations order_id num_blocks world ndim dimension output_type
+    rows columns schema preset task_type data_type model_type pin_memory schema_version bits rank_id blocks_name
+    transformer_type parallel replica_id force verbose quiet output_path prompt_embeds prefetch seed_offset
+    dump_path pipe controlnet model_path revision token variant model_subdir domain all_modules env platforms
+    rollout profile_all_stages
+    """
 )
 
 #: Containers of settings. Reading the container alone says nothing about a setting.
-CONTAINERS = frozenset(
-    """parallel_config pipeline_config model_config cache_config_dict extra_args stage_configs sampling_params od_config
-    additional_config engine_config runtime_config input_config server_args vllm_config dit_config vae_config
-    text_encoder_configs image_encoder_config arch_config tf_model_config overrides extras engine_extras sp_config
-    load_config""".split()
+CONTAINERS = _words(
+    """
+    parallel_config pipeline_config model_config cache_config_dict extra_args stage_configs sampling_params
+    od_config additional_config engine_config runtime_config input_config server_args vllm_config dit_config
+    vae_config text_encoder_configs image_encoder_config arch_config tf_model_config overrides extras
+    engine_extras sp_config load_config
+    """
 )
 
 #: Parameters of a request that a deployment may state as well. The others are content.
-REQUEST = frozenset(
-    """height width num_frames num_inference_steps guidance_scale guidance_scale_2 true_cfg_scale guidance_rescale
+REQUEST = _words(
+    """
+    height width num_frames num_inference_steps guidance_scale guidance_scale_2 true_cfg_scale guidance_rescale
     negative_prompt num_outputs_per_prompt max_sequence_length fps frame_rate flow_shift boundary_ratio strength
     do_classifier_free_guidance enable_teacache teacache_params enable_cache_dit cache_dit_params enable_spectrum
     spectrum_params attention_backend_override skip_softmax_params lora_request lora_scale generator_device
     cfg_gate_step progressive_mode enable_sequence_shard num_images_per_prompt num_videos_per_prompt
     enable_frame_interpolation enable_upscaling use_resolution_binning num_pipeline_warmup_steps resolution
-    supported_resolutions diffusers_kwargs vsa_sparsity teacache_thresh coefficients""".split()
+    supported_resolutions diffusers_kwargs vsa_sparsity teacache_thresh coefficients
+    """
 )
 
 

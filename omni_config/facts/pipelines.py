@@ -8,7 +8,7 @@ from typing import Any
 
 from omni_config.facts.classes import Class, Classes
 from omni_config.facts.constants import Constants, Unknown
-from omni_config.facts.syntax import last_name, text, walk
+from omni_config.facts.syntax import first, last_name, text, walk
 from omni_config.facts.wheel import Wheel
 
 Entries = dict[str, Any]
@@ -90,8 +90,8 @@ def _registered_configs(wheel: Wheel, constants: Constants) -> Iterator[tuple[st
             if not isinstance(node, ast.Call) or last_name(node.func) != "register_configs":
                 continue
             keywords = {keyword.arg: keyword.value for keyword in node.keywords}
-            config = last_name(keywords.get("pipeline_config_cls") or (node.args[1:2] or [None])[0])
-            sampling = last_name(keywords.get("sampling_param_cls") or (node.args[:1] or [None])[0])
+            config = last_name(keywords.get("pipeline_config_cls") or first(node.args[1:2]))
+            sampling = last_name(keywords.get("sampling_param_cls") or first(node.args))
             if not config or not config[0].isupper():
                 continue
             facts: Entries = {"pipeline_config": config, "sampling_params": sampling}
@@ -115,7 +115,7 @@ def _decorated_classes(wheel: Wheel, classes: Classes) -> Iterator[tuple[str, En
                 name
                 for decorator in node.decorator_list
                 if isinstance(decorator, ast.Call) and last_name(decorator) == "register_model"
-                if (name := text((decorator.args[:1] or [None])[0]))
+                if (name := text(first(decorator.args)))
             ]
             if not names:
                 continue
@@ -182,11 +182,13 @@ def _registrations(wheel: Wheel) -> Iterator[tuple[str, Entries]]:
                 classes = [last_name(argument) for argument in decorator.args if last_name(argument)]
                 for name in names or classes or [node.name]:
                     facts: Entries = {"at": f"{file.path}:{node.lineno}", "name": node.name}
-                    patterns = sorted({
-                        part.attr
-                        for part in walk(node)
-                        if isinstance(part, ast.Attribute) and part.attr.startswith("Pattern_")
-                    })
+                    patterns = sorted(
+                        {
+                            part.attr
+                            for part in walk(node)
+                            if isinstance(part, ast.Attribute) and part.attr.startswith("Pattern_")
+                        }
+                    )
                     if patterns:
                         facts["patterns"] = patterns
                     yield f"{owner} {name}", facts

@@ -7,24 +7,43 @@ import re
 from collections.abc import Iterator
 
 from omni_config.facts.names import CONTAINERS, Names
-from omni_config.facts.syntax import Function, dotted, last_name, text, walk
+from omni_config.facts.syntax import Function, dotted, first, last_name, text, walk
 
 #: What holds settings, by the last part of its name. A common name counts only when it is read from one of these.
 _HOLDER = re.compile(
     r"(^|_)(od_config|config|cfg|conf|args|params|settings|options|opts|kwargs|overrides|parallel|spec|projection|"
     r"caps|capabilities)$"
 )
-_PLAIN_CALLS = frozenset(
-    "int float str bool len max min abs tuple list set sorted any all sum dict frozenset math.prod".split()
-)
-_PLAIN_METHODS = frozenset(
-    "lower upper strip split replace casefold get pop copy items values keys removeprefix".split()
-)
-_GETTERS = frozenset("get pop setdefault getattr hasattr".split())
+_PLAIN_CALLS = {
+    "int",
+    "float",
+    "str",
+    "bool",
+    "len",
+    "max",
+    "min",
+    "abs",
+    "tuple",
+    "list",
+    "set",
+    "sorted",
+    "any",
+    "all",
+}
+_PLAIN_CALLS |= {"sum", "dict", "frozenset", "math.prod"}
+_PLAIN_METHODS = {"lower", "upper", "strip", "split", "replace", "casefold", "get", "pop", "copy", "items", "values"}
+_PLAIN_METHODS |= {"keys", "removeprefix"}
+_GETTERS = {"get", "pop", "setdefault", "getattr", "hasattr"}
 #: Every public field of one of these is a setting, also a property that is declared nowhere as a field.
-_CONFIGURATION = frozenset(
-    "od_config server_args parallel_config parallelism_config engine_config runtime_config diffusion_config".split()
-)
+_CONFIGURATION = {
+    "od_config",
+    "server_args",
+    "parallel_config",
+    "parallelism_config",
+    "engine_config",
+    "runtime_config",
+}
+_CONFIGURATION |= {"diffusion_config"}
 #: Degrees that code asks of the process groups, and not of the configuration: the same settings by another name.
 _DEGREE = re.compile(r"^get_(\w+_(world_size|parallel_size|degree))$")
 #: What a model's class says that it can do.
@@ -41,13 +60,13 @@ class Reader:
     def __init__(
         self, names: Names, outer: Reader | None, function: Function, *, owner: bool, shapes: bool, declares: bool
     ) -> None:
-        """``owner``: the function's class holds settings. ``shapes``: in this file the bare names of a request are sizes
-        of tensors. ``declares``: the function stands where settings are declared, and its parameters are settings.
+        """``owner``: the function's class holds settings. ``shapes``: in this file the bare names of a request are
+        sizes of tensors. ``declares``: the function stands where settings are declared: its parameters are settings.
         """
         self.known = names.known
         self.strong = names.strong
         self.plain = names.strong - names.request if shapes else names.strong
-        self.parameters = set(outer.parameters if outer else ()) | {a.arg for a in _parameters(function)}
+        self.parameters: set[str] = set(outer.parameters if outer else ()) | {a.arg for a in _parameters(function)}
         if declares:
             self.plain |= self.parameters - {"self", "cls"}
         self.bound: dict[str, frozenset[str]] = dict(outer.bound) if outer else {}
@@ -67,13 +86,7 @@ class Reader:
 
     def _part(self, node: ast.AST, follow: bool) -> Iterator[str]:
         if isinstance(node, ast.Attribute):
-            if _ENVIRONMENT.search(dotted(node.value)) and node.attr.isupper():
-                yield node.attr
-            elif node.attr in self.strong or (node.attr in self.known and self._is_holder(node.value)):
-                yield node.attr
-            elif _CAPABILITY.match(node.attr) or (
-                last_name(node.value) in _CONFIGURATION and node.attr not in CONTAINERS and node.attr[0] != "_"
-            ):
+            if self._is_setting(node.attr, node.value) or self._is_configured(node):
                 yield node.attr
             elif node.attr == "__name__" and _is_class_of_pipeline(node.value):
                 yield "model_class_name"
@@ -86,17 +99,13 @@ class Reader:
             yield from self._call(node)
         elif isinstance(node, ast.Subscript):
             name = text(node.slice)
-            if name and _ENVIRONMENT.search(dotted(node.value)):
-                yield name
-            elif name and (name in self.strong or (name in self.known and self._is_holder(node.value))):
+            if name and (_is_environment(node.value) or name in self.strong or self._is_common(name, node.value)):
                 yield name
         elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
             name = text(node.left)
             holder = node.comparators[0]
-            if name and _ENVIRONMENT.search(dotted(holder)):
+            if name and (_is_environment(holder) or self._is_common(name, holder)):
                 yield name
-            elif name in self.known and self._is_holder(holder):
-                yield str(name)
 
     def _call(self, node: ast.Call) -> Iterator[str]:
         function = last_name(node.func)
@@ -104,28 +113,43 @@ class Reader:
             yield name
         if degree := _DEGREE.match(function):
             yield degree[1]
-        if any(last_name(argument) in _CONFIGURATION and not isinstance(argument, ast.Call) for argument in node.args):
-            if function not in _GETTERS and function not in ("isinstance", "type"):
-                yield function
+        configured = (one for one in node.args if not isinstance(one, ast.Call) and last_name(one) in _CONFIGURATION)
+        if function not in _GETTERS | {"isinstance", "type"} and any(configured):
+            yield function
         if function not in _GETTERS:
             return
         free = isinstance(node.func, ast.Name)  # getattr(holder, name), not holder.get(name)
         arguments = node.args[1:2] if free else node.args[:1]
-        holder = (
-            node.args[0] if free and node.args else node.func.value if isinstance(node.func, ast.Attribute) else None
-        )
+        holder = node.func.value if isinstance(node.func, ast.Attribute) else first(node.args)
         for argument in arguments:
             name = text(argument)
-            if name and holder is not None and _ENVIRONMENT.search(dotted(holder)):
+            if name and (
+                (holder is not None and _is_environment(holder))
+                or name in self.strong
+                or self._is_common(name, holder)
+                or _CAPABILITY.match(name)
+                or last_name(holder) in _CONFIGURATION
+            ):
                 yield name
-            elif name in self.strong or (name in self.known and self._is_holder(holder)):
-                yield str(name)
-            elif name and (_CAPABILITY.match(name) or last_name(holder) in _CONFIGURATION):
-                yield name
+
+    def _is_setting(self, name: str, holder: ast.AST) -> bool:
+        if name.isupper() and _is_environment(holder):
+            return True
+        return name in self.strong or self._is_common(name, holder) or _CAPABILITY.match(name) is not None
+
+    def _is_configured(self, node: ast.Attribute) -> bool:
+        return last_name(node.value) in _CONFIGURATION and node.attr not in CONTAINERS and node.attr[0] != "_"
+
+    def _is_common(self, name: str, holder: ast.AST | None) -> bool:
+        return name in self.known and self._is_holder(holder)
 
     def _is_holder(self, node: ast.AST | None) -> bool:
         name = last_name(node)
         return bool(_HOLDER.search(name)) or (name == "self" and self.owner_has_settings)
+
+
+def _is_environment(node: ast.AST) -> bool:
+    return _ENVIRONMENT.search(dotted(node)) is not None
 
 
 def _parameters(function: Function) -> Iterator[ast.arg]:

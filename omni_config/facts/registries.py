@@ -36,7 +36,9 @@ def registries(wheel: Wheel, engine: Engine, constants: Constants) -> dict[str, 
                 name, entry = node.name, _enum(node, constants)
             elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
                 name = last_name(node.targets[0] if isinstance(node, ast.Assign) else node.target)
-                entry = _table(node.value, file.path, constants) if name.isupper() and name != "_DIFFUSION_MODELS" else None
+                entry = (
+                    _table(node.value, file.path, constants) if name.isupper() and name != "_DIFFUSION_MODELS" else None
+                )
             topic = _topic(name, file.path)
             if entry and topic and len(str(entry)) < _LONGEST:
                 key = f"{topic} {name}"
@@ -83,10 +85,9 @@ def _table(node: ast.expr, path: str, constants: Constants) -> dict[str, Any] | 
     if isinstance(node, ast.Call) and last_name(node.func) not in ("set", "frozenset", "tuple", "list"):
         return None
     try:
-        value = constants.value(node, path)
+        found = constants.value(node, path)
     except Unknown:
-        names = [last_name(item) or text(item) for item in getattr(node, "elts", ())]
-        value = [name for name in names if name]
-    if isinstance(value, list) and value and all(isinstance(item, str | int | float) for item in value):
-        return {"values": sorted(value, key=str) if isinstance(node, ast.Set | ast.Call) else value}
+        found = [one for item in getattr(node, "elts", ()) if (one := last_name(item) or text(item))]
+    if isinstance(found, list) and found and all(isinstance(item, str | int | float) for item in found):
+        return {"values": sorted(found, key=str) if isinstance(node, ast.Set | ast.Call) else found}
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -33,6 +33,11 @@ def last_name(node: ast.AST | None) -> str:
     if isinstance(node, ast.Subscript):
         return last_name(node.value)
     return ""
+
+
+def first(nodes: Sequence[ast.expr]) -> ast.expr | None:
+    """The first expression, if there is one."""
+    return nodes[0] if nodes else None
 
 
 def text(node: ast.AST | None) -> str | None:
