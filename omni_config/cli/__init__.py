@@ -30,6 +30,7 @@ COMMANDS = {
     "diff": "diff",
     "schema": "explain",
     "docs": "explain",
+    "engine": "engine",
 }
 
 
@@ -46,7 +47,8 @@ def app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     result.callback()(_options)
     for name in names:
         function = f"{name}_" if iskeyword(name) else name
-        result.command(name)(getattr(import_module(f"omni_config.cli.{COMMANDS[name]}"), function))
+        command = getattr(import_module(f"omni_config.cli.{COMMANDS[name]}"), function)
+        result.add_typer(command, name=name) if isinstance(command, typer.Typer) else result.command(name)(command)
     return result
 
 

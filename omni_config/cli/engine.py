@@ -1,0 +1,86 @@
+"""``omni engine``: facts of an engine's release, read from its wheel without importing it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omni_config.facts.difference import as_text, difference
+from omni_config.facts.document import compile_facts, to_json
+from omni_config.facts.guards import guards as guards_of
+from omni_config.facts.shelf import download, facts_file, load, named
+from omni_config.facts.wheel import WheelError, read_wheel
+
+engine = typer.Typer(help="Facts of an engine's release, read from its wheel.", no_args_is_help=True)
+
+_Name = Annotated[str, typer.Argument(metavar="NAME==VERSION", help="Such as vllm-omni==0.30.")]
+
+
+@engine.command("compile")
+def compile_(
+    name: _Name,
+    wheel: Annotated[Path | None, typer.Argument(help="Its wheel; without one, pip fetches it.")] = None,
+) -> None:
+    """Read a wheel and write its facts: flags, variables, fields, pipelines, registries and guards."""
+    try:
+        which, version = named(name)
+        with tempfile.TemporaryDirectory() as folder:
+            facts = compile_facts(which, wheel or download(which, version, Path(folder)), version)
+    except WheelError as error:
+        _fail(error)
+    file = facts_file(which, version)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(to_json(facts))
+    counts = ", ".join(f"{len(part)} {section}" for section, part in facts.items() if isinstance(part, dict) and part)
+    typer.echo(f"{file}: {counts}")
+    for path, reason in facts["unread"].items():
+        typer.echo(f"not read: {path} ({reason})", err=True)
+
+
+@engine.command()
+def guards(
+    name: _Name,
+    wheel: Annotated[Path, typer.Argument(help="Its wheel.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> None:
+    """Print each guard with its condition and message as they stand in the wheel. Nothing of them is kept."""
+    try:
+        which, _ = named(name)
+        found = guards_of(read_wheel(wheel, which.roots, which.without), which)
+    except WheelError as error:
+        _fail(error)
+    if as_json:
+        typer.echo(json.dumps([asdict(guard) for guard in found], indent=1))
+        return
+    for guard in found:
+        typer.echo(f"{guard.id}\n  line {guard.line}, {guard.kind} {guard.exception}".rstrip())
+        typer.echo(f"  if {guard.condition}\n  says {guard.message or 'nothing'}\n  reads {', '.join(guard.reads)}")
+
+
+@engine.command()
+def diff(
+    old: _Name,
+    new: _Name,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the difference as JSON.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print it as a page.")] = False,
+) -> None:
+    """Say what a release changed: flags, fields, variables, pipelines, registries and guards."""
+    try:
+        sections = difference(load(old), load(new))
+    except WheelError as error:
+        _fail(error)
+    if as_json:
+        typer.echo(json.dumps({name: asdict(section) for name, section in sections.items()}, indent=1))
+    else:
+        title = f"# From {old} to {new}\n\n" if markdown else ""
+        typer.echo(title + (as_text(sections, markdown=markdown) or "nothing changed"))
+
+
+def _fail(error: WheelError) -> None:
+    typer.echo(str(error), err=True)
+    raise typer.Exit(2)
