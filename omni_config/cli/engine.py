@@ -51,7 +51,7 @@ def guards(
     """Print each guard with its condition and message as they stand in the wheel. Nothing of them is kept."""
     try:
         which, _ = named(name)
-        found, _ = guards_of(read_wheel(wheel, which.roots, which.without), which)
+        found = guards_of(read_wheel(wheel, which.roots, which.without), which)
     except WheelError as error:
         _fail(error)
     if as_json:

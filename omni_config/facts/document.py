@@ -36,13 +36,12 @@ def compile_facts(engine: Engine, wheel_path: Path, version: str) -> Facts:
         if _without_zeros(wheel.version) != _without_zeros(version):
             raise WheelError(f"{wheel_path}: is version {wheel.version}, not {version}")
         constants = Constants(wheel.files)
-        found, deep = guards(wheel, engine)
         classes, class_fields = fields(wheel, engine, constants)
         return {
             "name": engine.name,
             "version": short_version(wheel.version),
             "sha256": wheel.sha256,
-            "unread": dict(sorted([*wheel.unread, *deep])),
+            "unread": dict(wheel.unread),
             "flags": flags(wheel, engine, constants),
             "flags_of_others": foreign_parsers(wheel),
             "environment": environment(wheel, constants),
@@ -57,7 +56,7 @@ def compile_facts(engine: Engine, wheel_path: Path, version: str) -> Facts:
                     **({"exception": guard.exception} if guard.kind == "raise" else {}),
                     "reads": list(guard.reads),
                 }
-                for guard in found
+                for guard in guards(wheel, engine)
             },
         }
     finally:

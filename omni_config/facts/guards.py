@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from omni_config.facts.engines import DECLARES, Engine
 from omni_config.facts.names import Names, known_names
 from omni_config.facts.reads import Reader
-from omni_config.facts.syntax import Function, canonical, dotted, functions, hash8, last_name
+from omni_config.facts.syntax import Function, canonical, dotted, functions, hash8, last_name, walk
 from omni_config.facts.wheel import File, Wheel
 
 _WARNING = re.compile(r"^(warn(ing)?(_once|_rank0|_all_ranks)?|deprecate)$")
@@ -65,48 +65,35 @@ class _Part:
 _Chain = tuple[_Part, ...]
 
 
-def guards(wheel: Wheel, engine: Engine) -> tuple[list[Guard], list[tuple[str, str]]]:
-    """The guards of a wheel by id, and the files that are nested too deeply to be walked."""
+def guards(wheel: Wheel, engine: Engine) -> list[Guard]:
+    """The guards of a wheel by id."""
     names = known_names(wheel.files, engine)
-    found: list[Guard] = []
-    unread = []
-    for file in wheel.files:
-        if engine.is_guarded(file.path):
-            try:
-                found.extend(_of_file(file, names, engine))
-            except RecursionError as error:
-                unread.append((file.path, type(error).__name__))
-    return sorted(found, key=lambda guard: guard.id), unread
+    files = (file for file in wheel.files if engine.is_guarded(file.path))
+    return sorted((guard for file in files for guard in _of_file(file, names, engine)), key=lambda guard: guard.id)
 
 
 def _of_file(file: File, names: Names, engine: Engine) -> Iterator[Guard]:
     shapes = _SHAPES.search(file.path) is not None
     declares = DECLARES.search(file.path) is not None
     readers: dict[str, Reader] = {}
-    by_name = {name: (function, owner) for name, function, owner in functions(file.tree)}
     times: Counter[str] = Counter()
-
-    def reader_of(name: str) -> Reader | None:
-        if name not in by_name:
-            return None
-        if name not in readers:
-            function, owner = by_name[name]
-            has_settings = engine.holds_settings(file.path, owner) or engine.holds_requests(file.path, owner)
-            readers[name] = Reader(
-                names,
-                reader_of(name.rpartition(".")[0]),
-                function,
-                owner=has_settings,
-                shapes=shapes,
-                declares=declares and (has_settings or not owner),
-            )
-        return readers[name]
-
-    for name, function, _ in functions(file.tree):
-        for statement, chain in _ends(function.body, ()):
+    for name, function, owner in functions(file.tree):
+        ends = list(_ends(function.body, ()))
+        inner = any(isinstance(node, Function) for node in walk(function) if node is not function)
+        if not ends and not inner:
+            continue
+        has_settings = engine.holds_settings(file.path, owner) or engine.holds_requests(file.path, owner)
+        reader = Reader(
+            names,
+            readers.get(name.rpartition(".")[0]),
+            function,
+            owner=has_settings,
+            shapes=shapes,
+            declares=declares and (has_settings or not owner),
+        )
+        readers[name] = reader
+        for statement, chain in ends:
             kind, exception, message = _what(statement)
-            reader = reader_of(name)
-            assert reader is not None
             reads = _reads(reader, function, chain) if chain or kind == "raise" else frozenset()
             if not reads:
                 continue

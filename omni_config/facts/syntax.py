@@ -63,6 +63,17 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
         waiting.extend(reversed(children))
 
 
+def depth(tree: ast.AST) -> int:
+    """How many levels a tree has, counted without recursion."""
+    level, count = [tree], 0
+    while level:
+        count += 1
+        values = [getattr(node, field, None) for node in level for field in node._fields if field not in _FORM]
+        items = (item for value in values for item in (value if isinstance(value, list) else [value]))
+        level = [item for item in items if isinstance(item, ast.AST)]
+    return count
+
+
 def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Function, str]]:
     """Each function with its qualified name and the name of the class that it is a method of."""
     yield from _functions(tree, prefix, "")

@@ -10,8 +10,12 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from omni_config.facts.syntax import depth
+
 #: A larger file is generated data, or a trap; it is named as unread.
 LARGEST_FILE = 8_000_000
+#: Levels of a syntax tree. The deepest file of an engine has 53; a deeper one would end our own recursion.
+DEEPEST_TREE = 150
 
 
 class WheelError(Exception):
@@ -71,6 +75,8 @@ def _parse(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> File:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an invalid escape in their strings is not ours to report
         tree = ast.parse(source)
+    if depth(tree) > DEEPEST_TREE:
+        raise RecursionError
     return File(info.filename, tree, frozenset(re.findall(r"[A-Za-z_]\w+", source.decode("utf-8", "replace"))))
 
 
