@@ -49,7 +49,8 @@ class ParsedDocument:
     ``lines`` of ``source`` are those on which it stands, and ``notes`` is what its reader has found. A ``foreign`` one
     is of another engine's file, in whose text our keys do not stand; ``left_out`` are its flags on which nothing
     depends that is judged. ``options`` are settings of that engine for which there is none of ours, and ``pipeline`` the
-    class of its model where no card of ours says it. ``changed``: it says other than the text, by flags or for another
+    class of its model where no card of ours says it; ``judged_by`` says which version of the engine judges,
+    and why. ``changed``: it says other than the text, by flags or for another
     engine.
     """
 
@@ -62,6 +63,7 @@ class ParsedDocument:
     left_out: tuple[str, ...] = ()
     options: Mapping[str, YamlNode] = field(default_factory=dict)
     pipeline: str = ""
+    judged_by: str = ""
     changed: bool = False
 
     def overridden(self, overrides: Sequence[Override]) -> ParsedDocument:
@@ -108,6 +110,7 @@ class CheckResult:
     document: ParsedDocument | None = None
     index: int = 0  # of the document in its file
     ignored: tuple[Finding, ...] = ()
+    judged_by: str = ""  # the version of another engine, and why that one
 
     @property
     def node(self) -> YamlNode | None:
@@ -151,7 +154,9 @@ def judge(document: ParsedDocument, policies: Iterable[Rule] = ()) -> CheckResul
     if document.changed:  # what a comment is there for may be in the text alone
         remaining = [finding for finding in remaining if finding.code != "OMNI907"]
     shown = sorted((item if item.name else documented(item) for item in remaining), key=_place)
-    return CheckResult(document.source, tuple(shown), resolution, document, document.index, tuple(ignored))
+    return CheckResult(
+        document.source, tuple(shown), resolution, document, document.index, tuple(ignored), document.judged_by
+    )
 
 
 def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[list[Finding], Resolution | None]:
@@ -177,6 +182,8 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
         findings.append(_unknown("OMNI502", "engine", settings["engine"], known.engine_ids, node, near))
     if card is None or engine is None:
         return findings, None
+    if document.pipeline and card.sources:
+        card = replace(card, pipeline=document.pipeline)
     settings |= {THEIRS + name: option.value for name, option in document.options.items()}
     target = target_of(card, engine, policies)
     if not card.sources:

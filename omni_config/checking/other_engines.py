@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
-from omni_config.cards import ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.checking.document import UNNAMED, ParsedDocument
 from omni_config.engines.detect import drafts_of
+from omni_config.engines.facts import facts_of
 from omni_config.engines.formats.draft import Draft
+from omni_config.engines.said_version import said_version
+from omni_config.engines.theirs import settle
 from omni_config.findings import Finding, Source
 from omni_config.reading.nodes import YamlNode
 
@@ -25,60 +29,77 @@ def documents_of(source: Source, nodes: list[YamlNode] | None, assume: Mapping[s
 def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: int) -> ParsedDocument:
     if not draft.get("engine"):
         return ParsedDocument(source, None, range(0), index, tuple(draft.findings()), foreign=True)
-    if "model" in assume and not draft.has("model"):
+    judge_by = _choose_version(draft, assume.get("engine", ""))
+    if "model" in assume:
         draft.set("model", assume["model"], draft.place)
-    engine = assume.get("engine", "")
-    if engine.partition("==")[0] == draft.get("engine"):
-        draft.set("engine", engine, draft.place)
-    else:
-        _choose_version(draft)
-    notes = draft.findings()
-    unknown = _unknown_model(draft)
-    if unknown:
-        notes = [*notes, unknown]
-        if not draft.has("model"):
-            draft.set("model", UNNAMED.id, draft.place)
-    left_out = tuple(draft.left_out)
-    return ParsedDocument(
+    settle(draft, str(draft.get("engine")))
+    notes = [*draft.findings(), *_model_of(draft)]
+    if not draft.has("model"):
+        draft.set("model", UNNAMED.id, draft.place)
+    parsed = ParsedDocument(
         source,
-        draft.root,
+        draft.root if catalog().engine(str(draft.get("engine"))) else None,
         _lines(draft),
         index,
         tuple(notes),
         foreign=True,
-        left_out=left_out,
+        left_out=tuple(draft.left_out),
         options=draft.options,
         pipeline=draft.pipeline,
+        judged_by=judge_by,
     )
+    return parsed
 
 
-def _choose_version(draft: Draft) -> None:
-    """No version is said: the documentation judges, or the newest version where only versions have the model."""
-    family = draft.get("engine")
-    card = catalog().model(str(draft.get("model"))) if draft.has("model") else None
-    if card is None or _knows(family, card):
-        return
-    newest = next((name for name in catalog().versions(family) if _knows(name, card)), None)
-    if newest is not None:
-        draft.set("engine", newest, draft.place)
-        draft.leave_unjudged(f"any version but {newest}, the newest whose card has the model", draft.place)
+def _choose_version(draft: Draft, assumed: str) -> str:
+    """Name the version that judges: the one that is assumed, else what the deployment says, else the newest that is
+    known. In words, which and why; a version that has no card is noted, and nothing is judged by another.
+    """
+    family = str(draft.get("engine"))
+    known = catalog().versions(family)
+    if assumed.partition("==")[0] == family:
+        draft.set("engine", assumed, draft.place)
+        return f"{assumed}, as was asked"
+    said = said_version(draft.file.source.text, family, draft.file.offset(draft.place))
+    if said is None:
+        draft.set("engine", known[0], draft.place)
+        return f"{known[0]}, the newest that is known"
+    engine = f"{family}=={said.version}"
+    draft.set("engine", engine, draft.place)
+    if catalog().engine(engine) is None:
+        near = " or ".join(f"--engine {name}" for name in catalog().nearest_engines(engine))
+        message = f"nothing is known of {engine}, which the file names ({said.words}), so nothing was judged"
+        draft.note("OMNI613", message, draft.place, "warning", next_step=f"judge it by the nearest version: {near}")
+    return f"{engine}, as the file says ({said.words})"
 
 
-def _knows(engine: str, card: ModelCard) -> bool:
-    found = catalog().engine(engine)
-    return found is not None and found.claim(card) is not None
+def _model_of(draft: Draft) -> list[Finding]:
+    """Find the card of the model by its name, or by the last part of a path; what there is to say where there is none.
 
-
-def _unknown_model(draft: Draft) -> Finding | None:
-    from pathlib import Path
-
+    A pipeline class that the file names is held against those that the version registers.
+    """
+    facts = facts_of(str(draft.get("engine")))
+    found = []
+    if (named := draft.options.get("model_class_name")) and isinstance(named.value, str):
+        draft.pipeline = named.value
+    if draft.pipeline and facts and draft.pipeline not in facts.pipelines:
+        near = difflib.get_close_matches(draft.pipeline, facts.pipelines, 1, 0.6)
+        next_step = f"did you mean {near[0]}?" if near else "name one that it registers"
+        message = f"{draft.get('engine')} registers no pipeline {draft.pipeline}"
+        found.append(Finding("OMNI614", message, next_step=next_step, span=named.span if named else draft.place))
+        draft.pipeline = ""  # so that nothing else is said of a class that is not there
     if not draft.has("model"):
-        return Finding("OMNI604", "the file names no model", "advice", span=draft.place)
-    name = str(draft.get("model"))
-    if catalog().model(name) or Path(name).is_dir():
-        return None
+        return [*found, Finding("OMNI604", "the file names no model", "advice", span=draft.place)]
+    name, known = str(draft.get("model")), catalog()
+    if known.model(name) or Path(name).is_dir():
+        return found
     place = draft.root.children["model"].span
-    return Finding("OMNI604", f"no card for model {name}", "advice", fields=("model",), span=place)
+    last = PurePosixPath(name).name.lower()
+    if same := next((model for model in known.model_ids if model.rpartition("/")[2].lower() == last), None):
+        draft.set("model", same, place)
+    elif not draft.pipeline:
+        found.append(Finding("OMNI604", f"no card for model {name}", "advice", fields=("model",), span=place))
+    return found
 
 
 def _lines(draft: Draft) -> range:

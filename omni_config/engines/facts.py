@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,15 @@ class Facts:
         """What becomes of a key that a class of settings does not have: ``refused``, ``dropped``, or nothing known."""
         stated = self._data["classes"].get(owner, {}).get("unknown")
         return stated if stated in ("refused", "dropped") else ""
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every setting that any of its classes or flags has."""
+        fields = {key.rpartition(".")[2] for key in self._data["fields"]}
+        flags = {
+            place.get("dest") or plain_name(name).replace("-", "_") for name, (place, *_) in self._data["flags"].items()
+        }
+        return frozenset(fields | flags)
 
     @property
     def pipelines(self) -> dict[str, dict[str, Any]]:

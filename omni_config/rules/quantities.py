@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from omni_config.cards import EngineCard, Feature, ModelCard
 from omni_config.mesh import DEGREES
 from omni_config.rules.expressions import parse
-from omni_config.schema.settings import FIELDS
 
 T = TypeVar("T")
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omni_config.catalog.load import catalog
 from omni_config.engines.formats.text import File, Text
 from omni_config.findings import Finding, Severity, Source, Span
 from omni_config.reading.nodes import Unreadable, YamlNode, parse
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
+
+if TYPE_CHECKING:
+    from omni_config.engines.formats.shell import Word
 
 #: Settings that are text, also where they look like numbers.
 TEXTS = {
@@ -31,6 +34,25 @@ _DTYPES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "f
 _QUANTIZATIONS = ("fp8", "int8")
 
 
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A flag as it was typed: its name with the dashes, its place, its words, and whether a setting of ours took it."""
+
+    name: str
+    span: Span
+    words: tuple[Word, ...]
+    taken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of a file that no setting of ours stands for, and the class of the engine's settings that it is given to."""
+
+    owner: str
+    name: str
+    node: YamlNode
+
+
 class Draft:
     """What one command or stage says, as a document of ours; ``notes`` is what could not be taken over."""
 
@@ -42,6 +64,9 @@ class Draft:
         self.left_out: list[str] = []  # flags on which nothing depends that is judged here
         self.later: list[Callable[[], None]] = []  # what can be read only once the rest is known
         self.pipeline = ""  # the class of the model, where the file says it
+        self.typed: list[Typed] = []  # every flag of a command
+        self.keys: list[Key] = []  # of files, which no setting of ours stands for
+        self.own_parser = False  # whether the engine's own parser reads them, which refuses what it does not know
         self.options: dict[str, YamlNode] = {}  # the engine's own settings, for which there is none of ours
         self.root = YamlNode({}, place)
         self._put(("version",), YamlNode(1, place))
@@ -100,9 +125,9 @@ class Draft:
         """Something that no setting of ours stands for."""
         self.not_judged.append((name, span))
 
-    def note(self, code: str, message: str, span: Span, severity: Severity = "error") -> None:
+    def note(self, code: str, message: str, span: Span, severity: Severity = "error", *, next_step: str = "") -> None:
         """A finding that only the reader of this file can make."""
-        self.notes.append(Finding(code, message, severity, span=span))
+        self.notes.append(Finding(code, message, severity, next_step=next_step, span=span))
 
     def finish(self) -> None:
         """Read what had to wait: the guidance of a model, the parameters of a cache."""

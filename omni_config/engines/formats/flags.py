@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from omni_config.engines.formats.draft import Draft
+from omni_config.catalog.load import catalog
+from omni_config.engines.facts import Flag, facts_of
+from omni_config.engines.formats.draft import Draft, Typed
 from omni_config.engines.formats.shell import Word
 from omni_config.findings import Span
 from omni_config.schema.settings import DEFAULTS, SWITCHES
@@ -18,12 +20,13 @@ REST = -1  # all words up to the next flag
 
 @dataclass(frozen=True)
 class Flags:
-    """The flags of an engine, without their dashes, underscores written as dashes.
+    """The flags of an engine that our settings stand for, without their dashes, underscores written as dashes.
 
     ``settings``: the setting that takes the value, or a pair (setting, value) for a switch. ``special``: a reader of
     its own. ``quiet``: flags on which nothing depends that is judged here, with how many values they take.
     """
 
+    engine: str
     settings: Mapping[str, str | tuple[str, Any]]
     special: Mapping[str, Callable[[Draft, Word, Span], None]] = field(default_factory=dict)
     quiet: Mapping[str, int] = field(default_factory=dict)
@@ -48,10 +51,25 @@ class Flags:
             at += 0 if equals else used
         return positional
 
+    def _known(self, name: str) -> Flag | None:
+        """What the newest version knows of a flag, as far as facts of it were compiled."""
+        facts = next((found for engine in catalog().versions(self.engine) if (found := facts_of(engine))), None)
+        return facts.flag(name) if facts else None
+
     def _flag(self, draft: Draft, word: Word, name: str, values: list[Word]) -> int:
         """Read one flag; how many of the words behind it are its own."""
         flag = word.text[: len(word.value.partition("=")[0])]
         span = _span(draft, flag, values)
+        taken = (
+            name in self.quiet
+            or name in self.special
+            or name in self.settings
+            or (name[:3] == "no-" and name[3:] in self.settings)
+        )
+        if not taken:
+            known = self._known(name)
+            values = values[: known.most_values] if known is not None else values
+        draft.typed.append(Typed(flag.value, span if values else flag.span, tuple(values), taken))
         negated = name.startswith("no-") and name[3:] in self.settings
         target = self.settings.get(name[3:] if negated else name)
         if name in self.quiet:
@@ -71,8 +89,7 @@ class Flags:
                 draft.set(setting, False, span)
             return int(said)
         if name not in self.special and target is None:
-            draft.leave_unjudged(flag.value, flag.span)
-            return len(values)
+            return len(values)  # the facts of the version say what it is
         if not values or (values[0].unknown and target not in _AS_WRITTEN):
             draft.leave_unjudged(f"{flag.value} (its value is known only to a run)" if values else flag.value, span)
         elif name in self.special:

@@ -46,6 +46,10 @@ class File:
         """All of it."""
         return Text(self.source.text, range(len(self.source.text)), self)
 
+    def offset(self, place: Span) -> int:
+        """Where a place begins, in characters from the start."""
+        return self._starts[place.line - 1] + place.column - 1
+
     def span(self, start: int, end: int) -> Span:
         """The place of two offsets; cut at the end of the first line."""
         line = bisect_right(self._starts, start)

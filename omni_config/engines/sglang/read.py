@@ -95,6 +95,7 @@ def _unjudged(draft: Draft, name: str, span: Span) -> None:
 
 
 FLAGS = Flags(
+    engine=ENGINE,
     settings=SETTINGS,
     special={
         "sp-degree": _sequence,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from omni_config.engines.formats.common import guidance, lora_path
-from omni_config.engines.formats.draft import Draft, plain
+from omni_config.engines.formats.draft import Draft, Key, plain
 from omni_config.engines.formats.flags import REST, Flags
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import Text
@@ -58,15 +58,8 @@ def cache_config(draft: Draft, node: YamlNode, span: Span) -> None:
     for key, child in node.children.items():
         if key in PARAMETERS[backend]:
             draft.set(key, child.value, child.key_span or child.span)
-        elif key in _UNUSED_HERE:
-            draft.leave_unjudged(f"cache_config {key}", child.key_span or child.span)
         else:
-            message = f"cache_config has no '{key}' for {backend}; the engine drops it silently"
-            draft.note("OMNI608", message, child.key_span or child.span)
-
-
-#: Parameters that the engine's caches take, and no setting of ours stands for.
-_UNUSED_HERE = {"num_inference_steps", "force_refresh_step_hint", "force_refresh_step_policy"}
+            draft.keys.append(Key("DiffusionCacheConfig", str(key), child))
 
 
 def _parameter(name: str, backend: str) -> Callable[[Draft, Word, Span], None]:
@@ -135,6 +128,7 @@ _QUIET = {
 }
 
 FLAGS = Flags(
+    engine=ENGINE,
     settings={
         **{dashed(name)[2:]: name for name in _SAME if name != "guidance_scale"},
         **{alias[2:]: name for name, aliases in ALIASES.items() for alias in aliases},

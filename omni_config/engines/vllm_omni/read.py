@@ -36,6 +36,7 @@ def from_command(command: Command, file: File) -> Draft | None:
 
 def _draft(file: File, start: list[Word], arguments: list[Word], model: str | None = None) -> Draft:
     draft = Draft(file, ENGINE, start[0].text.span)
+    draft.own_parser = model is None  # a script has flags of its own, too
     arguments = [word for word in arguments if word.value != "--omni"]  # which only says whose command it is
     positional = [word for word in FLAGS.read(draft, arguments) if word.value != "diffusion"]  # serve diffusion MODEL
     if positional and not positional[0].unknown and not draft.has("model"):

@@ -5,7 +5,7 @@ Only the diffusion stages are judged; the file names no model (the command that 
 
 from __future__ import annotations
 
-from omni_config.engines.formats.draft import Draft
+from omni_config.engines.formats.draft import Draft, Key
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import File
 from omni_config.engines.vllm_omni.flags import (
@@ -79,7 +79,7 @@ def _stage(stage: YamlNode, file: File) -> Draft:
         elif key == "cache_backend":
             cache_backend(draft, str(child.value), child.span)
         elif key not in _QUIET:
-            draft.leave_unjudged(str(key), child.key_span or child.span)
+            draft.keys.append(Key("OmniDiffusionConfig", str(key), child))
     if (parameters := arguments.get("cache_config")) and isinstance(parameters.value, dict):
         cache_config(draft, parameters, parameters.span)
     for key, child in inside.items():
@@ -87,8 +87,8 @@ def _stage(stage: YamlNode, file: File) -> Draft:
             draft.set(key, child.value, child.span)
         elif key in OTHER_AXES:
             other_axis(draft, key, child.value, child.key_span or child.span)
-        elif child.value not in (1, None):
-            draft.leave_unjudged(str(key), child.key_span or child.span)
+        else:
+            draft.keys.append(Key("DiffusionParallelConfig", str(key), child))
     _sampling(draft, arguments.get("default_sampling_params"))
     draft.finish()
     return draft

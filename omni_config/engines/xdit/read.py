@@ -88,6 +88,7 @@ def _parallel_vae(draft: Draft, span: Span) -> None:
 
 
 FLAGS = Flags(
+    engine=ENGINE,
     settings=SETTINGS,
     special={
         "model": _model,
