@@ -31,9 +31,7 @@ def settle(draft: Draft, engine: str) -> None:
                 draft.leave_unjudged(f"{typed.name} (its value is known only to a run)", typed.span)
         elif _fits(draft, typed, flag, engine) and not typed.taken:
             _take(draft, typed, flag)
-            if flag.setting in asked:
-                continue
-            if flag.setting in facts.decides:
+            if flag.setting in facts.decides and flag.setting not in asked:
                 draft.leave_unjudged(typed.name, typed.span)
             else:
                 draft.left_out.append(typed.name)
@@ -55,7 +53,9 @@ def _settle_key(draft: Draft, key: Key, facts: Facts | None, asked: Collection[s
     draft.options[key.name] = key.node
     if isinstance(key.node.value, dict):
         _take_keys(draft, key.node)
-    if key.name not in asked and key.node.value is not None:
+    if key.name in asked or key.node.value is None:
+        draft.left_out.append(key.name)
+    else:
         draft.leave_unjudged(key.name, place)
 
 
@@ -75,7 +75,8 @@ def asked_of(engine: str) -> Collection[str]:
 
 
 def _unknown(draft: Draft, typed: Typed, facts: Facts | None, engine: str) -> None:
-    if facts and facts.closed and draft.own_parser and typed.name.startswith("--"):
+    dynamic = draft.forms is not None and draft.forms.fullmatch(plain_name(typed.name)) is not None
+    if facts and facts.closed and draft.own_parser and typed.name.startswith("--") and not dynamic:
         near = facts.near(typed.name)
         next_step = f"did you mean {near}?" if near else "remove the flag"
         draft.note("OMNI611", f"{engine} has no flag {typed.name}", typed.span, next_step=next_step)

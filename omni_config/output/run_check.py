@@ -86,12 +86,12 @@ def _print(checked: list[CheckResult], skipped: list[str]) -> None:
     findings = [finding for item in checked for finding in item.findings]
     line = summary(findings, len(checked))
     ignored = sum(len(item.ignored) for item in checked)
-    for judged_by in dict.fromkeys(item.judged_by for item in checked if item.judged_by):
-        line.append(f" Judged by {judged_by}.")
     if ignored:
         line.append(f" {ignored} accepted by a comment.")
     if skipped:
         line.append(f" {len(skipped)} other file{'s' if len(skipped) > 1 else ''} set aside.")
+    for judged_by in dict.fromkeys(item.judged_by for item in checked if item.judged_by):
+        line.append(f" Judged by {judged_by}.")
     console.print(line)
 
 

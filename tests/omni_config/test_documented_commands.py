@@ -34,7 +34,8 @@ def read(text: str, **assume: str) -> CheckResult:
 def said(checked: CheckResult) -> dict[str, Any]:
     assert checked.node is not None
     found = {name: checked.node.find(path) for name, path in FIELDS.items()}
-    return {name: isinstance(node.value, dict) or node.value for name, node in found.items() if node is not None}
+    values = {name: isinstance(node.value, dict) or node.value for name, node in found.items() if node is not None}
+    return values | {"engine": values["engine"].partition("==")[0]}  # the newest version judges, today this one
 
 
 @pytest.mark.parametrize("entry", TABLE, ids=NAMES)
@@ -67,6 +68,11 @@ def test_the_table_is_large_and_has_every_engine() -> None:
         assert {entry["understood"]["engine"].partition("==")[0] for entry in table} == {name}
 
 
+def named(entry: dict[str, Any]) -> dict[str, str]:
+    """A model for a file that names none."""
+    return {} if "model" in entry["understood"] else MODEL
+
+
 def has_plan(checked: CheckResult) -> bool:
     return (
         checked.resolution is not None
@@ -77,17 +83,19 @@ def has_plan(checked: CheckResult) -> bool:
 
 @pytest.mark.parametrize("entry", TABLE, ids=NAMES)
 def test_what_has_no_plan_says_why_in_the_table(entry: dict[str, Any]) -> None:
-    assert has_plan(read(entry["text"], **MODEL)) != ("no_round_trip" in entry)
+    assert has_plan(read(entry["text"], **named(entry))) != ("no_round_trip" in entry)
 
 
 @pytest.mark.parametrize("entry", ROUND, ids=[entry["source"] for entry in ROUND])
 def test_import_export_import_is_equal(entry: dict[str, Any]) -> None:
-    first = read(entry["text"], **MODEL)
+    first = read(entry["text"], **named(entry))
     assert first.resolution is not None
     ours = read(as_yaml(first))
     assert not ours.foreign
     assert ours.resolution is not None
-    assert ours.resolution.settings == first.resolution.settings
+    assert {name: ours.resolution.settings[name] for name in FIELDS} == {
+        name: first.resolution.settings[name] for name in FIELDS
+    }
     engine = ours.resolution.settings["engine"]
     text, findings = export(ours)
     assert text is not None, [finding.message for finding in findings]
@@ -98,8 +106,8 @@ def test_import_export_import_is_equal(entry: dict[str, Any]) -> None:
     written = {"prompt"} if engine == "cache-dit" else set()
     different = {
         name
-        for name, value in again.resolution.settings.items()
-        if value != first.resolution.settings[name] and name not in written
+        for name in FIELDS
+        if again.resolution.settings[name] != first.resolution.settings[name] and name not in written
     }
     if engine == "cache-dit":  # what its program sets itself stands in a comment
         different -= {name for name in FIELDS if FIELDS[name][0] in ("sampling", "vae", "memory")}

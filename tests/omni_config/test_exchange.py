@@ -40,7 +40,7 @@ def test_import_prints_what_a_script_says_and_names_what_it_passes_by(folder: Pa
     assert yaml.safe_load(result.stdout) == {
         "version": 1,
         "model": "Qwen/Qwen-Image",
-        "engine": "vllm-omni",
+        "engine": "vllm-omni==0.30",
         "parallel": {"ulysses_degree": 2},
         "server": {"port": 1, "api_key": "7"},
     }

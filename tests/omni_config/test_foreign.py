@@ -32,7 +32,7 @@ version: "3.8"
 services:
   web: {image: nginx, command: ["nginx", "-g", "daemon off;"]}
   image:
-    image: vllm/vllm-omni:v0.16.0
+    image: vllm/vllm-omni:v0.30.0
     command: >
       --model Qwen/Qwen-Image
       --cfg-parallel-size 4
@@ -46,7 +46,7 @@ spec:
     spec:
       containers:
         - name: omni
-          image: vllm/vllm-omni:v0.16.0
+          image: vllm/vllm-omni:v0.30.0
           command: ["/bin/sh", "-c"]
           args:
             - |
@@ -56,7 +56,7 @@ spec:
 """
 
 DOCKERFILE = """\
-FROM vllm/vllm-omni:v0.16.0
+FROM vllm/vllm-omni:v0.30.0
 ENTRYPOINT ["vllm", "serve"]
 CMD ["Qwen/Qwen-Image", "--omni", \\
      "--cfg-parallel-size", "4"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -66,6 +67,7 @@ class Draft:
         self.pipeline = ""  # the class of the model, where the file says it
         self.typed: list[Typed] = []  # every flag of a command
         self.keys: list[Key] = []  # of files, which no setting of ours stands for
+        self.forms: re.Pattern[str] | None = None  # of flags that it takes though no parser declares them
         self.own_parser = False  # whether the engine's own parser reads them, which refuses what it does not know
         self.options: dict[str, YamlNode] = {}  # the engine's own settings, for which there is none of ours
         self.root = YamlNode({}, place)

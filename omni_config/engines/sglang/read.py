@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import prod
 from pathlib import PurePosixPath
 from typing import Any
@@ -109,6 +110,14 @@ FLAGS = Flags(
         **dict.fromkeys(("host", "port", "output-path", "output-file-name", "fps", "lora-nickname"), 1),
     },
 )
+#: Flags that its parser takes by their form (server_args.py:3451 to 3670 of 0.5.23), or with a prefix that may be empty
+#: (configs/pipeline_configs/base.py:802); ``--model-type`` is that of the program around it.
+_FORMS = re.compile(
+    r".+-(path|weights-path|quantization|attention-backend)|component-.+|model-type|(vae|dit|t5)-config\..+"
+    r"|vae-(tiling|sp|slicing|precision|decode-precision)|(text-encoder|image-encoder|dit)-precisions?|flow-shift"
+    r"|(streaming|scheduler-class-override|resolution|refiner-chunked|num-frame-per-block|embedded-cfg-scale)"
+    r"|(dmd-denoising-steps|realtime-causal-.+|diffusion-decoder-.+)"
+)
 _DIFFUSION_ONLY = {
     "--num-gpus",
     "--ulysses-degree",
@@ -126,7 +135,13 @@ def from_command(command: Command, file: File) -> Draft | None:
         if name != "sglang" or following not in (["generate"], ["serve"]):
             continue
         draft = Draft(file, ENGINE, command.words[at].text.span)
-        FLAGS.read(draft, command.words[at + 2 :])
+        draft.own_parser, draft.forms = True, _FORMS
+        for number, word in enumerate(FLAGS.read(draft, command.words[at + 2 :])):
+            if number == 0 and word is command.words[at + 2] and following == ["serve"]:  # sglang serve MODEL
+                if not word.unknown:
+                    draft.set("model", word.value, word.text.span)
+            elif not word.unknown and word.value.strip():
+                draft.note("OMNI611", f"no flag takes the word {word.value}", word.text.span)
         known = catalog().model(str(draft.get("model"))) if draft.has("model") else None
         flags = {word.value.partition("=")[0] for word in command.words}
         if following == ["serve"] and known is None and not flags & _DIFFUSION_ONLY:

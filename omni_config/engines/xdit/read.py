@@ -124,7 +124,7 @@ def from_command(command: Command, file: File) -> Draft | None:
 
 def _gpus(draft: Draft, launcher: list[Word]) -> None:
     """The processes of torchrun, where no pipeline stage of PipeFusion takes a share of them."""
-    if any("pipefusion" in name for name, _ in draft.not_judged):
+    if any("pipefusion" in typed.name for typed in draft.typed):
         return
     for at, word in enumerate(launcher):
         name, equals, value = word.value.replace("-", "_").partition("=")
