@@ -48,10 +48,9 @@ class ParsedDocument:
 
     ``lines`` of ``source`` are those on which it stands, and ``notes`` is what its reader has found. A ``foreign`` one
     is of another engine's file, in whose text our keys do not stand; ``left_out`` are its flags on which nothing
-    depends that is judged. ``options`` are settings of that engine for which there is none of ours, and ``pipeline`` the
-    class of its model where no card of ours says it; ``judged_by`` says which version of the engine judges,
-    and why. ``changed``: it says other than the text, by flags or for another
-    engine.
+    depends that is judged. ``options`` are settings of that engine for which there is none of ours, ``pipeline`` is the
+    class of its model where no card of ours says it, and ``judged_by`` says which version of the engine judges, and why.
+    ``changed``: it says other than the text, by flags or for another engine.
     """
 
     source: Source

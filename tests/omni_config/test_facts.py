@@ -58,7 +58,7 @@ def ids(folder: Path, source: str, path: str = "vllm_omni/diffusion/worker/runne
 
 def lone(folder: Path, body: str) -> list[str]:
     found = ids(folder, f"def start(config):\n{textwrap.indent(textwrap.dedent(body), '    ')}")
-    return [id for id in found if "runner.py" in id]
+    return [guard for guard in found if "runner.py" in guard]
 
 
 class TestDocument:
@@ -360,8 +360,8 @@ class TestRegistries:
 
 class TestGuards:
     def test_a_guard_has_place_kind_exception_and_reads(self, tmp_path):
-        ((id, guard),) = facts(tmp_path, {DATA: PARALLEL})["guards"].items()
-        assert id.startswith(f"{DATA}::DiffusionParallelConfig.__post_init__#")
+        ((name, guard),) = facts(tmp_path, {DATA: PARALLEL})["guards"].items()
+        assert name.startswith(f"{DATA}::DiffusionParallelConfig.__post_init__#")
         assert guard == {
             "line": 15,
             "kind": "raise",
@@ -436,8 +436,8 @@ class TestGuards:
 
     def test_a_closure_sees_what_its_function_bound(self, tmp_path):
         body = "ring = config.ring_degree\ndef inner():\n    if ring > 1: raise ValueError('x')"
-        (id,) = lone(tmp_path, body)
-        assert "::start.inner#" in id
+        (guard,) = lone(tmp_path, body)
+        assert "::start.inner#" in guard
 
     def test_tests_and_code_of_language_models_are_left_out(self, tmp_path):
         source = "def f(config):\n    if config.ring_degree > 1: raise ValueError('x')\n"
@@ -446,7 +446,7 @@ class TestGuards:
             "vllm_omni/diffusion/tests/a.py",
             "vllm_omni/diffusion/test_a.py",
         ):
-            assert not [id for id in ids(tmp_path, source, path) if path in id]
+            assert not [guard for guard in ids(tmp_path, source, path) if path in guard]
 
 
 class TestHostileWheels:
@@ -479,7 +479,7 @@ class TestHostileWheels:
         found = facts(
             tmp_path, {DATA: PARALLEL, "vllm_omni/diffusion/a.py": "\n".join([*lines, "    " * 19 + "raise A('x')"])}
         )
-        assert [id for id in found["guards"] if "::g#" in id]
+        assert [guard for guard in found["guards"] if "::g#" in guard]
         assert found["unread"] == {}
 
     @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"text"])
