@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from omni_config.cli import app
+from omni_config.engines.facts import facts_of
 from omni_config.facts import shelf
 from omni_config.facts.document import compile_facts, short_version, to_json
 from omni_config.facts.engines import ENGINES
@@ -849,3 +850,27 @@ def test_a_real_wheel_gives_the_shipped_facts(name, tmp_path):
     start = time.process_time()
     assert to_json(compile_facts(engine, path, version, others)) == shelf.facts_file(engine, version).read_text()
     assert time.process_time() - start < 20
+
+
+@pytest.mark.parametrize(
+    ("engine", "typed", "name", "words"),
+    [
+        ("vllm-omni==0.30", "-tp", "--tensor-parallel-size", 1),
+        ("vllm-omni==0.30", "--no-enforce-eager", "--enforce-eager", 0),
+        ("vllm-omni==0.30", "--compilation-config.mode", "--compilation-config", 1),
+        ("vllm-omni==0.30", "--served_model_name", "--served-model-name", None),
+        ("vllm-omni==0.30", "-O3", "-O3", 0),
+        ("vllm-omni==0.30", "-O", "-O", 1),
+        ("vllm-omni==0.30", "--help", "--help", 0),
+        ("sglang==0.5.23", "--component_paths.vae", "--component_paths.vae", 1),
+        ("sglang==0.5.18", "--vae-path", "--vae-path", 1),
+        ("sglang==0.5.23", "--vae-config.use-tiling", "--vae-config.use-tiling", 1),
+    ],
+)
+def test_spellings_of_a_flag(engine, typed, name, words):
+    facts = facts_of(engine)
+    assert facts is not None
+    assert facts.closed
+    flag = facts.flag(typed)
+    assert (flag.name, flag.most_values) == (name, words)
+    assert facts.flag("--no-such-flag") is None
