@@ -41,6 +41,11 @@ class Catalog:
         return list(self._data["models"])
 
     @property
+    def charted_ids(self) -> list[str]:
+        """The models of the matrix where none is named: those of the guide's table and those that the runtime runs."""
+        return list(self._data["charted"])
+
+    @property
     def engine_ids(self) -> list[str]:
         """The id of every engine card; a config may name its aliases, too."""
         return list(self._data["engines"])
@@ -63,11 +68,15 @@ class Catalog:
     def model(self, name: str) -> ModelCard | None:
         """The card of a model id, or None."""
         if name not in self._models and name in self._data["models"]:
-            item = dict(self._data["models"][name])
+            item = json.loads(self._data["models"][name])
             item["guidance"] = item.get("guidance") and _build(Guidance, item["guidance"])
             item["claims"] = _claims(item["claims"])
             self._models[name] = _build(ModelCard, item)
         return self._models.get(name)
+
+    def model_of_pipeline(self, pipeline: str) -> ModelCard | None:
+        """The first card with this pipeline class, or None."""
+        return self.model(self._data["pipelines"].get(pipeline, ""))
 
     def engine(self, name: str) -> EngineCard | None:
         """The card of an engine: by its id, by an alias, or by its version written differently; or None.
@@ -160,7 +169,11 @@ def read(files: list[Path]) -> dict[str, Any]:
     _validate([(Retired, item) for item in data["retired"]])
     data["rules"].sort(key=lambda item: str(item.get("code")))
     data["rules"] = [_placed(item, guards) for item in _resolved(data["rules"], _names(data))]
+    data["pipelines"] = {card["pipeline"]: name for name, card in reversed(data["models"].items())}
+    runtime = data["engines"].get("native", {}).get("pipelines", {})
+    data["charted"] = [name for name, card in data["models"].items() if card["claims"] or card["pipeline"] in runtime]
     # As text, so that a check reads only the card that it asks for.
+    data["models"] = {name: json.dumps(card) for name, card in data["models"].items()}
     data["engines"] = {name: json.dumps(card) for name, card in data["engines"].items()}
     return data
 
