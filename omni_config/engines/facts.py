@@ -50,10 +50,11 @@ class Facts:
                 self._flags.setdefault(plain_name(spelling), (name, places[0]))
 
     def flag(self, name: str) -> Flag | None:
-        """A flag by its name, an alias, or what argparse takes as one: a beginning that no other flag has."""
+        """A flag by its name, an alias, or what argparse takes as one: a beginning that no other flag has, where all
+        are known."""
         wanted = plain_name(name).partition(".")[0]
         found = self._flags.get(wanted)
-        if found is None and len(wanted) > 1:
+        if found is None and len(wanted) > 1 and self.closed:
             longer = {entry[0]: entry for spelling, entry in self._flags.items() if spelling.startswith(wanted)}
             found = next(iter(longer.values())) if len(longer) == 1 else None
         if found is None and wanted.startswith("no-"):
