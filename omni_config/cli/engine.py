@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from omni_config.facts.difference import as_text, difference
+from omni_config.facts.difference import SECTIONS, as_text, difference
 from omni_config.facts.document import compile_facts, to_json
 from omni_config.facts.guards import guards as guards_of
-from omni_config.facts.shelf import download, facts_file, load, named
+from omni_config.facts.shelf import download, facts_file, load, named, other_wheel
 from omni_config.facts.wheel import WheelError, read_wheel
 
 engine = typer.Typer(help="Facts of an engine's release, read from its wheel.", no_args_is_help=True)
@@ -25,18 +25,26 @@ _Name = Annotated[str, typer.Argument(metavar="NAME==VERSION", help="Such as vll
 def compile_(
     name: _Name,
     wheel: Annotated[Path | None, typer.Argument(help="Its wheel; without one, pip fetches it.")] = None,
+    others: Annotated[
+        list[str],
+        typer.Option(
+            "--with", help="A package whose flags it takes, too: NAME==VERSION, or its wheel; may be repeated."
+        ),
+    ] = [],  # noqa: B006
 ) -> None:
     """Read a wheel and write its facts: flags, variables, fields, pipelines, registries and guards."""
     try:
         which, version = named(name)
         with tempfile.TemporaryDirectory() as folder:
-            facts = compile_facts(which, wheel or download(which, version, Path(folder)), version)
+            taken = [other_wheel(stated, Path(folder)) for stated in others]
+            wheel = wheel or download(which.distribution, version, Path(folder))
+            facts = compile_facts(which, wheel, version, taken)
     except WheelError as error:
         _fail(error)
     file = facts_file(which, version)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(to_json(facts))
-    counts = ", ".join(f"{len(part)} {section}" for section, part in facts.items() if isinstance(part, dict) and part)
+    counts = ", ".join(f"{len(facts[section])} {section}" for section in SECTIONS if facts[section])
     typer.echo(f"{file}: {counts}")
     for path, reason in facts["unread"].items():
         typer.echo(f"not read: {path} ({reason})", err=True)

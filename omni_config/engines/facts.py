@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,18 @@ class Facts:
         self.closed = not data["flags_of_others"]
         self._flags: dict[str, tuple[str, dict[str, Any]]] = {}
         for name, places in data["flags"].items():
-            for spelling in (name, *places[0].get("aliases", ())):
+            for spelling in (name, *(alias for place in places for alias in place.get("aliases", ()))):
                 self._flags.setdefault(plain_name(spelling), (name, places[0]))
+        self._flags.setdefault("help", ("--help", {"aliases": ["-h"], "action": "help", "at": "argparse"}))
+        self._flags.setdefault("h", self._flags["help"])
 
     def flag(self, name: str) -> Flag | None:
         """A flag by its name, an alias, or what argparse takes as one: a beginning that no other flag has, where all
-        are known."""
-        wanted = plain_name(name).partition(".")[0]
-        found = self._flags.get(wanted)
+        are known. Behind a point a key of its JSON may follow.
+        """
+        whole = plain_name(name)
+        wanted = whole.partition(".")[0]
+        found = self._flags.get(whole) or self._flags.get(wanted)
         if found is None and len(wanted) > 1 and self.closed:
             longer = {entry[0]: entry for spelling, entry in self._flags.items() if spelling.startswith(wanted)}
             found = next(iter(longer.values())) if len(longer) == 1 else None
@@ -61,7 +66,7 @@ class Facts:
             positive = self._flags.get(wanted[3:])
             found = positive if positive and positive[1].get("action") == "BooleanOptionalAction" else None
         if found is None:
-            return None
+            return self._by_hand(name)
         name, place = found
         return Flag(
             name,
@@ -74,6 +79,16 @@ class Facts:
             place["at"],
             place.get("of"),
         )
+
+    def _by_hand(self, name: str) -> Flag | None:
+        """A flag that no parser declares, such as ``--component-paths.vae`` or ``-O3``."""
+        spelled = name.replace("_", "-") if name.startswith("--") else name
+        for pattern, at in self._data["flags_by_hand"].items():
+            if fnmatchcase(spelled, pattern):
+                attached = not pattern.startswith("--") and spelled != pattern.rstrip("*")  # its value is in the word
+                setting = plain_name(name).replace("-", "_")
+                return Flag(name, setting, None, (), None, 0 if attached else None, None, at, None)
+        return None
 
     def near(self, name: str) -> str | None:
         """The flag that an unknown one was probably meant to be."""

@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-_SECTIONS = {
+SECTIONS = {
     "flags": "Flags",
+    "flags_by_hand": "Flags that no parser declares",
     "flags_of_others": "Flags of other packages",
     "environment": "Environment variables",
     "classes": "Classes of settings",
@@ -32,7 +33,7 @@ class Section:
 def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Section]:
     """The kinds of facts in which two versions differ."""
     result = {}
-    for section, title in _SECTIONS.items():
+    for section, title in SECTIONS.items():
         before, after = old.get(section, {}), new.get(section, {})
         changed = {
             name: parts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,18 @@ from omni_config.facts.constants import Constants
 from omni_config.facts.engines import Engine
 from omni_config.facts.environment import environment
 from omni_config.facts.fields import fields
-from omni_config.facts.flags import flags, foreign_parsers
+from omni_config.facts.flags import by_hand, flags, flags_of, foreign_parsers, join, read_by_parser
 from omni_config.facts.guards import guards
+from omni_config.facts.modules import Modules
 from omni_config.facts.pipelines import pipelines
 from omni_config.facts.registries import registries
-from omni_config.facts.wheel import WheelError, read_wheel
+from omni_config.facts.wheel import Wheel, WheelError, read_wheel
 
 Facts = dict[str, Any]
 
 
-def compile_facts(engine: Engine, wheel_path: Path, version: str) -> Facts:
-    """The facts of an engine's wheel.
+def compile_facts(engine: Engine, wheel_path: Path, version: str, others: Sequence[Path] = ()) -> Facts:
+    """The facts of an engine's wheel. ``others`` are the wheels of packages whose flags its parser takes as well.
 
     Raises:
         WheelError: It cannot be read, or is another package or version.
@@ -37,13 +39,13 @@ def compile_facts(engine: Engine, wheel_path: Path, version: str) -> Facts:
             raise WheelError(f"{wheel_path}: is version {wheel.version}, not {version}")
         constants = Constants(wheel.files)
         classes, class_fields = fields(wheel, engine, constants)
+        found = _flags(wheel, engine, constants, others)
         return {
             "name": engine.name,
             "version": short_version(wheel.version),
             "sha256": wheel.sha256,
             "unread": dict(wheel.unread),
-            "flags": flags(wheel, engine, constants),
-            "flags_of_others": foreign_parsers(wheel),
+            **found,
             "environment": environment(wheel, constants),
             "classes": classes,
             "fields": class_fields,
@@ -62,6 +64,30 @@ def compile_facts(engine: Engine, wheel_path: Path, version: str) -> Facts:
     finally:
         if collecting:
             gc.enable()
+
+
+def _flags(wheel: Wheel, engine: Engine, constants: Constants, others: Sequence[Path]) -> Facts:
+    """The flags of an engine and of the packages whose wheels are at hand; what stays open is named with its places."""
+    declared, open_places = flags(wheel, engine, constants)
+    hand = by_hand(wheel, declared)
+    foreign = foreign_parsers(wheel)
+    packages = {}
+    for path in others:
+        modules = Modules(path)
+        package = f"{modules.name}=={modules.version}"
+        packages[package] = {"sha256": modules.sha256}
+        for function in sorted(foreign):
+            if function.partition(".")[0] == modules.name.replace("-", "_"):
+                more, unknown = flags_of(modules, function)
+                places = {name: [{**entry, "of": package} for entry in entries] for name, entries in more.items()}
+                declared, hand = join(declared, places), hand | read_by_parser(modules, function)
+                if unknown:
+                    foreign[function] = unknown
+                else:
+                    del foreign[function]
+    if open_places:
+        foreign[f"{wheel.name}, named at run time"] = open_places
+    return {"others": packages, "flags": declared, "flags_by_hand": hand, "flags_of_others": foreign}
 
 
 def short_version(version: str) -> str:

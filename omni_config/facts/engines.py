@@ -75,8 +75,8 @@ ENGINES = {
             name="sglang",
             folder="sglang",
             distribution="sglang",
-            roots=("sglang/multimodal_gen/",),
-            without=rf"{_TESTS}|^sglang/multimodal_gen/(third_party|apps|tools)/",
+            roots=("sglang/multimodal_gen/", "sglang/cli/"),
+            without=rf"{_TESTS}|^sglang/multimodal_gen/(third_party|apps|tools)/|/killall\.py$",
             guards=r"^sglang/multimodal_gen/(runtime|configs)/|^sglang/multimodal_gen/[^/]*\.py$",
             settings=r"runtime/server_args.*:\w*ServerArgs\w*$|configs/pipeline_configs/base\.py:PipelineConfig$|"
             r"configs/quantization/.*:\w+QuantArgs$|runtime/cache/.*:CacheDitConfig$",

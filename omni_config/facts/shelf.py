@@ -49,15 +49,31 @@ def load(requirement: str) -> dict[str, Any]:
     return facts
 
 
-def download(engine: Engine, version: str, folder: Path) -> Path:
-    """The wheel from the package index, with pip. A wheel for one version of Python is as good as another: it is read.
+def other_wheel(stated: str, folder: Path) -> Path:
+    """The wheel of another package, stated as a file or as ``NAME==VERSION``, which pip fetches.
+
+    Raises:
+        WheelError: It is neither, or pip does not give it.
+    """
+    if stated.endswith(".whl"):
+        return Path(stated)
+    name, found, version = stated.partition("==")
+    if not name or not found or not version:
+        raise WheelError(f"{stated}: expected a wheel or NAME==VERSION")
+    target = folder / name
+    target.mkdir(exist_ok=True)
+    return download(name, version, target)
+
+
+def download(distribution: str, version: str, folder: Path) -> Path:
+    """The wheel of a package from the package index, with pip. One for any version of Python will do: it is only read.
 
     Raises:
         WheelError: pip does not give it.
     """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--only-binary", ":all:"]
     target = ["--python-version", "3.12", "--platform", "manylinux_2_34_x86_64"]
-    wanted = f"{engine.distribution}=={version}"
+    wanted = f"{distribution}=={version}"
     done = subprocess.run([*command, *target, "-d", str(folder), wanted], capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode or not wheels:

@@ -53,14 +53,14 @@ def read_wheel(path: Path, roots: tuple[str, ...], without: str) -> Wheel:
     try:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         with zipfile.ZipFile(path) as archive:
-            name, version = _name_and_version(archive)
+            name, version = name_and_version(archive)
             for info in sorted(archive.infolist(), key=lambda info: info.filename):
                 if not info.filename.endswith(".py") or not info.filename.startswith(roots):
                     continue
                 if leave_out.search(info.filename):
                     continue
                 try:
-                    files.append(_parse(archive, info))
+                    files.append(parse(archive, info))
                 except (SyntaxError, ValueError, RecursionError, MemoryError, zipfile.BadZipFile) as error:
                     unread.append((info.filename, type(error).__name__))
     except (OSError, zipfile.BadZipFile) as error:
@@ -68,7 +68,13 @@ def read_wheel(path: Path, roots: tuple[str, ...], without: str) -> Wheel:
     return Wheel(name, version, sha256, tuple(files), tuple(unread))
 
 
-def _parse(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> File:
+def parse(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> File:
+    """One file of a wheel.
+
+    Raises:
+        ValueError: It is too large, or no Python that is known (a SyntaxError is raised as it is).
+        RecursionError: It is nested too deeply.
+    """
     if info.file_size > LARGEST_FILE:
         raise ValueError("too large")
     source = archive.read(info)
@@ -80,7 +86,12 @@ def _parse(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> File:
     return File(info.filename, tree, frozenset(re.findall(r"[A-Za-z_]\w+", source.decode("utf-8", "replace"))))
 
 
-def _name_and_version(archive: zipfile.ZipFile) -> tuple[str, str]:
+def name_and_version(archive: zipfile.ZipFile) -> tuple[str, str]:
+    """The name and the version in a wheel's METADATA.
+
+    Raises:
+        WheelError: It has none.
+    """
     for filename in archive.namelist():
         if filename.endswith(".dist-info/METADATA") and filename.count("/") == 1:
             text = archive.read(filename).decode("utf-8", "replace")

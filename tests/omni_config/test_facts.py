@@ -47,9 +47,9 @@ def wheel(folder: Path, files: dict[str, str | bytes], name: str = "vllm-omni", 
     return path
 
 
-def facts(folder: Path, files: dict[str, str | bytes], engine: str = "vllm-omni", version: str = "0.30.0"):
+def facts(folder: Path, files: dict[str, str | bytes], engine: str = "vllm-omni", version: str = "0.30.0", others=()):
     one = ENGINES[engine]
-    return compile_facts(one, wheel(folder, files, one.distribution, version), version)
+    return compile_facts(one, wheel(folder, files, one.distribution, version), version, others)
 
 
 def ids(folder: Path, source: str, path: str = "vllm_omni/diffusion/worker/runner.py") -> list[str]:
@@ -146,6 +146,221 @@ class TestFlags:
         """
         found = facts(tmp_path, {"vllm_omni/entrypoints/cli/serve.py": source})["flags_of_others"]
         assert found == {"vllm.entrypoints.cli_args.make_arg_parser": ["vllm_omni/entrypoints/cli/serve.py:4"]}
+
+    def test_names_from_an_f_string_and_from_a_loop(self, tmp_path):
+        source = """
+            class PipelineConfig:
+                @staticmethod
+                def add_cli_args(parser, prefix=""):
+                    before = f"{prefix}." if prefix.strip() != "" else ""
+                    if before != "":
+                        parser.add_argument(f"--{before}model-path", type=str)
+                    parser.add_argument(f"--{before}vae-tiling", dest=f"{before.replace('-', '_')}vae_tiling", type=int)
+                    for flag, kind in (("alpha", "a"), ("beta", "b")):
+                        parser.add_argument(f"--flux-{flag}", dest=kind)
+        """
+        found = facts(tmp_path, {"sglang/multimodal_gen/configs/base.py": source}, "sglang", "0.5.23")
+        assert sorted(found["flags"]) == ["--flux-alpha", "--flux-beta", "--vae-tiling"]
+        assert found["flags"]["--vae-tiling"][0]["dest"] == "vae_tiling"
+        assert found["flags"]["--flux-beta"][0]["dest"] == "b"
+        assert found["flags_of_others"] == {}
+
+    def test_a_name_that_cannot_be_told_keeps_the_list_open(self, tmp_path):
+        source = """
+            def add(parser, names):
+                for name in names:
+                    parser.add_argument(f"--{name}")
+            def hand_on(parser, *args, **kwargs):
+                parser.add_argument(*args, **kwargs)
+        """
+        found = facts(tmp_path, {"vllm_omni/entrypoints/cli/serve.py": source})
+        assert found["flags_of_others"] == {
+            "vllm-omni, named at run time": ["vllm_omni/entrypoints/cli/serve.py:4"],
+        }
+
+    def test_flags_that_are_picked_from_the_words_of_the_command(self, tmp_path):
+        source = """
+            def serve(args, extra_argv):
+                for word in extra_argv:
+                    if word == "--model-type" or word.startswith("--model-type="):
+                        pass
+            def paths(unknown_args):
+                for word in unknown_args:
+                    if word.startswith("--component_paths.") or word.endswith("-path"):
+                        pass
+                return pick(unknown_args, alias_suffix="-weights")
+        """
+        found = facts(tmp_path, {"sglang/cli/serve.py": source}, "sglang", "0.5.23")["flags_by_hand"]
+        assert found == {
+            "--model-type": "sglang/cli/serve.py:4",
+            "--component-paths.*": "sglang/cli/serve.py:8",
+            "--*-path": "sglang/cli/serve.py:8",
+            "--*-weights": "sglang/cli/serve.py:10",
+        }
+
+
+ARG_UTILS = """
+import argparse
+import json
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+from vllm.config import ModelConfig, ParallelConfig
+from vllm.platforms import current_platform
+if TYPE_CHECKING:
+    from vllm.methods import Methods
+else:
+    Methods = Any
+
+def get_kwargs(cls):
+    for field in fields(cls):
+        if field.name == "max_model_len":
+            pass
+
+class EngineArgs:
+    @staticmethod
+    def add_cli_args(parser):
+        model_kwargs = get_kwargs(ModelConfig)
+        group = parser.add_argument_group("model")
+        group.add_argument("--runner", **model_kwargs["runner"])
+        group.add_argument("--max-model-len", **model_kwargs["max_model_len"])
+        group.add_argument("--eager", "-e", **model_kwargs["eager"])
+        backend = model_kwargs["backend"]
+        backend["type"] = lambda word: word.lower()
+        group.add_argument("--backend", **backend)
+        parallel_kwargs = get_kwargs(ParallelConfig)
+        group.add_argument("--tensor-parallel-size", "-tp", **{**parallel_kwargs["tensor_parallel_size"], "default": 2})
+        return parser
+
+class AsyncEngineArgs(EngineArgs):
+    @staticmethod
+    def add_cli_args(parser, async_args_only=False):
+        if not async_args_only:
+            parser = EngineArgs.add_cli_args(parser)
+        parser.add_argument("--log", action=argparse.BooleanOptionalAction, default=False)
+        current_platform.update(parser)
+        return parser
+"""
+VLLM = {
+    "vllm/engine/arg_utils.py": ARG_UTILS,
+    "vllm/config/__init__.py": "from vllm.config.all import ModelConfig, ParallelConfig\n",
+    "vllm/config/all.py": """
+        from dataclasses import dataclass, field
+        from typing import ClassVar, Literal
+        Runner = Literal["generate", "pooling"]
+        Option = Literal["auto", Runner]
+        @dataclass
+        class ModelConfig:
+            kinds: ClassVar[int] = 1
+            runner: Option | None = "auto"
+            max_model_len: int = None
+            eager: bool = False
+            backend: Literal["a", "b"] = "a"
+        @dataclass
+        class ParallelConfig:
+            tensor_parallel_size: int = 1
+    """,
+    "vllm/platforms.py": "class Platform:\n    def update(self, parser):\n        pass\n",
+    "vllm/argparse.py": """
+        class FlexibleArgumentParser:
+            def parse_args(self, args):
+                return [word for word in args if word.startswith("-O")]
+    """,
+    "vllm/entrypoints/cli_args.py": """
+        import json
+        from dataclasses import dataclass, field
+        from vllm.argparse import FlexibleArgumentParser
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        @dataclass
+        class Base:
+            chat_template: str | None = None
+            origins: list[str] = field(default_factory=lambda: ["*"])
+            @classmethod
+            def customize(cls, kwargs):
+                kwargs["origins"]["type"] = json.loads
+                return kwargs
+            @classmethod
+            def add_cli_args(cls, parser: FlexibleArgumentParser):
+                from vllm.engine.arg_utils import get_kwargs
+                kwargs = get_kwargs(cls)
+                kwargs = cls.customize(kwargs)
+                group = parser.add_argument_group("frontend")
+                for key, value in kwargs.items():
+                    extra = value.pop("flags", [])
+                    group.add_argument(*extra, f"--{key.replace('_', '-')}", **value)
+                return parser
+        @dataclass
+        class FrontendArgs(Base):
+            port: int = 8000
+            @classmethod
+            def customize(cls, kwargs):
+                kwargs = super().customize(kwargs)
+                del kwargs["origins"]["nargs"]
+                return kwargs
+        def make_arg_parser(parser):
+            parser.add_argument("model_tag", nargs="?")
+            parser.add_argument("--config")
+            parser = FrontendArgs.add_cli_args(parser)
+            return AsyncEngineArgs.add_cli_args(parser)
+    """,
+}
+SERVE = {
+    "vllm_omni/entrypoints/cli/serve.py": """
+        from vllm.entrypoints.cli_args import make_arg_parser
+        def subparser_init(parser):
+            parser = make_arg_parser(parser)
+            parser.add_argument("--omni", action="store_true")
+            parser.add_argument("--eager", action="store_true")
+    """
+}
+
+
+class TestFlagsOfOthers:
+    def compile(self, tmp_path, **replaced: str):
+        files = VLLM | replaced
+        return facts(tmp_path, SERVE, others=[wheel(tmp_path, files, "vllm")])
+
+    def test_they_are_followed_through_imports_classes_and_loops_over_fields(self, tmp_path):
+        found = self.compile(tmp_path)
+        assert found["flags_of_others"] == {}
+        assert found["flags_by_hand"] == {"-O*": "vllm/argparse.py:4"}
+        assert sorted(found["others"]) == ["vllm==0.30.0"]
+        flags = {name: places[-1] for name, places in found["flags"].items() if places[-1].get("of") == "vllm==0.30.0"}
+        short = {name: {k: e[k] for k in e if k not in ("of", "parser", "at")} for name, e in flags.items()}
+        assert short == {
+            "--config": {},
+            "--chat-template": {"type": "str | None", "default": None},
+            "--origins": {"type": "json", "default": ["*"]},
+            "--port": {"type": "int", "default": 8000},
+            "--runner": {
+                "type": "str | None",
+                "choices": ["auto", "generate", "pooling", "None"],
+                "default": "auto",
+            },
+            "--max-model-len": {"type": "human_readable_int", "default": None},
+            "--eager": {"aliases": ["-e"], "action": "BooleanOptionalAction", "default": False},
+            "--backend": {"type": "lambda", "default": "a"},
+            "--tensor-parallel-size": {"aliases": ["-tp"], "type": "int", "default": 2},
+            "--log": {"action": "BooleanOptionalAction", "default": False},
+        }
+        assert flags["--port"]["at"] == "vllm/entrypoints/cli_args.py:26"
+        assert [place.get("of") for place in found["flags"]["--eager"]] == [None, "vllm==0.30.0"]
+
+    @pytest.mark.parametrize(
+        ("path", "content"),
+        [
+            ("vllm/platforms.py", "class P:\n    def update(self, parser):\n        parser.add_argument(make())\n"),
+            ("vllm/config/__init__.py", ""),
+            ("vllm/entrypoints/cli_args.py", "def make_arg_parser(parser):\n    elsewhere(parser)\n"),
+            ("vllm/entrypoints/cli_args.py", ""),
+        ],
+    )
+    def test_what_cannot_be_followed_keeps_the_list_open(self, tmp_path, path, content):
+        found = self.compile(tmp_path, **{path: content})
+        assert list(found["flags_of_others"]) == ["vllm.entrypoints.cli_args.make_arg_parser"]
+
+    def test_a_wheel_of_another_package_adds_nothing(self, tmp_path):
+        found = facts(tmp_path, SERVE, others=[wheel(tmp_path, {"other/a.py": ""}, "other")])
+        assert list(found["flags_of_others"]) == ["vllm.entrypoints.cli_args.make_arg_parser"]
 
 
 class TestEnvironment:
@@ -538,6 +753,16 @@ class TestCommand:
         assert result.stderr.count("\n") == 1
         assert "vllm-omni==9.9.9: pip does not give its wheel" in result.stderr
 
+    def test_another_wheel_may_be_a_file_or_a_requirement(self, tmp_path, monkeypatch):
+        own, other = str(wheel(tmp_path, SERVE)), str(wheel(tmp_path, VLLM, "vllm"))
+        assert self.run("compile", "vllm-omni==0.30", own, "--with", other).exit_code == 0
+        assert "--port" in shelf.load("vllm-omni==0.30")["flags"]
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        for stated, said in (("vllm==9.9", "vllm==9.9: pip does not give"), ("vllm", "expected a wheel or NAME==")):
+            result = self.run("compile", "vllm-omni==0.30", own, "--with", stated)
+            assert result.exit_code == 2
+            assert said in result.stderr
+
     def test_guards_show_condition_and_message_from_the_wheel(self, tmp_path):
         path = str(wheel(tmp_path, {DATA: PARALLEL}))
         shown = self.run("guards", "vllm-omni==0.30", path).stdout
@@ -595,6 +820,18 @@ def test_what_the_sources_say():
     assert omni["classes"]["DiffusionCacheConfig"]["unknown"] == "dropped"
     assert [len(shelf.load(f"vllm-omni=={v}")["pipelines"]) for v in ("0.30", "0.32.0rc1")] == [72, 80]
     assert "batch" in shelf.load("vllm-omni==0.32.0rc1")["flags"]["--vae-parallel-mode"][0]["choices"]
+    for version, parsed in (("0.26", "0.26.0"), ("0.28", "0.28.0"), ("0.30", "0.30.0"), ("0.32.0rc1", "0.32.0")):
+        found = shelf.load(f"vllm-omni=={version}")
+        assert (list(found["others"]), found["flags_of_others"]) == ([f"vllm=={parsed}"], {})
+        aliases = {"--tensor-parallel-size": "-tp", "--data-parallel-size": "-dp", "--compilation-config": "-cc"}
+        for name, alias in aliases.items():
+            assert alias in found["flags"][name][0]["aliases"]
+        plain = "cpu-offload-gb served-model-name max-model-len gpu-memory-utilization enforce-eager trust-remote-code"
+        served = "host port api-key allowed-local-media-path config headless dtype load-format middleware lora-modules"
+        assert {f"--{name}" for name in f"{plain} {served}".split()} <= found["flags"].keys()
+        assert "-O*" in found["flags_by_hand"]
+    assert sglang["flags"]["--vae-tiling"][0]["action"] == "StoreBoolean"
+    assert "--model-type" in sglang["flags_by_hand"]
     assert sglang["flags"]["--num-gpus"][0]["default"] == 1
     assert sglang["flags"]["--kv-gather-degree"][0]["type"] == "int"
     assert shelf.load("xdit==0.7")["flags"]["--use_cfg_parallel"][0]["action"] == "store_true"
@@ -605,9 +842,10 @@ def test_what_the_sources_say():
 def test_a_real_wheel_gives_the_shipped_facts(name, tmp_path):
     engine, version = shelf.named(name)
     try:
-        path = shelf.download(engine, version, tmp_path)
+        path = shelf.download(engine.distribution, version, tmp_path)
+        others = [shelf.other_wheel(name, tmp_path) for name in shelf.load(name)["others"]]
     except WheelError as error:
         pytest.skip(str(error))
     start = time.process_time()
-    assert to_json(compile_facts(engine, path, version)) == shelf.facts_file(engine, version).read_text()
+    assert to_json(compile_facts(engine, path, version, others)) == shelf.facts_file(engine, version).read_text()
     assert time.process_time() - start < 20
