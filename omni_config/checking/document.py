@@ -33,7 +33,7 @@ UNNAMED = ModelCard(
     pipeline="",
     task="text_to_image",
     guidance=None,
-    defaults={"num_inference_steps": 50, "width": 1024, "height": 1024},
+    defaults={},
     dtype="bfloat16",
     dims={},
     tensor_parallel_splits=(),
@@ -48,10 +48,9 @@ class ParsedDocument:
 
     ``lines`` of ``source`` are those on which it stands, and ``notes`` is what its reader has found. A ``foreign`` one
     is of another engine's file, in whose text our keys do not stand; ``left_out`` are its flags on which nothing
-    depends that is judged. ``options`` are settings of that engine for which there is none of ours, and ``pipeline`` the
-    class of its model where no card of ours says it; ``judged_by`` says which version of the engine judges,
-    and why. ``changed``: it says other than the text, by flags or for another
-    engine.
+    depends that is judged. ``options`` are the engine's own settings, and ``pipeline`` the class of its model where no
+    card of ours says it; ``judged_by`` says which version of the engine judges, and why. ``changed``: it says other
+    than the text, by flags or for another engine.
     """
 
     source: Source

@@ -123,6 +123,10 @@ class Facts:
         found: dict[str, dict[str, Any]] = self._data["pipelines"]
         return found
 
+    def registry(self, name: str) -> tuple[str, ...]:
+        """The names in a registry of the source; empty where it has none of this name."""
+        return tuple(self._data["registries"].get(name, {}).get("names", ()))
+
     @property
     def decides(self) -> frozenset[str]:
         """The settings that some guard reads."""

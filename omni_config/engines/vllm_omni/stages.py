@@ -5,7 +5,7 @@ Only the diffusion stages are judged; the file names no model (the command that 
 
 from __future__ import annotations
 
-from omni_config.engines.formats.draft import Draft
+from omni_config.engines.formats.draft import Draft, Key
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import File
 from omni_config.engines.vllm_omni.arguments import take
@@ -35,6 +35,7 @@ def read(node: YamlNode, file: File) -> list[Draft] | None:
             passed.append((f"stage {stage.value['stage_id']}", stage.children["stage_id"].span))
     if not drafts:
         drafts = [Draft(file, "", node.children[key].key_span or node.span)]
+    drafts[0].keys.append(Key("DeployConfig", key, node.children[key], taken=True))
     for name, span in passed:
         drafts[0].leave_unjudged(f"{name} (no diffusion stage)", span)
     if (platforms := node.children.get("platforms")) is not None:
