@@ -46,6 +46,7 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
         left_out=tuple(draft.left_out),
         options=draft.options,
         pipeline=draft.pipeline,
+        says_more=draft.says_more,
         judged_by=judge_by,
     )
     return parsed

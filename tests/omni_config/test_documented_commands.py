@@ -77,7 +77,7 @@ def has_plan(checked: CheckResult) -> bool:
     return (
         checked.resolution is not None
         and checked.resolution.plan is not None
-        and checked.resolution.card.pipeline != ""
+        and checked.resolution.card.sources != ()
     )
 
 
