@@ -16,6 +16,7 @@ from omni_config.cards import Claim, Disagreement, EngineCard, Feature, Guidance
 from omni_config.catalog import versions
 from omni_config.compiled_data import cached
 from omni_config.rules.kinds import KINDS
+from omni_config.rules.quantities import THEIRS
 from omni_config.rules.rule import Rule
 
 FOLDER = Path(__file__).parent
@@ -179,7 +180,32 @@ def _placed(rule: dict[str, Any], guards: Mapping[str, Mapping[str, str]]) -> di
         case["places"] = {
             engine: place for guard in reversed(case.get("guards", ())) for engine, place in guards[guard].items()
         }
-    return rule | {"cases": json.dumps(rule["cases"])}
+    return rule | {"cases": json.dumps([(*_demands(case["when"]), json.dumps(case)) for case in rule["cases"]])}
+
+
+def _demands(when: str) -> tuple[list[str], str]:
+    """What a condition says at its top: of which pipelines it is true, and of which setting of the engine."""
+    import ast
+
+    pipelines: list[str] = []
+    asks = ""
+    tree = ast.parse(when.strip(), mode="eval").body
+    for part in tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]:
+        name, operator, value = part, None, None
+        if isinstance(part, ast.Compare):
+            name, operator, value = part.left, part.ops[0], part.comparators[0]
+        if not isinstance(name, ast.Name):
+            continue
+        constants = value.elts if isinstance(value, ast.Tuple) else [value]
+        words = [constant.value for constant in constants if isinstance(constant, ast.Constant)]
+        equal = isinstance(operator, ast.Eq | ast.In) and len(words) == len(constants) and None not in words
+        if name.id == "pipeline_name" and equal:
+            pipelines = [str(word) for word in words]
+        elif name.id.startswith(THEIRS) and (
+            operator is None or equal or (isinstance(operator, ast.IsNot) and words == [None])
+        ):
+            asks = asks or name.id
+    return pipelines, asks
 
 
 def _names(data: dict[str, Any]) -> dict[str, list[str]]:
