@@ -183,29 +183,42 @@ def _placed(rule: dict[str, Any], guards: Mapping[str, Mapping[str, str]]) -> di
     return rule | {"cases": json.dumps([(*_demands(case["when"]), json.dumps(case)) for case in rule["cases"]])}
 
 
-def _demands(when: str) -> tuple[list[str], str]:
-    """What a condition says at its top: of which pipelines it is true, and of which setting of the engine."""
+def _demands(when: str) -> tuple[list[str], list[str]]:
+    """What a condition asks for: the pipelines of which alone it is true, and the settings of the engine one of which
+    must be said. Empty: of any, and none.
+    """
     import ast
 
-    pipelines: list[str] = []
-    asks = ""
-    tree = ast.parse(when.strip(), mode="eval").body
-    for part in tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]:
-        name, operator, value = part, None, None
-        if isinstance(part, ast.Compare):
-            name, operator, value = part.left, part.ops[0], part.comparators[0]
-        if not isinstance(name, ast.Name):
-            continue
+    def equals(node: ast.expr) -> tuple[str, list[Any]]:
+        """The name and the values of ``name == 1`` and ``name in (1, 2)``."""
+        if not isinstance(node, ast.Compare) or not isinstance(node.ops[0], ast.Eq | ast.In):
+            return "", []
+        value = node.comparators[0]
         constants = value.elts if isinstance(value, ast.Tuple) else [value]
-        words = [constant.value for constant in constants if isinstance(constant, ast.Constant)]
-        equal = isinstance(operator, ast.Eq | ast.In) and len(words) == len(constants) and None not in words
-        if name.id == "pipeline_name" and equal:
-            pipelines = [str(word) for word in words]
-        elif name.id.startswith(THEIRS) and (
-            operator is None or equal or (isinstance(operator, ast.IsNot) and words == [None])
-        ):
-            asks = asks or name.id
-    return pipelines, asks
+        if isinstance(node.left, ast.Name) and all(isinstance(constant, ast.Constant) for constant in constants):
+            return node.left.id, [constant.value for constant in constants if isinstance(constant, ast.Constant)]
+        return "", []
+
+    def of(node: ast.expr, pipelines: bool) -> list[str]:
+        if isinstance(node, ast.BoolOp):
+            each = [of(part, pipelines) for part in node.values]
+            if isinstance(node.op, ast.And):
+                return next(filter(None, each), [])
+            return [name for names in each for name in names] if all(each) else []
+        name, values = equals(node)
+        if pipelines:
+            return values if name == "pipeline_name" else []
+        if isinstance(node, ast.Compare) and isinstance(node.left, ast.Name):
+            constant = node.comparators[0]
+            said = isinstance(node.ops[0], ast.IsNot) and isinstance(constant, ast.Constant) and constant.value is None
+            ordered = isinstance(node.ops[0], ast.Lt | ast.LtE | ast.Gt | ast.GtE)
+            name = node.left.id if said or ordered or (name and None not in values) else ""
+        elif isinstance(node, ast.Name):
+            name = node.id
+        return [name] if name.startswith(THEIRS) else []
+
+    tree = ast.parse(when.strip(), mode="eval").body
+    return of(tree, True), of(tree, False)
 
 
 def _names(data: dict[str, Any]) -> dict[str, list[str]]:

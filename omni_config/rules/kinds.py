@@ -254,7 +254,7 @@ class Case:
     ``guards`` are the places of the engine's source that refuse it; the case holds in the versions that have one of
     them (``places``: file and line, by engine id). ``bad`` is what to write after the engine's command to see it.
     ``pipelines`` and ``asks`` are read off the condition: it is true of these classes only (empty: of any), and only
-    where this setting of the engine is said.
+    where one of these settings of the engine is said (empty: it need not be).
     """
 
     when: str
@@ -265,14 +265,14 @@ class Case:
     bad: str = ""
     places: Mapping[str, str] = field(default_factory=dict)
     pipelines: tuple[str, ...] = ()
-    asks: str = ""
+    asks: tuple[str, ...] = ()
 
     def holds(self, q: Quantities) -> bool:
         """Whether the condition is true of a config; not where a setting is not known, or of another kind."""
         if self.places and q.engine_card.id not in self.places:
             return False
         try:
-            if (self.asks and q[self.asks] is None) or (self.pipelines and q["pipeline_name"] not in self.pipelines):
+            if self.pipelines and q["pipeline_name"] not in self.pipelines:
                 return False
             return bool(parse(self.when)(q))
         except TypeError:
@@ -300,7 +300,7 @@ class Refuses(Rule):
         return tuple(_case(*case) for case in self._split) if isinstance(self.cases, str) else self.cases
 
     @cached_property
-    def _split(self) -> list[tuple[list[str], str, str]]:
+    def _split(self) -> list[tuple[list[str], list[str], str]]:
         return [tuple(case) for case in json.loads(self.cases)] if isinstance(self.cases, str) else []
 
     def _of(self, q: Quantities) -> Iterable[Case]:
@@ -310,7 +310,8 @@ class Refuses(Rule):
         return (
             _case(pipelines, asks, text)
             for pipelines, asks, text in self._split
-            if not (asks and asks not in q.settings) and not (pipelines and q["pipeline_name"] not in pipelines)
+            if not (asks and q.settings.keys().isdisjoint(asks))
+            and not (pipelines and q["pipeline_name"] not in pipelines)
         )
 
     def only(self, cases: Iterable[Case]) -> Refuses:
@@ -392,10 +393,10 @@ KINDS: dict[str, type[Rule]] = {
 }
 
 
-def _case(pipelines: list[str], asks: str, text: str) -> Case:
+def _case(pipelines: list[str], asks: list[str], text: str) -> Case:
     case = json.loads(text)
     lists = {key: tuple(case.get(key, ())) for key in ("fields", "guards")}
-    return Case(**case | lists, pipelines=tuple(pipelines), asks=asks)
+    return Case(**case | lists, pipelines=tuple(pipelines), asks=tuple(asks))
 
 
 @cache
