@@ -90,6 +90,11 @@ class Facts:
                 return Flag(name, setting, None, (), None, 0 if attached else None, None, at, None)
         return None
 
+    @property
+    def flags(self) -> list[str]:
+        """The flags of its parsers."""
+        return list(self._data["flags"])
+
     def near(self, name: str) -> str | None:
         """The flag that an unknown one was probably meant to be."""
         found = difflib.get_close_matches(plain_name(name), self._flags, 1, 0.75)

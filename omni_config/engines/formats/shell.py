@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from omni_config.engines.formats.text import Text, joined
 
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(\[@\]|\[\*\])?(?::?-([^}]*))?\})")
+_VARIABLE = re.compile(r"\$(?:(\w+|[@*])|\{(\w+|[@*])(\[@\]|\[\*\])?(?::?-([^}]*))?\})")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=")
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
 _ENDS = "\n;&|(){}"
