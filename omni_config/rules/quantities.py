@@ -207,8 +207,21 @@ def replicas(q: Quantities) -> int:
 
 @quantity
 def gpus_needed(q: Quantities) -> int:
-    """GPUs that the degrees and replicas add up to: world_size x replicas."""
-    return int(q["world_size"] * q["replicas"])
+    """GPUs that the degrees, stages and replicas add up to, and those of a VAE with ranks of its own."""
+    return int(q["world_size"] * q["replicas"] * q["pipeline_stages"] + (q["their_vae_parallel_size"] or 0))
+
+
+@quantity
+def pipeline_stages(q: Quantities) -> int:
+    """Stages of the DiT that work on parts of the image in turn (PipeFusion), each on ranks of its own."""
+    return int(q["their_pipefusion_parallel_degree"] or 1)
+
+
+@quantity
+def more_ranks(q: Quantities) -> str:
+    """What stages, and a VAE with ranks of its own, add to the product of the degrees: " x stages 2"."""
+    stages = f" x stages {q['pipeline_stages']}" if q["pipeline_stages"] > 1 else ""
+    return stages + (f" + VAE {q['their_vae_parallel_size']}" if q["their_vae_parallel_size"] else "")
 
 
 @quantity
