@@ -45,6 +45,7 @@ SETTINGS: dict[str, str | tuple[str, Any]] = {
 
 CACHES = {"dbcache": "cache_dit", "teacache": "tea_cache"}
 
+
 @cache
 def models() -> dict[str, str]:
     """Short names of the runner's models, of all versions, each with the id that the same class registers for it.
@@ -58,7 +59,11 @@ def models() -> dict[str, str]:
             names = pipeline.get("names", ())
             ids = [name for name in names if "/" in name]
             for name in names:
-                same = [model for model in ids if model.rpartition("/")[2].lower() in (name.lower(), f"{name.lower()}-diffusers")]
+                same = [
+                    model
+                    for model in ids
+                    if model.rpartition("/")[2].lower() in (name.lower(), f"{name.lower()}-diffusers")
+                ]
                 if "/" not in name and (same or len(ids) == 1):
                     found.setdefault(name, (same or ids)[0])
     return found
