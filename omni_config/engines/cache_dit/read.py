@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from math import prod
 from pathlib import PurePosixPath
@@ -276,10 +277,15 @@ def _generate(launcher: list[Word], words: list[Word], file: File) -> Draft | No
     names = [word for word in FLAGS.read(draft, words[1:]) if word.value != "generate"]
     if any(word.value == "list" for word in names):
         return None
-    if names:
-        draft.options["example"] = YamlNode(names[0].value, names[0].text.span)
-        if not draft.has("model") and names[0].value in EXAMPLES:
-            draft.set("model", EXAMPLES[names[0].value], names[0].text.span)
+    if names and not names[0].unknown:
+        name, place = names[0].value, names[0].text.span
+        draft.options["example"] = YamlNode(name, place)
+        if name not in EXAMPLES:
+            near = difflib.get_close_matches(name, EXAMPLES, 1, 0.6)
+            next_step = f"did you mean {near[0]}?" if near else "cache_dit.generate list shows them"
+            draft.note("OMNI612", f"cache-dit has no example {name}", place, next_step=next_step)
+        elif not draft.has("model"):
+            draft.set("model", EXAMPLES[name], place)
     said = _said(draft)
     if processes := torchrun_processes(launcher):
         draft.set("gpus", *processes)
