@@ -135,7 +135,7 @@ def test_a_list_of_examples_is_no_deployment() -> None:
 def test_an_example_that_is_not_there_is_an_error() -> None:
     (finding,) = (f for f in read(f"{GENERATE} flux_1\n", CACHE_DIT).findings if f.severity == "error")
     assert (finding.code, finding.message) == ("OMNI612", "cache-dit has no example flux_1")
-    assert finding.next_step == "did you mean flux2?"
+    assert finding.next_step == "did you mean flux?"
 
 
 def test_two_calibrators_exclude_each_other() -> None:
