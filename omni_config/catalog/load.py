@@ -16,6 +16,7 @@ from omni_config.cards import Claim, Disagreement, EngineCard, Feature, Guidance
 from omni_config.catalog import versions
 from omni_config.compiled_data import cached
 from omni_config.rules.kinds import KINDS
+from omni_config.rules.quantities import THEIRS
 from omni_config.rules.rule import Rule
 
 FOLDER = Path(__file__).parent
@@ -192,7 +193,45 @@ def _placed(rule: dict[str, Any], guards: Mapping[str, Mapping[str, str]]) -> di
         case["places"] = {
             engine: place for guard in reversed(case.get("guards", ())) for engine, place in guards[guard].items()
         }
-    return rule | {"cases": json.dumps(rule["cases"])}
+    return rule | {"cases": json.dumps([(*_demands(case["when"]), json.dumps(case)) for case in rule["cases"]])}
+
+
+def _demands(when: str) -> tuple[list[str], list[str]]:
+    """What a condition asks for: the pipelines of which alone it is true, and the settings of the engine one of which
+    must be said. Empty: of any, and none.
+    """
+    import ast
+
+    def equals(node: ast.expr) -> tuple[str, list[Any]]:
+        """The name and the values of ``name == 1`` and ``name in (1, 2)``."""
+        if not isinstance(node, ast.Compare) or not isinstance(node.ops[0], ast.Eq | ast.In):
+            return "", []
+        value = node.comparators[0]
+        constants = value.elts if isinstance(value, ast.Tuple) else [value]
+        if isinstance(node.left, ast.Name) and all(isinstance(constant, ast.Constant) for constant in constants):
+            return node.left.id, [constant.value for constant in constants if isinstance(constant, ast.Constant)]
+        return "", []
+
+    def of(node: ast.expr, pipelines: bool) -> list[str]:
+        if isinstance(node, ast.BoolOp):
+            each = [of(part, pipelines) for part in node.values]
+            if isinstance(node.op, ast.And):
+                return next(filter(None, each), [])
+            return [name for names in each for name in names] if all(each) else []
+        name, values = equals(node)
+        if pipelines:
+            return values if name == "pipeline_name" else []
+        if isinstance(node, ast.Compare) and isinstance(node.left, ast.Name):
+            constant = node.comparators[0]
+            said = isinstance(node.ops[0], ast.IsNot) and isinstance(constant, ast.Constant) and constant.value is None
+            ordered = isinstance(node.ops[0], ast.Lt | ast.LtE | ast.Gt | ast.GtE)
+            name = node.left.id if said or ordered or (name and None not in values) else ""
+        elif isinstance(node, ast.Name):
+            name = node.id
+        return [name] if name.startswith(THEIRS) else []
+
+    tree = ast.parse(when.strip(), mode="eval").body
+    return of(tree, True), of(tree, False)
 
 
 def _names(data: dict[str, Any]) -> dict[str, list[str]]:

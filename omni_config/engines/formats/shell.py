@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from omni_config.engines.formats.text import Text, joined
 
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(\[@\]|\[\*\])?(?::?-([^}]*))?\})")
+_VARIABLE = re.compile(r"\$(?:(\w+|[@*])|\{(\w+|[@*])(\[@\]|\[\*\])?(?::?-([^}]*))?\})")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=")
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
 _ENDS = "\n;&|(){}"
@@ -188,7 +188,7 @@ class _Reader:
 
     def _variable(self, found: re.Match[str], variables: dict[str, list[Word]]) -> tuple[list[Word], bool]:
         name = found[1] or found[2]
-        if name in variables:
+        if variables.get(name):  # what expands an empty array has a loop that fills it
             return variables[name], True
         if found[4] is not None:
             return [Word(self.text[found.start(4) : found.end(4)])], True
