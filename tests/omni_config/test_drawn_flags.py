@@ -82,6 +82,7 @@ class TestValuesThatOnlyARunKnows:
     def test_an_array_may_hold_any_other_flag(self) -> None:
         assert findings('--stage-id 1 "${MORE[@]}"') == []
         assert findings('--stage-id 1 "$@"') == []
+        assert findings("--stage-id 1 --config flags.yaml") == []
 
     def test_a_key_that_is_said_twice_and_differently(self) -> None:
         one = '{"default": {"backend": "FLASH_ATTN", "block_sparse": {"start_step": 1}}}'
