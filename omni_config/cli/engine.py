@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -87,6 +88,47 @@ def diff(
     else:
         title = f"# From {old} to {new}\n\n" if markdown else ""
         typer.echo(title + (as_text(sections, markdown=markdown) or "nothing changed"))
+
+
+@engine.command()
+def coverage(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME[==VERSION] ...]", help="All by default.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print it as JSON, with the guards that have no answer.")
+    ] = False,
+) -> None:
+    """Say how much of each version is judged: its guards by answer, its flags, its pipelines."""
+    from rich.console import Console
+
+    from omni_config.engines.coverage import coverage as covered
+    from omni_config.output.coverage import to_text
+
+    try:
+        found = [covered(one) for name in names or [""] for one in _versions(name)]
+    except WheelError as error:
+        _fail(error)
+    if as_json:
+        typer.echo(json.dumps([asdict(one) | {"guards": one.guards} for one in found], indent=1))
+    else:
+        Console(width=None if sys.stdout.isatty() else 160).print(to_text(found))
+
+
+def _versions(name: str) -> list[str]:
+    """The shipped versions that a name means, with or without a version.
+
+    Raises:
+        WheelError: It means none.
+    """
+    from omni_config.catalog.versions import same
+    from omni_config.engines.facts import shipped
+
+    known = shipped()
+    meant = [one for one in known if name in ("", one.partition("==")[0])]
+    if not meant and (one := same(name, known)):
+        meant = [one]
+    if not meant:
+        raise WheelError(f"{name}: no facts of it; there are {', '.join(known)}")
+    return meant
 
 
 def _fail(error: WheelError) -> None:

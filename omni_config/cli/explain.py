@@ -83,10 +83,10 @@ def docs(
 ) -> None:
     """Write the pages that are generated from the catalog, or check that they are up to date."""
     from matrix import pages as matrix_pages
-    from omni_config.output import pages
+    from omni_config.output import pages, published
 
-    of_matrix = matrix_pages.pages() if everything else matrix_pages.kept()
-    generate(folder, check, pages.pages() | of_matrix, (*pages.OWNED, *matrix_pages.OWNED))
+    more = matrix_pages.pages() | published.pages() if everything else matrix_pages.kept()
+    generate(folder, check, pages.pages() | more, (*pages.OWNED, *matrix_pages.OWNED, *published.OWNED))
 
 
 def generate(folder: Path, check: bool, wanted: dict[str, str], owned: tuple[str, ...]) -> None:

@@ -91,9 +91,12 @@ class Facts:
         return None
 
     @property
-    def flags(self) -> list[str]:
-        """The flags of its parsers."""
-        return list(self._data["flags"])
+    def flags(self) -> list[tuple[str, ...]]:
+        """The flags of its parsers, each with its aliases."""
+        return [
+            (name, *(alias for place in places for alias in place.get("aliases", ())))
+            for name, places in self._data["flags"].items()
+        ]
 
     def near(self, name: str) -> str | None:
         """The flag that an unknown one was probably meant to be."""
@@ -121,6 +124,11 @@ class Facts:
             place.get("dest") or plain_name(name).replace("-", "_") for name, (place, *_) in self._data["flags"].items()
         }
         return frozenset(fields | flags)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The facts as they were compiled."""
+        return self._data
 
     @property
     def pipelines(self) -> dict[str, dict[str, Any]]:
@@ -155,3 +163,14 @@ def facts_of(engine: str) -> Facts | None:
     family, _, version = engine.partition("==")
     path = FOLDER / family.replace("-", "_") / "facts" / f"{version}.json"
     return Facts(json.loads(path.read_bytes())) if version and path.is_file() else None
+
+
+def shipped(family: str = "") -> list[str]:
+    """The ids of the versions of which facts are shipped, of one engine or of all, each engine's oldest first."""
+    from packaging.version import Version
+
+    files = [path for path in FOLDER.glob("*/facts/*.json") if family.replace("-", "_") in ("", path.parts[-3])]
+    return [
+        f"{path.parts[-3].replace('_', '-')}=={path.stem}"
+        for path in sorted(files, key=lambda path: (path.parts[-3], Version(path.stem)))
+    ]

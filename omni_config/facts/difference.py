@@ -50,7 +50,7 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Section]:
 def _without_places(value: object) -> object:
     if isinstance(value, dict):
         return {
-            key: _without_places(item)
+            key: item.partition("==")[0] if key == "of" else _without_places(item)
             for key, item in value.items()
             if key not in ("at", "line") and not key.endswith("_at")
         }

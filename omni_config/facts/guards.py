@@ -98,10 +98,10 @@ def _of_file(file: File, names: Names, engine: Engine) -> Iterator[Guard]:
             if not reads:
                 continue
             meaning = kind + "&".join(part.meaning() for part in chain)
-            id = f"{file.path}::{name}#{hash8(meaning)}"
-            times[id] += 1
+            name_of = f"{file.path}::{name}#{hash8(meaning)}"
+            times[name_of] += 1
             yield Guard(
-                id=id if times[id] == 1 else f"{id}~{times[id]}",
+                id=name_of if times[name_of] == 1 else f"{name_of}~{times[name_of]}",
                 line=statement.lineno,
                 kind=kind,
                 exception=exception,

@@ -36,7 +36,18 @@ def to_json(checked: Sequence[CheckResult]) -> str:
         if item.resolution and item.resolution.plan is None and item.exit_code
     ]
     ignored = [finding.to_dict() for item in checked for finding in item.ignored]
-    result = {"checked": len(checked), "findings": findings, "ignored": ignored, "nearest": nearest}
+    judged_by = [
+        {"file": item.source.name, "document": item.index, "judged_by": item.judged_by}
+        for item in checked
+        if item.judged_by
+    ]
+    result = {
+        "checked": len(checked),
+        "findings": findings,
+        "ignored": ignored,
+        "nearest": nearest,
+        "judged_by": judged_by,
+    }
     return json.dumps(result, indent=2)
 
 

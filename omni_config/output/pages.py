@@ -11,6 +11,7 @@ from typing import Any
 from omni_config.cards import Retired
 from omni_config.catalog.load import catalog
 from omni_config.output.writing_rules import writing_rules
+from omni_config.rules.kinds import Refuses
 from omni_config.rules.rule import Rule, examples
 from omni_config.schema.document import Document
 
@@ -28,13 +29,7 @@ def rule_page(rule: Rule) -> str:
         "",
         rule.why,
         "",
-        f"The rule: `{rule.explain()}`"
-        + (f", where `{rule.when}`." if rule.when != "True" and rule.when not in rule.explain() else "."),
-        "",
-        f"Message: *{rule.message}*",
-        "",
-        f"Next step: {rule.fix}.",
-        "",
+        *(_cases(rule) if isinstance(rule, Refuses) else _statement(rule)),
         *([f"Changed: {rule.since}.", ""] if rule.since else []),
         *_examples("Bad", rule.bad),
         *_examples("Good", rule.good),
@@ -43,7 +38,32 @@ def rule_page(rule: Rule) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _statement(rule: Rule) -> list[str]:
+    where = f", where `{rule.when}`." if rule.when != "True" and rule.when not in rule.explain() else "."
+    return [
+        f"The rule: `{rule.explain()}`{where}",
+        "",
+        f"Message: *{rule.message}*",
+        "",
+        f"Next step: {rule.fix}.",
+        "",
+    ]
+
+
+def _cases(rule: Refuses) -> list[str]:
+    """Each case: where it holds, what is said, what to do, what breaks it, and where each version refuses it."""
+    lines = []
+    for case in rule.stated:
+        lines += [f"## {case.says}", "", f"Where `{case.when}`. Next step: {case.next}.", ""]
+        lines += ["```text", _printable(case.bad), "```", ""] if case.bad else []
+        lines += [f"- `{engine}`: {place}" for engine, place in sorted(case.places.items())]
+        lines += [""] if case.places else []
+    return lines
+
+
 def _examples(title: str, stated: str | tuple[str, ...]) -> list[str]:
+    if not stated:
+        return []
     blocks = (["```yaml", _printable(text), "```", ""] for text in examples(stated))
     return [f"## {title}", "", *(line for block in blocks for line in block)]
 

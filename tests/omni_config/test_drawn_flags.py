@@ -40,7 +40,7 @@ def drawn_values(draw: random.Random, flag: Flag, names: list[str]) -> list[str]
 
 def drawn(draw: random.Random, facts: Facts) -> str:
     names = sorted(facts.names)
-    flags = [facts.flag(name) for name in draw.sample(sorted(facts.flags), draw.randint(1, 7))]
+    flags = [facts.flag(name) for name in draw.sample(sorted(name for name, *_ in facts.flags), draw.randint(1, 7))]
     words = [word for flag in flags if flag for word in (flag.name, *drawn_values(draw, flag, names))]
     if draw.random() < 0.6:
         words += ["--model-class-name", draw.choice(sorted(facts.pipelines))]

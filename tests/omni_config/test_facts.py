@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from omni_config.cli import app
+from omni_config.engines.facts import facts_of
 from omni_config.facts import shelf
 from omni_config.facts.document import compile_facts, short_version, to_json
 from omni_config.facts.engines import ENGINES
@@ -58,7 +59,7 @@ def ids(folder: Path, source: str, path: str = "vllm_omni/diffusion/worker/runne
 
 def lone(folder: Path, body: str) -> list[str]:
     found = ids(folder, f"def start(config):\n{textwrap.indent(textwrap.dedent(body), '    ')}")
-    return [id for id in found if "runner.py" in id]
+    return [guard for guard in found if "runner.py" in guard]
 
 
 class TestDocument:
@@ -575,8 +576,8 @@ class TestRegistries:
 
 class TestGuards:
     def test_a_guard_has_place_kind_exception_and_reads(self, tmp_path):
-        ((id, guard),) = facts(tmp_path, {DATA: PARALLEL})["guards"].items()
-        assert id.startswith(f"{DATA}::DiffusionParallelConfig.__post_init__#")
+        ((name, guard),) = facts(tmp_path, {DATA: PARALLEL})["guards"].items()
+        assert name.startswith(f"{DATA}::DiffusionParallelConfig.__post_init__#")
         assert guard == {
             "line": 15,
             "kind": "raise",
@@ -651,8 +652,8 @@ class TestGuards:
 
     def test_a_closure_sees_what_its_function_bound(self, tmp_path):
         body = "ring = config.ring_degree\ndef inner():\n    if ring > 1: raise ValueError('x')"
-        (id,) = lone(tmp_path, body)
-        assert "::start.inner#" in id
+        (guard,) = lone(tmp_path, body)
+        assert "::start.inner#" in guard
 
     def test_tests_and_code_of_language_models_are_left_out(self, tmp_path):
         source = "def f(config):\n    if config.ring_degree > 1: raise ValueError('x')\n"
@@ -661,7 +662,7 @@ class TestGuards:
             "vllm_omni/diffusion/tests/a.py",
             "vllm_omni/diffusion/test_a.py",
         ):
-            assert not [id for id in ids(tmp_path, source, path) if path in id]
+            assert not [guard for guard in ids(tmp_path, source, path) if path in guard]
 
 
 class TestHostileWheels:
@@ -694,7 +695,7 @@ class TestHostileWheels:
         found = facts(
             tmp_path, {DATA: PARALLEL, "vllm_omni/diffusion/a.py": "\n".join([*lines, "    " * 19 + "raise A('x')"])}
         )
-        assert [id for id in found["guards"] if "::g#" in id]
+        assert [guard for guard in found["guards"] if "::g#" in guard]
         assert found["unread"] == {}
 
     @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"text"])
@@ -849,3 +850,27 @@ def test_a_real_wheel_gives_the_shipped_facts(name, tmp_path):
     start = time.process_time()
     assert to_json(compile_facts(engine, path, version, others)) == shelf.facts_file(engine, version).read_text()
     assert time.process_time() - start < 20
+
+
+@pytest.mark.parametrize(
+    ("engine", "typed", "name", "words"),
+    [
+        ("vllm-omni==0.30", "-tp", "--tensor-parallel-size", 1),
+        ("vllm-omni==0.30", "--no-enforce-eager", "--enforce-eager", 0),
+        ("vllm-omni==0.30", "--compilation-config.mode", "--compilation-config", 1),
+        ("vllm-omni==0.30", "--served_model_name", "--served-model-name", None),
+        ("vllm-omni==0.30", "-O3", "-O3", 0),
+        ("vllm-omni==0.30", "-O", "-O", 1),
+        ("vllm-omni==0.30", "--help", "--help", 0),
+        ("sglang==0.5.23", "--component_paths.vae", "--component_paths.vae", 1),
+        ("sglang==0.5.18", "--vae-path", "--vae-path", 1),
+        ("sglang==0.5.23", "--vae-config.use-tiling", "--vae-config.use-tiling", 1),
+    ],
+)
+def test_spellings_of_a_flag(engine, typed, name, words):
+    facts = facts_of(engine)
+    assert facts is not None
+    assert facts.closed
+    flag = facts.flag(typed)
+    assert (flag.name, flag.most_values) == (name, words)
+    assert facts.flag("--no-such-flag") is None

@@ -30,7 +30,7 @@ from runtime.proof import batch
 pytestmark = pytest.mark.timeout(900)
 TABLE = Path(omni_config.__file__).parent / "engines" / "vllm_omni" / "examples.yaml"
 GUIDE = "user guide, feature compatibility"
-#: What stands in for a model; "large" ones make large pictures of few tokens.
+#: What stands in for a model; "large" ones make large images of few tokens.
 SMALL = {
     "Qwen/Qwen-Image": "large_qwen_image",
     "Qwen/Qwen-Image-Edit": "large_qwen_image_edit",
@@ -40,7 +40,7 @@ EMBEDDED = {"Qwen/Qwen-Image": "tiny-qwen", "Tongyi-MAI/Z-Image-Turbo": "tiny"}
 
 
 def documented() -> dict[str, dict[str, Any]]:
-    """The commands of documentation pages that make pictures without a server, of models that the runtime has."""
+    """The commands of documentation pages that make images without a server, of models that the runtime has."""
     entries = [
         entry
         for entry in yaml.safe_load(TABLE.read_text())
@@ -78,7 +78,7 @@ def _build(family: str, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the commands find their input pictures."""
+    """Where the commands find their input images."""
     folder = tmp_path_factory.mktemp("guide")
     for name in ("input.png", "path/to/input/image.jpg", "qwen_bear.png", "qwen-bear.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -115,21 +115,21 @@ def test_the_six_of_the_guide_are_among_them() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_it_makes_its_picture(outcomes: dict[str, batch.Outcome], plans: dict[str, Plan], name: str) -> None:
+def test_it_makes_its_image(outcomes: dict[str, batch.Outcome], plans: dict[str, Plan], name: str) -> None:
     outcome, plan, said = outcomes[name], plans[name], COMMANDS[name]["understood"]
     assert outcome.error is None, f"{outcome.error}\n{outcome.traceback}"
     degrees = ("ulysses_degree", "ring_degree", "cfg_parallel_size", "tensor_parallel_size")
     assert len(outcome.ranks) == plan.mesh.world_size == np.prod([said.get(degree, 1) for degree in degrees])
-    picture = outcome.arrays[0]["image"]
-    assert picture.shape == (1, plan.sampling.height, plan.sampling.width, 3)
-    assert {said.get("width", plan.sampling.width), said.get("height", plan.sampling.height)} == set(picture.shape[1:3])
-    assert picture.std() > 1
+    image = outcome.arrays[0]["image"]
+    assert image.shape == (1, plan.sampling.height, plan.sampling.width, 3)
+    assert {said.get("width", plan.sampling.width), said.get("height", plan.sampling.height)} == set(image.shape[1:3])
+    assert image.std() > 1
     for rank in outcome.arrays[1:]:
         assert np.abs(rank["latents"] - outcome.arrays[0]["latents"]).max() <= 1e-4
-    features = outcome.ranks[0]["features"]
+    features = outcome.ranks[0].features
     for backend in ("tea_cache", "cache_dit"):
         assert (backend in features) == said.get(backend, False)
-    steps = outcome.ranks[0]["steps_computed"] + outcome.ranks[0]["steps_cached"]
+    steps = outcome.ranks[0].steps_computed + outcome.ranks[0].steps_cached
     assert steps == plan.sampling.num_inference_steps == said.get("num_inference_steps", steps)
 
 
@@ -141,5 +141,5 @@ def test_through_the_command_line(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert len(report["peak_memory"]) == 2
-    with Image.open(report["images"][0]) as picture:
-        assert picture.size == (64, 64)
+    with Image.open(report["images"][0]) as image:
+        assert image.size == (64, 64)
