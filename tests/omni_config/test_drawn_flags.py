@@ -78,6 +78,8 @@ class TestValuesThatOnlyARunKnows:
     def test_are_not_refused(self) -> None:
         assert [finding.code for finding in findings("--stage-id 1")] == ["OMNI7120"]
         assert findings("--stage-id 1 --omni-master-address $HOST --omni-master-port $PORT") == []
+        (finding,) = findings("--stage-id $STAGE")
+        assert finding.message == "stage_id (not known) needs the address and port of the master"
 
     def test_an_array_may_hold_any_other_flag(self) -> None:
         assert findings('--stage-id 1 "${MORE[@]}"') == []
