@@ -40,7 +40,7 @@ def drawn_values(draw: random.Random, flag: Flag, names: list[str]) -> list[str]
 
 def drawn(draw: random.Random, facts: Facts) -> str:
     names = sorted(facts.names)
-    flags = [facts.flag(name) for name in draw.sample(sorted(facts.flags), draw.randint(1, 7))]
+    flags = [facts.flag(name) for name in draw.sample(sorted(name for name, *_ in facts.flags), draw.randint(1, 7))]
     words = [word for flag in flags if flag for word in (flag.name, *drawn_values(draw, flag, names))]
     if draw.random() < 0.6:
         words += ["--model-class-name", draw.choice(sorted(facts.pipelines))]
@@ -78,10 +78,13 @@ class TestValuesThatOnlyARunKnows:
     def test_are_not_refused(self) -> None:
         assert [finding.code for finding in findings("--stage-id 1")] == ["OMNI7120"]
         assert findings("--stage-id 1 --omni-master-address $HOST --omni-master-port $PORT") == []
+        (finding,) = findings("--stage-id $STAGE")
+        assert finding.message == "stage_id (not known) needs the address and port of the master"
 
     def test_an_array_may_hold_any_other_flag(self) -> None:
         assert findings('--stage-id 1 "${MORE[@]}"') == []
         assert findings('--stage-id 1 "$@"') == []
+        assert findings("--stage-id 1 --config flags.yaml") == []
 
     def test_a_key_that_is_said_twice_and_differently(self) -> None:
         one = '{"default": {"backend": "FLASH_ATTN", "block_sparse": {"start_step": 1}}}'
