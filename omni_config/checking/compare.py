@@ -8,7 +8,7 @@ from typing import Any
 
 from omni_config.checking.document import CheckResult
 from omni_config.checking.export import unwritten
-from omni_config.checking.upgrade import NewDefault, Renamed, new_defaults, renamed, word_of
+from omni_config.checking.upgrade import NewDefault, Renamed, lost_pipeline, new_defaults, renamed, word_of
 from omni_config.findings import Finding
 from omni_config.mesh import Mesh
 from omni_config.schema.settings import FIELDS
@@ -75,6 +75,7 @@ def compare(old: CheckResult, new: CheckResult) -> Difference:
                 for name, kept, gone in (("quality", "lossless", "lossy"), ("runs", "yes", "no"), ("fits", "yes", "no"))
                 if facts_before[name] == kept and facts_after[name] == gone
             ),
+            *([f"pipeline: {gone}"] if (gone := lost_pipeline(old, new)) else ()),
             *_refused(old, new),
             *_ignored(old, new),
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -52,12 +53,12 @@ def renamed(old: CheckResult, new: CheckResult) -> tuple[Renamed, ...]:
     """The flags and keys of another engine's file for which its newer version has another name."""
     if not new.foreign or _versions(old, new) is None:
         return ()
-    assert old.resolution is not None
-    assert new.resolution is not None
-    first, last = (Version(item.resolution.engine.id.partition("==")[2]) for item in (old, new) if item.resolution)
-    words = set(_words(old)) | set(_words(new))
-    entries = (Renamed(**entry) for entry in stated(new.resolution.engine.family)["renamed"])
-    return tuple(entry for entry in entries if first < Version(entry.since) <= last and entry.old in words)
+    first, last = _engine(old).partition("==")[2], _engine(new).partition("==")[2]
+    words = {*_words(old), *_words(new)}
+    entries = (Renamed(**entry) for entry in stated(_engine(new).partition("==")[0])["renamed"])
+    return tuple(
+        entry for entry in entries if Version(first) < Version(entry.since) <= Version(last) and entry.old in words
+    )
 
 
 def new_defaults(old: CheckResult, new: CheckResult) -> tuple[NewDefault, ...]:
@@ -68,7 +69,7 @@ def new_defaults(old: CheckResult, new: CheckResult) -> tuple[NewDefault, ...]:
     assert new.resolution is not None
     q = new.resolution.target.quantities(new.resolution.settings)
     found: dict[str, NewDefault] = {}
-    for key, entry in stated(new.resolution.engine.family)["defaults"].items():
+    for key, entry in stated(_engine(new).partition("==")[0])["defaults"].items():
         before, after = (default_of(facts, key) for facts in versions)
         name = setting_of(key)
         if "when" not in entry or before == after or name in found or _says(new, name):
@@ -80,6 +81,21 @@ def new_defaults(old: CheckResult, new: CheckResult) -> tuple[NewDefault, ...]:
         if matters:
             found[name] = NewDefault(name, before, after, entry["says"].format_map(q))
     return tuple(found.values())
+
+
+def lost_pipeline(old: CheckResult, new: CheckResult) -> str:
+    """What to say where only the older version registers the class of the model, and no finding says so; else empty."""
+    versions = _versions(old, new)
+    if versions is None or any(finding.code == "OMNI614" for finding in new.findings):
+        return ""
+    assert old.resolution is not None
+    assert old.document is not None
+    name, form = old.resolution.card.pipeline, old.document.options.get("diffusion_load_format")
+    before, after = ({key.removeprefix("pipeline ") for key in facts.pipelines} for facts in versions)
+    if name not in before or name in after or (form and form.value == "diffusers"):
+        return ""
+    near = difflib.get_close_matches(name, sorted(after), 1, 0.6)
+    return f"{name} is no longer registered{f' (did you mean {near[0]}?)' if near else ''}"
 
 
 def default_of(facts: Facts, key: str) -> Any:
@@ -102,13 +118,15 @@ def word_of(finding: Finding) -> str:
 
 def _versions(old: CheckResult, new: CheckResult) -> tuple[Facts, Facts] | None:
     """The facts of two versions of one engine; None where it is not one, or not known."""
-    assert old.resolution is not None
-    assert new.resolution is not None
-    before, after = old.resolution.engine, new.resolution.engine
-    if before.family != after.family or before.id == after.id:
+    if _engine(old) == _engine(new) or _engine(old).partition("==")[0] != _engine(new).partition("==")[0]:
         return None
-    facts = facts_of(before.id), facts_of(after.id)
-    return (facts[0], facts[1]) if facts[0] and facts[1] else None
+    before, after = facts_of(_engine(old)), facts_of(_engine(new))
+    return (before, after) if before and after else None
+
+
+def _engine(item: CheckResult) -> str:
+    assert item.resolution is not None
+    return item.resolution.engine.id
 
 
 def _says(item: CheckResult, name: str) -> bool:

@@ -28,8 +28,8 @@ def diff(
 ) -> None:
     """Say what a change does to the deployment: resolved settings, ranks, quality, memory, findings.
 
-    With two versions of an engine: what the newer one refuses, drops, works out or spells differently for this file, ours
-    or one of that engine.
+    With two versions of an engine: what the second refuses, drops, works out or spells differently for this file, ours or
+    one of that engine.
 
     Exit code: 0 no guarantee is lost, 1 one is (lossless to lossy, fits to does not fit, runs to does not run, an error
     that appears, a setting that is changed or ignored from now on), 2 a config that cannot be used.
@@ -83,8 +83,8 @@ def _shown(difference: Difference) -> Text:
                 text.append(f"  {name:<{width}}  {_said(before)} -> {_said(after)}\n")
     if difference.renamed:
         text.append("Renamed\n", "bold")
-        for name in difference.renamed:
-            text.append(f"  {name.old} -> {name.new} (since {name.since})\n")
+        for item in difference.renamed:
+            text.append(f"  {item.old} -> {item.new} (since {item.since})\n")
     if difference.defaults:
         text.append("Defaults that the file leaves unsaid\n", "bold")
         for default in difference.defaults:
@@ -113,6 +113,8 @@ def _since(finding: Finding) -> str:
 
 
 def _said(value: Any) -> str:
+    if isinstance(value, str) and not value.strip():
+        return repr(value)
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
