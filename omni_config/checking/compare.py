@@ -90,9 +90,9 @@ def _refused(old: CheckResult, new: CheckResult) -> Iterator[str]:
             yield f"{finding.code} {finding.message}"
 
 
-def _about(finding: Finding) -> tuple[str, tuple[str, ...]]:
-    """What a finding is about: the settings, or the flag or key of another engine's file."""
-    return finding.code, finding.fields or (word_of(finding),)
+def _about(finding: Finding) -> tuple[str, str]:
+    """What a finding is about: the setting to look at first, or the flag or key of another engine's file."""
+    return finding.code, finding.fields[0] if finding.fields else word_of(finding)
 
 
 def _respelled(finding: Finding, other_names: tuple[Renamed, ...]) -> Finding:

@@ -28,8 +28,8 @@ def diff(
 ) -> None:
     """Say what a change does to the deployment: resolved settings, ranks, quality, memory, findings.
 
-    With two versions of an engine: what the second refuses, drops, works out or spells differently for this file, ours or
-    one of that engine.
+    With two versions of an engine: what the second refuses, drops, works out or spells differently for this file,
+    which may be one of that engine.
 
     Exit code: 0 no guarantee is lost, 1 one is (lossless to lossy, fits to does not fit, runs to does not run, an error
     that appears, a setting that is changed or ignored from now on), 2 a config that cannot be used.
