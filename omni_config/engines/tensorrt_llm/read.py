@@ -5,6 +5,7 @@ The engine is named as its package is on PyPI, ``tensorrt-llm``; VisualGen is th
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,7 +16,7 @@ from omni_config.engines.formats.flags import Flags
 from omni_config.engines.formats.shell import Command
 from omni_config.engines.formats.text import File
 from omni_config.engines.said_version import said_version
-from omni_config.engines.tensorrt_llm.values import refused
+from omni_config.engines.tensorrt_llm.values import refused, taken
 from omni_config.reading.nodes import YamlNode
 from omni_config.schema.document import CacheDiT
 from omni_config.schema.settings import DEFAULTS, PARAMETERS
@@ -119,6 +120,7 @@ def from_yaml(node: YamlNode, file: File) -> list[Draft]:
             _section(draft, SECTIONS[str(key)], str(key), child, facts)
         elif child.value is not None or key not in SECTIONS:
             _key(draft, ROOT, str(key), child, facts)
+    draft.options.setdefault("backend", YamlNode("VANILLA", draft.place))  # which it takes where none is said
     draft.finish()
     return [draft]
 
@@ -186,6 +188,7 @@ def _key(draft: Draft, owner: str, name: str, child: YamlNode, facts: Facts | No
     if takes := refused(child.value, field):
         draft.note("OMNI612", f"{name} takes {takes} in {ENGINE}, not {child.value}", child.span)
         return
+    child = replace(child, value=taken(child.value, field))
     target = SETTINGS.get(owner, {}).get(name)
     if owner == "AttentionConfig" and name == "backend":
         if child.value in BACKENDS:
@@ -247,4 +250,3 @@ def _lora(draft: Draft, section: YamlNode) -> None:
     span = section.key_span or section.span
     draft.root.value["lora"] = [value]
     draft.root.children["lora"] = YamlNode([value], span, children={0: YamlNode(value, span, children=dict(children))})
-

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _NUMBERS = {"int": "a whole number", "float": "a number"}
-_SWITCHES = ("true", "false", "yes", "no", "on", "off", "1", "0", "t", "f", "y", "n")
+_ON = ("true", "yes", "on", "1", "t", "y")
+_SWITCHES = (*_ON, "false", "no", "off", "0", "f", "n")
 
 
 def refused(value: Any, field: Mapping[str, Any]) -> str:
@@ -30,6 +31,17 @@ def refused(value: Any, field: Mapping[str, Any]) -> str:
             fits = all(_is_number(item, {**field, "type": inner}) for item in value)
         return "" if fits else _words(field)
     return "" if isinstance(value, dict) else _words(field)
+
+
+def taken(value: Any, field: Mapping[str, Any]) -> Any:
+    """The value as the class keeps it, where the field takes it: a number of its kind, or true and false."""
+    kind = str(field["type"])
+    if kind == "bool" and value is not None:
+        return str(value).lower() in _ON
+    if kind in _NUMBERS and value is not None:
+        number = float(value)
+        return int(number) if kind == "int" else number
+    return value
 
 
 def _is_number(value: Any, field: Mapping[str, Any]) -> bool:

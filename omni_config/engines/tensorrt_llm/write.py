@@ -28,6 +28,8 @@ def write(unwritten: Unwritten) -> str:
     if (backend := unwritten.settings.get("attention_backend")) in BACKENDS.values():
         unwritten.take("attention_backend")
         tree["attention_config"] = {"backend": next(ours for ours, named in BACKENDS.items() if named == backend)}
+    elif backend is None and (unwritten.settings.get("ring_degree") or 1) > 1:
+        tree["attention_config"] = {"backend": "FA4"}  # a ring needs the log-sum-exp, which VANILLA does not return
     tree["parallel_config"] = _said(unwritten, "ParallelConfig") or {"ulysses_size": 1}  # a sign of what it is
     for section, owner in (
         ("torch_compile_config", "TorchCompileConfig"),
@@ -56,4 +58,6 @@ def write(unwritten: Unwritten) -> str:
 def _said(unwritten: Unwritten, owner: str) -> dict[str, Any]:
     """The keys of a class that stand for settings which the config says."""
     values = {key: unwritten.take(name) for key, name in SETTINGS[owner].items()}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items() if value is not None}
+    return {
+        key: list(value) if isinstance(value, tuple) else value for key, value in values.items() if value is not None
+    }

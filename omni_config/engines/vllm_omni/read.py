@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 from omni_config.catalog.load import catalog
@@ -42,7 +43,7 @@ def from_command(command: Command, file: File) -> Draft | None:
 def _plain_vllm(file: File, words: list[Word]) -> Draft | None:
     """A start of plain vLLM where a diffusion model is meant: one that has a card, or one in an image of vLLM-Omni."""
     values = [word.value for word in words]
-    models = [after for flag, after in zip(values, values[1:], strict=False) if flag in ("serve", "--model")]
+    models = [after for flag, after in pairwise(values) if flag in ("serve", "--model")]
     ends = {name.rpartition("/")[2].lower() for name in catalog().model_ids}
     of_diffusion = any(PurePosixPath(model).name.lower() in ends for model in models if not model.startswith("-"))
     if not of_diffusion and re.search(r"\bvllm-omni[:@]", file.source.text) is None:
