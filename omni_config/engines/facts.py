@@ -53,13 +53,13 @@ class Facts:
         self._flags.setdefault("h", self._flags["help"])
 
     def flag(self, name: str) -> Flag | None:
-        """A flag by its name, an alias, or what argparse takes as one: a beginning that no other flag has. Behind a
-        point a key of its JSON may follow.
+        """A flag by its name, an alias, or what argparse takes as one: a beginning that no other flag has, where all
+        are known. Behind a point a key of its JSON may follow.
         """
         whole = plain_name(name)
         wanted = whole.partition(".")[0]
         found = self._flags.get(whole) or self._flags.get(wanted)
-        if found is None and len(wanted) > 1:
+        if found is None and len(wanted) > 1 and self.closed:
             longer = {entry[0]: entry for spelling, entry in self._flags.items() if spelling.startswith(wanted)}
             found = next(iter(longer.values())) if len(longer) == 1 else None
         if found is None and wanted.startswith("no-"):

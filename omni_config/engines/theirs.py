@@ -5,13 +5,18 @@ refuses. The others become the engine's own settings, which its rules may ask fo
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import Facts, Flag, facts_of, plain_name
 from omni_config.engines.formats.draft import Draft, Key, Typed, plain
 from omni_config.reading.nodes import YamlNode
 from omni_config.rules.quantities import THEIRS
+
+if TYPE_CHECKING:
+    from omni_config.engines.formats.shell import Word
 
 #: A class with so many fields holds the whole configuration, and is given keys of others, too, which it lets through.
 WHOLE_CONFIG = 60
@@ -22,41 +27,54 @@ def settle(draft: Draft, engine: str) -> None:
     """Judge what the reader has left of a command, by the facts of this version of the engine."""
     facts = facts_of(engine)
     asked = asked_of(engine)
+    inner: dict[str, YamlNode] = {}
     for typed in draft.typed:
         flag = facts.flag(typed.name) if facts else None
         if facts is None or flag is None:
             _unknown(draft, typed, facts, engine)
-        elif any(word.unknown for word in typed.words):
+            continue
+        words = typed.words[: flag.most_values]
+        if any(word.unknown for word in words):
             if not typed.taken:
                 draft.leave_unjudged(f"{typed.name} (its value is known only to a run)", typed.span)
-        elif _fits(draft, typed, flag, engine) and not typed.taken:
-            _take(draft, typed, flag)
+        elif _fits(draft, typed, words, flag, engine) and (node := _node_of(draft, typed, words, flag)) is not None:
+            _, _, below = typed.name.partition(".")
+            if below:
+                _take(inner, below.rpartition(".")[2], node)
+            else:
+                draft.options[flag.setting] = node
+            _take_below(inner, node)
+            if typed.taken:
+                continue
             if flag.setting in facts.decides and flag.setting not in asked:
                 draft.leave_unjudged(typed.name, typed.span)
             else:
                 draft.left_out.append(typed.name)
 
     for key in draft.keys:
-        _settle_key(draft, key, facts, asked, engine)
+        if key.taken or _settle_key(draft, key, facts, asked, engine):
+            _take(inner, key.name, key.node)
+            _take_below(inner, key.node)
+    for name, node in inner.items():
+        _take(draft.options, name, node)
 
 
-def _settle_key(draft: Draft, key: Key, facts: Facts | None, asked: Collection[str], engine: str) -> None:
+def _settle_key(draft: Draft, key: Key, facts: Facts | None, asked: Collection[str], engine: str) -> bool:
+    """Judge a key of a file; False where the engine does not have it."""
     place = key.node.key_span or key.node.span
-    if facts and not facts.has_field(key.owner, key.name) and (fate := facts.unknown_keys(key.owner)):
-        if key.name not in facts.names or len(facts.fields(key.owner)) < WHOLE_CONFIG:
-            near = difflib.get_close_matches(key.name, facts.fields(key.owner), 1, 0.6)
-            next_step = f"did you mean {near[0]}?" if near else "remove the key"
-            words = "drops it silently" if fate == "dropped" else "refuses it"
-            message = f"{key.owner} has no '{key.name}'; {engine} {words}"
-            draft.note("OMNI608" if fate == "dropped" else "OMNI615", message, place, next_step=next_step)
-            return
-    draft.options[key.name] = key.node
-    if isinstance(key.node.value, dict):
-        _take_keys(draft, key.node)
+    fate = facts.unknown_keys(key.owner) if facts and not facts.has_field(key.owner, key.name) else ""
+    if facts and fate and (key.name not in facts.names or len(facts.fields(key.owner)) < WHOLE_CONFIG):
+        near = difflib.get_close_matches(key.name, facts.fields(key.owner), 1, 0.6)
+        next_step = f"did you mean {near[0]}?" if near else "remove the key"
+        words = "drops it silently" if fate == "dropped" else "refuses it"
+        message = f"{key.owner} has no '{key.name}'; {engine} {words}"
+        draft.note("OMNI608" if fate == "dropped" else "OMNI615", message, place, next_step=next_step)
+        return False
     if key.name in asked or key.node.value is None:
         draft.left_out.append(key.name)
     else:
         draft.leave_unjudged(key.name, place)
+    return True
 
 
 def asked_of(engine: str) -> Collection[str]:
@@ -84,9 +102,9 @@ def _unknown(draft: Draft, typed: Typed, facts: Facts | None, engine: str) -> No
         draft.leave_unjudged(typed.name, typed.span)
 
 
-def _fits(draft: Draft, typed: Typed, flag: Flag, engine: str) -> bool:
+def _fits(draft: Draft, typed: Typed, words: Sequence[Word], flag: Flag, engine: str) -> bool:
     """Whether the engine's parser takes the words behind a flag; if not, that is noted."""
-    for word in typed.words:
+    for word in words:
         convert = _NUMBERS.get(flag.type or "", str)
         try:
             value = convert(word.value)
@@ -101,23 +119,28 @@ def _fits(draft: Draft, typed: Typed, flag: Flag, engine: str) -> bool:
     return True
 
 
-def _take(draft: Draft, typed: Typed, flag: Flag) -> None:
-    """A flag as a setting of the engine; of JSON, its keys, too."""
-    words = [word.value for word in typed.words]
+def _node_of(draft: Draft, typed: Typed, words: Sequence[Word], flag: Flag) -> YamlNode | None:
+    """The value of a flag: a switch, a number, text, a list of words, or what its JSON says; None for wrong JSON."""
     if not words:
         off = flag.action == "store_false" or plain_name(typed.name).startswith("no-")
-        draft.options[flag.setting] = YamlNode(not off, typed.span)
-    elif flag.nargs in ("+", "*"):
-        draft.options[flag.setting] = YamlNode(tuple(words), typed.span)
-    elif words[0].startswith(("{", "[")) and (node := draft.json(typed.words[0].text, typed.name)) is not None:
-        draft.options[flag.setting] = node
-        _take_keys(draft, node)
-    else:
-        draft.options[flag.setting] = YamlNode(plain(words[0]), typed.span)
+        return YamlNode(not off, typed.span)
+    if flag.nargs in ("+", "*"):
+        return YamlNode(tuple(word.value for word in words), typed.span)
+    if words[0].value.lstrip().startswith(("{", "[")) or flag.type == "loads":
+        return draft.json(words[0].text, typed.name, any_value=True)
+    return YamlNode(plain(words[0].value), typed.span)
 
 
-def _take_keys(draft: Draft, node: YamlNode) -> None:
-    for key, child in node.children.items():
-        if isinstance(child.value, dict):
-            _take_keys(draft, child)
-        draft.options.setdefault(str(key), child)
+def _take(options: dict[str, YamlNode], name: str, node: YamlNode) -> None:
+    """A setting by its plain name; one that is said twice, and differently, says nothing."""
+    said = options.setdefault(name, node)
+    if said.value != node.value:
+        options[name] = replace(said, value=None)
+
+
+def _take_below(options: dict[str, YamlNode], node: YamlNode) -> None:
+    """The keys of a mapping, at any depth."""
+    if isinstance(node.value, dict):
+        for key, child in node.children.items():
+            _take(options, str(key), child)
+            _take_below(options, child)

@@ -291,7 +291,7 @@ class Refuses(Rule):
         found = []
         for case in self.stated:
             place = case.places.get(engine)
-            if (place or not case.guards) and parse(case.when)(q):
+            if (place or not case.guards) and _true(case.when, q):
                 says, next_step = case.says.format_map(q), case.next.format_map(q)
                 finding = self.finding(q, case.fields, says=says, next_step=next_step)
                 found.append(replace(finding, why=f"{self.why} Source: {place} of {engine}.") if place else finding)
@@ -359,6 +359,14 @@ KINDS: dict[str, type[Rule]] = {
     "advise": Advise,
     "reading": Reading,
 }
+
+
+def _true(condition: str, q: Quantities) -> bool:
+    """Whether a condition is true of settings of the engine; not where one of them is no value of its kind."""
+    try:
+        return bool(parse(condition)(q))
+    except TypeError:
+        return False
 
 
 @cache

@@ -47,11 +47,15 @@ class Typed:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key of a file that no setting of ours stands for, and the class of the engine's settings that it is given to."""
+    """A key of a file, and the class of the engine's settings that it is given to.
+
+    ``taken``: a setting of ours, or another reader, has judged it.
+    """
 
     owner: str
     name: str
     node: YamlNode
+    taken: bool = False
 
 
 class Draft:
@@ -66,7 +70,7 @@ class Draft:
         self.later: list[Callable[[], None]] = []  # what can be read only once the rest is known
         self.pipeline = ""  # the class of the model, where the file says it
         self.typed: list[Typed] = []  # every flag of a command
-        self.keys: list[Key] = []  # of files, which no setting of ours stands for
+        self.keys: list[Key] = []  # of files and of JSON in flags
         self.forms: re.Pattern[str] | None = None  # of flags that it takes though no parser declares them
         self.own_parser = False  # whether the engine's own parser reads them, which refuses what it does not know
         self.options: dict[str, YamlNode] = {}  # the engine's own settings, for which there is none of ours
@@ -129,7 +133,9 @@ class Draft:
 
     def note(self, code: str, message: str, span: Span, severity: Severity = "error", *, next_step: str = "") -> None:
         """A finding that only the reader of this file can make."""
-        self.notes.append(Finding(code, message, severity, next_step=next_step, span=span))
+        finding = Finding(code, message, severity, next_step=next_step, span=span)
+        if finding not in self.notes:  # the same argument may be read twice
+            self.notes.append(finding)
 
     def finish(self) -> None:
         """Read what had to wait: the guidance of a model, the parameters of a cache."""
@@ -146,14 +152,17 @@ class Draft:
         passed = Finding("OMNI605", f"not judged: {names}", "advice", span=spans[0], related=tuple(spans[1:]))
         return [*self.notes, passed]
 
-    def json(self, text: Text, name: str) -> YamlNode | None:
-        """A JSON argument as nodes whose places are in the file; None, with a finding, where it is none."""
+    def json(self, text: Text, name: str, any_value: bool = False) -> YamlNode | None:
+        """A JSON argument as nodes whose places are in the file; None, with a finding, where it is none.
+
+        ``any_value``: it need not be an object.
+        """
         try:
             nodes = parse(Source(name, text.value))
         except Unreadable as error:
             self.note("OMNI905", f"{name}: {error}", text.span)
             return None
-        if not nodes or not isinstance(nodes[0].value, dict):
+        if not nodes or not (any_value or isinstance(nodes[0].value, dict)):
             self.note("OMNI905", f"{name}: expected a JSON object", text.span)
             return None
         return self._moved(nodes[0], text)

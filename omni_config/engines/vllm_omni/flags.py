@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from omni_config.engines.formats.common import guidance, lora_path
-from omni_config.engines.formats.draft import Draft, Key, plain
+from omni_config.engines.formats.draft import Draft, plain
 from omni_config.engines.formats.flags import REST, Flags
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import Text
+from omni_config.engines.vllm_omni.arguments import (
+    OTHER_AXES,
+    OTHER_PARALLEL,
+    cache_backend,
+    cache_config,
+    other_axis,
+    sampling,
+    take,
+)
 from omni_config.findings import Span
 from omni_config.reading.nodes import YamlNode
 from omni_config.schema.flag_names import ALIASES, dashed
 from omni_config.schema.settings import FIELDS, PARAMETERS
 
 ENGINE = "vllm-omni"
-
-#: Settings of the diffusion stage under ``parallel_config``.
-PARALLEL = tuple(name for name, path in FIELDS.items() if path[0] == "parallel")
-
-#: Other parallel settings of the engine, which no setting of ours stands for.
-OTHER_PARALLEL = ("pipeline_parallel_size", "sequence_parallel_size", "allgather_degree", "text_encoder_tp_size")
-
-#: Those of them that are factors of the number of ranks (0.26.0, diffusion/data.py:266; 0.30.0, data.py:395).
-OTHER_AXES = ("pipeline_parallel_size", "allgather_degree")
 
 _SAME = [name for name in FIELDS if FIELDS[name][0] in ("parallel", "memory", "vae", "execution", "sampling")]
 
@@ -32,34 +32,10 @@ def _cache_backend(draft: Draft, word: Word, span: Span) -> None:
     cache_backend(draft, word.value, span)
 
 
-def cache_backend(draft: Draft, name: str, span: Span) -> None:
-    """Switch a cache on by its name; caches that are not ours are passed by."""
-    if name in ("tea_cache", "cache_dit"):
-        for other in ("tea_cache", "cache_dit"):
-            if other != name:
-                draft.drop(other)
-        draft.set(name, True, span)
-    elif name != "none":
-        draft.leave_unjudged(f"cache backend {name}", span)
-
-
 def _cache_config(draft: Draft, word: Word, span: Span) -> None:
     node = draft.json(word.text, "--cache-config")
     if node is not None:
         draft.later.append(lambda: cache_config(draft, node, span))
-
-
-def cache_config(draft: Draft, node: YamlNode, span: Span) -> None:
-    """The parameters of the cache that is on."""
-    backend = next((name for name in ("tea_cache", "cache_dit") if draft.has(name)), None)
-    if backend is None:
-        draft.leave_unjudged("cache config of no known backend", span)
-        return
-    for key, child in node.children.items():
-        if key in PARAMETERS[backend]:
-            draft.set(key, child.value, child.key_span or child.span)
-        else:
-            draft.keys.append(Key("DiffusionCacheConfig", str(key), child))
 
 
 def _parameter(name: str, backend: str) -> Callable[[Draft, Word, Span], None]:
@@ -82,13 +58,6 @@ _PARAMETERS = {
 }
 
 
-def other_axis(draft: Draft, name: str, value: object, span: Span) -> None:
-    """Ranks that no setting of ours stands for, with a share of the GPUs: no degrees are held against these."""
-    if value not in (1, None):
-        draft.leave_unjudged(f"{name} {value}", span)
-        draft.later.append(lambda: draft.drop("gpus"))
-
-
 def _other_axis(name: str) -> Callable[[Draft, Word, Span], None]:
     return lambda draft, word, span: other_axis(draft, f"--{name}", plain(word.value), span)
 
@@ -101,6 +70,31 @@ def _additional_config(draft: Draft, word: Word, span: Span) -> None:
             if name in FIELDS or name in OTHER_PARALLEL:
                 message = f"{name} in --additional-config never reaches the diffusion stage"
                 draft.note("OMNI606", message, leaf.key_span or leaf.span)
+
+
+def _stages(draft: Draft, word: Word, name: str) -> dict[str, YamlNode]:
+    """The stages of ``--stage-overrides`` and ``--default-sampling-params``, by their number."""
+    node = draft.json(word.text, name)
+    stages = node.children if node else {}
+    for number, stage in stages.items():
+        if not isinstance(stage.value, dict):
+            draft.note("OMNI905", f"{name}: expected a JSON object for stage {number}", stage.span)
+            return {}
+    return stages
+
+
+def _stage_overrides(draft: Draft, word: Word, span: Span) -> None:
+    stages = _stages(draft, word, "--stage-overrides")
+    if len(stages) == 1:  # of several, which one is the diffusion stage depends on the model
+        (stage,) = stages.values()
+        draft.later.append(lambda: take(draft, stage.children))
+
+
+def _default_sampling(draft: Draft, word: Word, span: Span) -> None:
+    stages = _stages(draft, word, "--default-sampling-params")
+    if len(stages) == 1:
+        (stage,) = stages.values()
+        draft.later.append(lambda: sampling(draft, stage))
 
 
 def _lora_scale(draft: Draft, word: Word, span: Span) -> None:
@@ -144,6 +138,8 @@ FLAGS = Flags(
         "cache-backend": _cache_backend,
         "cache-config": _cache_config,
         "additional-config": _additional_config,
+        "stage-overrides": _stage_overrides,
+        "default-sampling-params": _default_sampling,
         "lora-path": lora_path,
         "lora-scale": _lora_scale,
         "guidance-scale": guidance,

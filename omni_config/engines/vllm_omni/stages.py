@@ -5,25 +5,15 @@ Only the diffusion stages are judged; the file names no model (the command that 
 
 from __future__ import annotations
 
-from omni_config.engines.formats.draft import Draft, Key
+from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import File
-from omni_config.engines.vllm_omni.flags import (
-    ENGINE,
-    FLAGS,
-    OTHER_AXES,
-    OTHER_PARALLEL,
-    PARALLEL,
-    cache_backend,
-    cache_config,
-    other_axis,
-)
+from omni_config.engines.vllm_omni.arguments import take
+from omni_config.engines.vllm_omni.flags import ENGINE, FLAGS
 from omni_config.reading.nodes import YamlNode
-from omni_config.schema.settings import DEFAULTS, FIELDS
 
 #: Keys that only a diffusion stage has, where a deploy does not say the type of its stages.
 _MARKS = {"parallel_config", "model_class_name", "cache_backend", "diffusion_attention_backend", "vae_use_tiling"}
-_SAMPLING = {"num_inference_steps", "height", "width", "num_frames", "seed"}
 
 
 def read(node: YamlNode, file: File) -> list[Draft] | None:
@@ -66,65 +56,9 @@ def _is_diffusion(stage: YamlNode, stages: int) -> bool:
 def _stage(stage: YamlNode, file: File) -> Draft:
     place = stage.children["stage_id"]
     draft = Draft(file, ENGINE, place.key_span or place.span)
-    arguments = {**stage.children, **(inner.children if (inner := stage.children.get("engine_args")) else {})}
-    nested = arguments.get("parallel_config")
-    inside = nested.children if nested else {}
-    for key, child in arguments.items():
-        if key in (*PARALLEL, *OTHER_PARALLEL):
-            _beside(draft, key, child, bool(inside))
-        elif key in ("model", "dtype", "quantization") or (key in FIELDS and FIELDS[key][0] in _SECTIONS):
-            draft.set(key, child.value, child.span)
-        elif key == "num_gpus":
-            draft.set("gpus", child.value, child.span)
-        elif key == "cache_backend":
-            cache_backend(draft, str(child.value), child.span)
-        elif key not in _QUIET:
-            draft.keys.append(Key("OmniDiffusionConfig", str(key), child))
-    if (parameters := arguments.get("cache_config")) and isinstance(parameters.value, dict):
-        cache_config(draft, parameters, parameters.span)
-    for key, child in inside.items():
-        if key in PARALLEL:
-            draft.set(key, child.value, child.span)
-        elif key in OTHER_AXES:
-            other_axis(draft, key, child.value, child.key_span or child.span)
-        else:
-            draft.keys.append(Key("DiffusionParallelConfig", str(key), child))
-    _sampling(draft, arguments.get("default_sampling_params"))
+    take(draft, {**stage.children, **(inner.children if (inner := stage.children.get("engine_args")) else {})})
     draft.finish()
     return draft
-
-
-#: Keys of a stage on which nothing depends that is judged here, and those that are read elsewhere.
-_QUIET = {
-    *("cache_config", "parallel_config", "default_sampling_params", "engine_args", "stage_id", "stage_type"),
-    *("devices", "runtime", "trust_remote_code", "enforce_eager", "engine_output_type", "final_output"),
-    *("final_output_type", "is_comprehension", "engine_input_source", "input_sources", "distributed_executor_backend"),
-    *("gpu_memory_utilization", "enable_prefix_caching", "enable_chunked_prefill", "max_num_batched_tokens"),
-}
-_SECTIONS = ("memory", "vae", "execution")
-
-
-def _beside(draft: Draft, key: str, child: YamlNode, has_config: bool) -> None:
-    """A parallel key that stands where a language model's stage reads it."""
-    if child.value in (DEFAULTS.get(key, 1), 1, None):
-        return
-    span = child.key_span or child.span
-    if has_config:
-        draft.note("OMNI607", f"{key} {child.value} beside parallel_config is not read", span)
-        return
-    draft.note(
-        "OMNI607", f"{key} {child.value} at the top of a diffusion stage: older versions drop it", span, "warning"
-    )
-    if key in PARALLEL:
-        draft.set(key, child.value, child.span)
-
-
-def _sampling(draft: Draft, node: YamlNode | None) -> None:
-    for key, child in node.children.items() if node else ():
-        if key in _SAMPLING:
-            draft.set(key, child.value, child.span)
-        elif key == "guidance_scale":
-            draft.guidance(child.value, child.span)
 
 
 def read_config(node: YamlNode, file: File) -> Draft | None:

@@ -1,0 +1,120 @@
+"""The arguments of a diffusion stage, in a file of stages or ``--stage-overrides``, into settings of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from omni_config.engines.formats.draft import Draft, Key
+from omni_config.findings import Span
+from omni_config.reading.nodes import YamlNode
+from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS
+
+#: Settings of the diffusion stage under ``parallel_config``.
+PARALLEL = tuple(name for name, path in FIELDS.items() if path[0] == "parallel")
+
+#: Other parallel settings of the engine, which no setting of ours stands for.
+OTHER_PARALLEL = ("pipeline_parallel_size", "sequence_parallel_size", "allgather_degree", "text_encoder_tp_size")
+
+#: Those of them that are factors of the number of ranks (0.26.0, diffusion/data.py:266; 0.30.0, data.py:395).
+OTHER_AXES = ("pipeline_parallel_size", "allgather_degree")
+
+_SECTIONS = ("memory", "vae", "execution")
+
+#: The default sampling of a stage, by our settings.
+SAMPLING = {
+    **{name: name for name in ("num_inference_steps", "height", "width", "num_frames", "seed")},
+    "num_outputs_per_prompt": "num_images_per_prompt",
+    "true_cfg_scale": "cfg_scale",
+}
+
+#: Keys of a stage on which nothing depends that is judged here, and those that are read elsewhere.
+_QUIET = {
+    *("cache_config", "parallel_config", "default_sampling_params", "engine_args", "stage_id", "stage_type"),
+    *("devices", "runtime", "trust_remote_code", "enforce_eager", "engine_output_type", "final_output"),
+    *("final_output_type", "is_comprehension", "engine_input_source", "input_sources", "distributed_executor_backend"),
+    *("gpu_memory_utilization", "enable_prefix_caching", "enable_chunked_prefill", "max_num_batched_tokens"),
+}
+
+
+def take(draft: Draft, arguments: Mapping[str, YamlNode]) -> None:
+    """Take over the arguments of a diffusion stage."""
+    nested = arguments.get("parallel_config")
+    inside = nested.children if nested else {}
+    for key, child in arguments.items():
+        taken = True
+        if key in (*PARALLEL, *OTHER_PARALLEL):
+            _beside(draft, key, child, bool(inside))
+        elif key in ("model", "dtype", "quantization") or (key in FIELDS and FIELDS[key][0] in _SECTIONS):
+            draft.set(key, child.value, child.span)
+        elif key == "num_gpus":
+            draft.set("gpus", child.value, child.span)
+        elif key == "cache_backend":
+            cache_backend(draft, str(child.value), child.span)
+        else:
+            taken = key in _QUIET
+        draft.keys.append(Key("OmniDiffusionConfig", str(key), child, taken))
+    if (parameters := arguments.get("cache_config")) and isinstance(parameters.value, dict):
+        cache_config(draft, parameters, parameters.span)
+    for key, child in inside.items():
+        if key in PARALLEL:
+            draft.set(key, child.value, child.span)
+        elif key in OTHER_AXES:
+            other_axis(draft, key, child.value, child.key_span or child.span)
+        else:
+            draft.keys.append(Key("DiffusionParallelConfig", str(key), child))
+    sampling(draft, arguments.get("default_sampling_params"))
+
+
+def _beside(draft: Draft, key: str, child: YamlNode, has_config: bool) -> None:
+    """A parallel key that stands where a language model's stage reads it."""
+    if child.value in (DEFAULTS.get(key, 1), 1, None):
+        return
+    span = child.key_span or child.span
+    if has_config:
+        draft.note("OMNI607", f"{key} {child.value} beside parallel_config is not read", span)
+        return
+    draft.note(
+        "OMNI607", f"{key} {child.value} at the top of a diffusion stage: older versions drop it", span, "warning"
+    )
+    if key in PARALLEL:
+        draft.set(key, child.value, child.span)
+
+
+def sampling(draft: Draft, node: YamlNode | None) -> None:
+    """Take over the default sampling of a diffusion stage."""
+    for key, child in node.children.items() if node else ():
+        if key in SAMPLING:
+            draft.set(SAMPLING[key], child.value, child.span)
+        elif key == "guidance_scale":
+            draft.guidance(child.value, child.span)
+
+
+def cache_backend(draft: Draft, name: str, span: Span) -> None:
+    """Switch a cache on by its name; caches that are not ours are passed by."""
+    if name in ("tea_cache", "cache_dit"):
+        for other in ("tea_cache", "cache_dit"):
+            if other != name:
+                draft.drop(other)
+        draft.set(name, True, span)
+    elif name != "none":
+        draft.leave_unjudged(f"cache backend {name}", span)
+
+
+def cache_config(draft: Draft, node: YamlNode, span: Span) -> None:
+    """The parameters of the cache that is on."""
+    backend = next((name for name in ("tea_cache", "cache_dit") if draft.has(name)), None)
+    if backend is None:
+        draft.leave_unjudged("cache config of no known backend", span)
+        return
+    for key, child in node.children.items():
+        if key in PARAMETERS[backend]:
+            draft.set(key, child.value, child.key_span or child.span)
+        else:
+            draft.keys.append(Key("DiffusionCacheConfig", str(key), child))
+
+
+def other_axis(draft: Draft, name: str, value: object, span: Span) -> None:
+    """Ranks that no setting of ours stands for, with a share of the GPUs: no degrees are held against these."""
+    if value not in (1, None):
+        draft.leave_unjudged(f"{name} {value}", span)
+        draft.later.append(lambda: draft.drop("gpus"))
