@@ -136,6 +136,18 @@ class Facts:
         found: dict[str, dict[str, Any]] = self._data["pipelines"]
         return found
 
+    def table(self, name: str) -> Any:
+        """The values of a table of its source, by topic and name; empty where the version has none."""
+        return self._data["registries"].get(name, {}).get("values", {})
+
+    def registers(self, pipeline: str) -> bool:
+        """Whether the version registers a pipeline class."""
+        return pipeline in self.pipelines or f"pipeline {pipeline}" in self.pipelines
+
+    def declares(self, flag: str) -> bool:
+        """Whether a parser has the flag by this very name, rather than by its form."""
+        return plain_name(flag) in self._flags
+
     @property
     def decides(self) -> frozenset[str]:
         """The settings that some guard reads."""
