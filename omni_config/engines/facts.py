@@ -140,6 +140,10 @@ class Facts:
         """The values of a table of its source, by topic and name; empty where the version has none."""
         return self._data["registries"].get(name, {}).get("values", {})
 
+    def reads_variable(self, name: str) -> bool:
+        """Whether it reads a variable of the environment."""
+        return name in self._data["environment"]
+
     def registers(self, pipeline: str) -> bool:
         """Whether the version registers a pipeline class."""
         return pipeline in self.pipelines or f"pipeline {pipeline}" in self.pipelines

@@ -224,7 +224,7 @@ def _of_version(draft: Draft, environment: dict[str, Word], engine: str) -> None
         return
     asked = asked_of(engine)
     for name, word in environment.items():
-        if name.startswith("SGLANG_") and not word.unknown:
+        if (name.startswith("SGLANG_") or facts.reads_variable(name)) and not word.unknown:
             draft.options[name] = YamlNode(plain(word.value), word.text.span)
             if name.startswith("SGLANG_CACHE_DIT_") and name not in (*VARIABLES, SWITCH, *asked):
                 draft.leave_unjudged(name, word.text.span)

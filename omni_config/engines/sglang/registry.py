@@ -16,6 +16,7 @@ _CLASSES = {
     "CosmosDreamsTransferConfig": "Cosmos3NanoSimTransferPipeline",
     "HunyuanConfig": "HunyuanVideoPipeline",
     "LTX23PipelineConfig": "LTX2Pipeline",
+    "LingBotVideoMoEPipelineConfig": "LingBotVideoPipeline",
     "MOVA360PConfig": "MOVAPipeline",
     "MOVA720PConfig": "MOVAPipeline",
     "QwenImageEditPlus_2511_PipelineConfig": "QwenImageEditPlusPipeline",
