@@ -127,6 +127,8 @@ FLAGS = Flags(
         **dict.fromkeys(("host", "port", "output-path", "output-file-name", "fps", "lora-nickname"), 1),
     },
 )
+#: By these a worker of Dynamo (``python3 -m dynamo.sglang``) makes images or videos; it has further flags of its own.
+_WORKERS = {"--image-diffusion-worker", "--video-generation-worker"}
 #: What it takes by component, as ``--NAME.COMPONENT``, and as ``--COMPONENT-SUFFIX`` (server_args.py:3451 to 3670 of
 #: 0.5.23); a more specific suffix stands in front.
 _BY_COMPONENT = {
@@ -152,11 +154,13 @@ def from_command(command: Command, file: File) -> Draft | None:
     names = [PurePosixPath(word.value).name for word in command.words]
     for at, name in enumerate(names):
         following = names[at + 1 : at + 2]
-        if name != "sglang" or following not in (["generate"], ["serve"]):
+        worker = name == "dynamo.sglang" and {word.value for word in command.words} & _WORKERS
+        if not worker and (name != "sglang" or following not in (["generate"], ["serve"])):
             continue
         draft = Draft(file, ENGINE, command.words[at].text.span)
-        draft.own_parser = True
-        for number, word in enumerate(FLAGS.read(draft, command.words[at + 2 :])):
+        draft.own_parser = not worker
+        arguments = command.words[at + 1 if worker else at + 2 :]
+        for number, word in enumerate(FLAGS.read(draft, arguments)):
             if number == 0 and word is command.words[at + 2] and following == ["serve"]:  # sglang serve MODEL
                 if not word.unknown:
                     draft.set("model", word.value, word.text.span)
