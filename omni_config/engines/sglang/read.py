@@ -140,6 +140,7 @@ _BY_COMPONENT = {
     "component_quantization_ignored_layers": "",
     "component_attention_backends": "",
 }
+_PRECISIONS = ("fp32", "fp16", "bf16", "float32", "float16", "bfloat16")
 _DIFFUSION_ONLY = {
     "--num-gpus",
     "--ulysses-degree",
@@ -261,6 +262,10 @@ def _by_component(draft: Draft, typed: Typed) -> None:
     if name not in _BY_COMPONENT or any(word.unknown for word in typed.words):
         return
     words = [plain(word.value) for word in typed.words]
+    if name == "component_precisions" and str(words[0] if words else "").lower() not in _PRECISIONS:
+        choices = ", ".join(_PRECISIONS)
+        draft.note("OMNI612", f"{typed.name} takes one of {choices}, not {words[0] if words else 'nothing'}", typed.span)
+        return
     value = words if name == "component_quantization_ignored_layers" else words[0] if words else True
     said = draft.options.get(name)
     component = component.replace("-", "_")
@@ -271,6 +276,8 @@ def _by_component(draft: Draft, typed: Typed) -> None:
     else:
         mapping = said.value if said and isinstance(said.value, dict) else {}
         draft.options[name] = YamlNode({**mapping, component: value}, said.span if said else typed.span)
+    if name in ("component_paths", "component_weights_paths"):
+        draft.options.setdefault(f"{component}_{name[10:-1]}", YamlNode(value, typed.span))
 
 
 def _pipeline(draft: Draft, engine: str, facts: Facts) -> None:
