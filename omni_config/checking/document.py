@@ -17,7 +17,7 @@ from omni_config.reading.ignores import apply_ignores
 from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution, resolve_settings
 from omni_config.resolving.target import Target, target_of
-from omni_config.rules.quantities import THEIRS, Quantities
+from omni_config.rules.quantities import SAYS_MORE, THEIRS, Quantities
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import FIELDS, Settings
 
@@ -33,7 +33,7 @@ UNNAMED = ModelCard(
     pipeline="",
     task="text_to_image",
     guidance=None,
-    defaults={"num_inference_steps": 50, "width": 1024, "height": 1024},
+    defaults={},
     dtype="bfloat16",
     dims={},
     tensor_parallel_splits=(),
@@ -48,9 +48,9 @@ class ParsedDocument:
 
     ``lines`` of ``source`` are those on which it stands, and ``notes`` is what its reader has found. A ``foreign`` one
     is of another engine's file, in whose text our keys do not stand; ``left_out`` are its flags on which nothing
-    depends that is judged. ``options`` are settings of that engine for which there is none of ours, ``pipeline`` is the
-    class of its model where no card of ours says it, and ``judged_by`` says which version of the engine judges, and why.
-    ``changed``: it says other than the text, by flags or for another engine.
+    depends that is judged. ``options`` are the engine's own settings, ``says_more`` that only a run knows whether there
+    are others, and ``pipeline`` the class of its model where no card of ours says it; ``judged_by`` says which version
+    of the engine judges, and why. ``changed``: it says other than the text, by flags or for another engine.
     """
 
     source: Source
@@ -62,6 +62,7 @@ class ParsedDocument:
     left_out: tuple[str, ...] = ()
     options: Mapping[str, YamlNode] = field(default_factory=dict)
     pipeline: str = ""
+    says_more: bool = False
     judged_by: str = ""
     changed: bool = False
 
@@ -184,6 +185,8 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
     if document.pipeline and card.sources:
         card = replace(card, pipeline=document.pipeline)
     settings |= {THEIRS + name: option.value for name, option in document.options.items()}
+    if document.says_more:
+        settings[SAYS_MORE] = True
     target = target_of(card, engine, policies)
     if not card.sources:
         target = target.by(_rules_without_model(target, settings))

@@ -48,6 +48,7 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
         left_out=tuple(draft.left_out),
         options=draft.options,
         pipeline=draft.pipeline,
+        says_more=draft.says_more,
         judged_by=judge_by,
     )
     return parsed
@@ -96,7 +97,11 @@ def _model_of(draft: Draft) -> list[Finding]:
     if known.model(name) or Path(name).is_dir():
         return found
     place = draft.root.children["model"].span
-    last = PurePosixPath(name).name.lower()
+    parts = [part.lower() for part in PurePosixPath(name).parts]
+    last = parts[-1] if parts else ""
+    if not draft.pipeline:
+        of_model = next((draft.pipelines[part] for part in reversed(parts) if part in draft.pipelines), "")
+        draft.pipeline = of_model if facts and of_model in facts.pipelines else ""
     if same := next((model for model in known.model_ids if model.rpartition("/")[2].lower() == last), None):
         draft.set("model", same, place)
     elif not draft.pipeline:

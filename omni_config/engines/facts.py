@@ -152,6 +152,10 @@ class Facts:
         """Whether a parser has the flag by this very name, rather than by its form."""
         return plain_name(flag) in self._flags
 
+    def registry(self, name: str) -> tuple[str, ...]:
+        """The names in a registry of the source; empty where it has none of this name."""
+        return tuple(self._data["registries"].get(name, {}).get("names", ()))
+
     @property
     def decides(self) -> frozenset[str]:
         """The settings that some guard reads."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import Facts, Flag, facts_of, plain_name
@@ -20,7 +20,25 @@ if TYPE_CHECKING:
 
 #: A class with so many fields holds the whole configuration, and is given keys of others, too, which it lets through.
 WHOLE_CONFIG = 60
+#: The class of the model, which the rules of pipelines ask for.
+PIPELINE = "model_class_name"
 _NUMBERS = {"int": int, "float": float}
+#: Settings that are mappings of a model's own parameters: their keys are no settings of the engine, and keep the name
+#: of the mapping in front.
+_OPEN = ("extras",)
+
+
+class _Unknown:
+    """The value of a setting that only a run knows, or that is said twice: whoever compares it gets a TypeError."""
+
+    def _refuse(self, *_: object) -> Any:
+        raise TypeError("this value is not known")
+
+    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __hash__ = object.__hash__
+
+
+UNKNOWN = _Unknown()
 
 
 def settle(draft: Draft, engine: str) -> None:
@@ -35,6 +53,7 @@ def settle(draft: Draft, engine: str) -> None:
             continue
         words = typed.words[: flag.most_values]
         if any(word.unknown for word in words):
+            draft.options[flag.setting] = YamlNode(UNKNOWN, typed.span)
             if not typed.taken:
                 draft.leave_unjudged(f"{typed.name} (its value is known only to a run)", typed.span)
         elif _fits(draft, typed, words, flag, engine) and (node := _node_of(draft, typed, words, flag)) is not None:
@@ -43,8 +62,9 @@ def settle(draft: Draft, engine: str) -> None:
                 _take(inner, below.rpartition(".")[2], node)
             else:
                 draft.options[flag.setting] = node
+                _count(draft.options, flag.setting, node)
             _take_below(inner, node)
-            if typed.taken:
+            if typed.taken or flag.setting == PIPELINE:
                 continue
             if flag.setting in facts.decides and flag.setting not in asked:
                 draft.leave_unjudged(typed.name, typed.span)
@@ -54,9 +74,15 @@ def settle(draft: Draft, engine: str) -> None:
     for key in draft.keys:
         if key.taken or _settle_key(draft, key, facts, asked, engine):
             _take(inner, key.name, key.node)
-            _take_below(inner, key.node)
+            _take_below(inner, key.node, f"{key.name}_" if key.name in _OPEN else "")
     for name, node in inner.items():
         _take(draft.options, name, node)
+    for registry, name, node in draft.registered:
+        known = facts.registry(registry) if facts else ()
+        if known and str(node.value).upper() not in (*known, "AUTO"):
+            near = difflib.get_close_matches(str(node.value).upper(), known, 1, 0.6)
+            next_step = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            draft.note("OMNI612", f"{engine} has no {name} {node.value}", node.span, next_step=next_step)
 
 
 def _settle_key(draft: Draft, key: Key, facts: Facts | None, asked: Collection[str], engine: str) -> bool:
@@ -70,7 +96,8 @@ def _settle_key(draft: Draft, key: Key, facts: Facts | None, asked: Collection[s
         message = f"{key.owner} has no '{key.name}'; {engine} {words}"
         draft.note("OMNI608" if fate == "dropped" else "OMNI615", message, place, next_step=next_step)
         return False
-    if key.name in asked or key.node.value is None:
+    decides = facts is None or not facts.has_field(key.owner, key.name) or key.name in facts.decides
+    if key.name in asked or key.node.value is None or key.name == PIPELINE or not decides:
         draft.left_out.append(key.name)
     else:
         draft.leave_unjudged(key.name, place)
@@ -132,15 +159,22 @@ def _node_of(draft: Draft, typed: Typed, words: Sequence[Word], flag: Flag) -> Y
 
 
 def _take(options: dict[str, YamlNode], name: str, node: YamlNode) -> None:
-    """A setting by its plain name; one that is said twice, and differently, says nothing."""
+    """A setting by its plain name; one that is said twice, and differently, is not known."""
     said = options.setdefault(name, node)
-    if said.value != node.value:
-        options[name] = replace(said, value=None)
+    if said.value is not UNKNOWN and (node.value is UNKNOWN or said.value != node.value):
+        options[name] = replace(said, value=UNKNOWN)
+    _count(options, name, node)
 
 
-def _take_below(options: dict[str, YamlNode], node: YamlNode) -> None:
+def _take_below(options: dict[str, YamlNode], node: YamlNode, prefix: str = "") -> None:
     """The keys of a mapping, at any depth."""
     if isinstance(node.value, dict):
         for key, child in node.children.items():
-            _take(options, str(key), child)
-            _take_below(options, child)
+            _take(options, f"{prefix}{key}", child)
+            _take_below(options, child, f"{key}_" if key in _OPEN else prefix)
+
+
+def _count(options: dict[str, YamlNode], name: str, node: YamlNode) -> None:
+    """How many a list has, as ``NAME_count``, for conditions that ask for no more."""
+    if isinstance(node.value, list | tuple):
+        options[f"{name}_count"] = replace(node, value=len(node.value))

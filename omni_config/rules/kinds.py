@@ -362,7 +362,7 @@ KINDS: dict[str, type[Rule]] = {
 
 
 def _true(condition: str, q: Quantities) -> bool:
-    """Whether a condition is true of settings of the engine; not where one of them is no value of its kind."""
+    """Whether a condition is true of settings of the engine; not where one of them is not known, or of another kind."""
     try:
         return bool(parse(condition)(q))
     except TypeError:

@@ -36,6 +36,8 @@ class Quantities(dict[str, Any]):
         elif name in DIMS:
             value = self.card.dims.get(name)
         elif name.startswith(THEIRS):
+            if SAYS_MORE in self:
+                raise TypeError("only a run knows whether this is set")
             value = None  # the file does not say it
         else:
             raise KeyError(name)
@@ -51,6 +53,9 @@ class Quantities(dict[str, Any]):
 #: In front of the name of an engine's own setting, for which there is none of ours: its value, or None where the file
 #: does not say it.
 THEIRS = "their_"
+
+#: Beside them: there may be others, which only a run knows.
+SAYS_MORE = "says_more"
 
 #: Derived quantities by name, each a function of the others; see ``quantity``.
 DERIVED: dict[str, Callable[[Quantities], Any]] = {}

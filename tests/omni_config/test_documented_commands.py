@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from omni_config import engines
-from omni_config.checking.document import UNNAMED, CheckResult
+from omni_config.checking.document import CheckResult
 from omni_config.checking.export import export
 from omni_config.checking.files import check_bytes
 from omni_config.cli.exchange import as_yaml
@@ -77,7 +77,7 @@ def has_plan(checked: CheckResult) -> bool:
     return (
         checked.resolution is not None
         and checked.resolution.plan is not None
-        and checked.resolution.card.id != UNNAMED.id
+        and checked.resolution.card.sources != ()
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,10 @@ class Draft:
         self.pipeline = ""  # the class of the model, where the file says it
         self.typed: list[Typed] = []  # every flag of a command
         self.keys: list[Key] = []  # of files and of JSON in flags
+        self.registered: list[tuple[str, str, YamlNode]] = []  # values that a registry must have: its name, what, which
+        self.pipelines: Mapping[str, str] = {}  # of models without a card: by the last part of the id, small letters
         self.forms: re.Pattern[str] | None = None  # of flags that it takes though no parser declares them
+        self.says_more = False  # whether the command has flags that only a run knows
         self.own_parser = False  # whether the engine's own parser reads them, which refuses what it does not know
         self.options: dict[str, YamlNode] = {}  # the engine's own settings, for which there is none of ours
         self.root = YamlNode({}, place)

@@ -41,6 +41,7 @@ class Flags:
             if not _is_flag(word):
                 positional.append(word)
                 if word.unknown:
+                    draft.says_more |= len(positional) > 1 or "@" in word.value
                     draft.leave_unjudged(f"{word.value} (known only to a run)", word.text.span)
                 continue
             name, equals, _ = word.value.partition("=")

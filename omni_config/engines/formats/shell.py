@@ -188,7 +188,7 @@ class _Reader:
 
     def _variable(self, found: re.Match[str], variables: dict[str, list[Word]]) -> tuple[list[Word], bool]:
         name = found[1] or found[2]
-        if name in variables:
+        if variables.get(name):  # what expands an empty array has a loop that fills it
             return variables[name], True
         if found[4] is not None:
             return [Word(self.text[found.start(4) : found.end(4)])], True

@@ -18,6 +18,12 @@ OTHER_PARALLEL = ("pipeline_parallel_size", "sequence_parallel_size", "allgather
 #: Those of them that are factors of the number of ranks (0.26.0, diffusion/data.py:266; 0.30.0, data.py:395).
 OTHER_AXES = ("pipeline_parallel_size", "allgather_degree")
 
+#: The registry of attention backends (diffusion/attention/backends/registry.py).
+BACKENDS = "attention DiffusionAttentionBackendEnum"
+
+#: The classes of what single attention backends take.
+_OF_BACKENDS = {"skip_softmax": "SkipSoftmaxSpec", "quant": "AttnQuantSpec", "block_sparse": "BlockSparseSpec"}
+
 _SECTIONS = ("memory", "vae", "execution")
 
 #: The default sampling of a stage, by our settings.
@@ -36,13 +42,19 @@ _QUIET = {
 }
 
 
-def take(draft: Draft, arguments: Mapping[str, YamlNode]) -> None:
-    """Take over the arguments of a diffusion stage."""
+def take(draft: Draft, arguments: Mapping[str, YamlNode], of_command: bool = False) -> None:
+    """Take over the arguments of a diffusion stage; those of a command are flags, and parallel ones need no section."""
     nested = arguments.get("parallel_config")
     inside = nested.children if nested else {}
     for key, child in arguments.items():
         taken = True
-        if key in (*PARALLEL, *OTHER_PARALLEL):
+        if key == "stage_id":
+            continue  # the number of the stage, not the flag of this name
+        if of_command and key in PARALLEL:
+            draft.set(key, child.value, child.span)
+        elif of_command and key in OTHER_AXES:
+            other_axis(draft, key, child.value, child.key_span or child.span)
+        elif key in (*PARALLEL, *OTHER_PARALLEL):
             _beside(draft, key, child, bool(inside))
         elif key in ("model", "dtype", "quantization") or (key in FIELDS and FIELDS[key][0] in _SECTIONS):
             draft.set(key, child.value, child.span)
@@ -50,6 +62,12 @@ def take(draft: Draft, arguments: Mapping[str, YamlNode]) -> None:
             draft.set("gpus", child.value, child.span)
         elif key == "cache_backend":
             cache_backend(draft, str(child.value), child.span)
+        elif key == "diffusion_attention_backend":
+            draft.registered.append((BACKENDS, "attention backend", child))
+        elif key == "diffusion_attention_config":
+            attention_config(draft, child)
+        elif key == "diffusion_offload_config":
+            keys_of(draft, "ParsedDiffusionOffloadConfig", child)
         else:
             taken = key in _QUIET
         draft.keys.append(Key("OmniDiffusionConfig", str(key), child, taken))
@@ -67,7 +85,7 @@ def take(draft: Draft, arguments: Mapping[str, YamlNode]) -> None:
 
 def _beside(draft: Draft, key: str, child: YamlNode, has_config: bool) -> None:
     """A parallel key that stands where a language model's stage reads it."""
-    if child.value in (DEFAULTS.get(key, 1), 1, None):
+    if child.value in (DEFAULTS.get(key, 1), None) or (child.value == 1 and child.value is not True):
         return
     span = child.key_span or child.span
     if has_config:
@@ -87,6 +105,35 @@ def sampling(draft: Draft, node: YamlNode | None) -> None:
             draft.set(SAMPLING[key], child.value, child.span)
         elif key == "guidance_scale":
             draft.guidance(child.value, child.span)
+
+
+def attention_config(draft: Draft, node: YamlNode) -> None:
+    """The attention backends of a stage: one for all, and one for each role, at any depth."""
+    keys_of(draft, "AttentionConfig", node)
+    if (default := node.children.get("default")) is not None:
+        _attention_spec(draft, default)
+    pending = [node.children["per_role"]] if "per_role" in node.children else []
+    while pending:
+        for child in pending.pop().children.values():
+            if isinstance(child.value, str) or "backend" in child.children:
+                _attention_spec(draft, child)
+            else:
+                pending.append(child)
+
+
+def _attention_spec(draft: Draft, node: YamlNode) -> None:
+    backend = node if isinstance(node.value, str) else node.children.get("backend")
+    if backend is not None:
+        draft.registered.append((BACKENDS, "attention backend", backend))
+    keys_of(draft, "AttentionSpec", node)
+    for key, owner in _OF_BACKENDS.items():
+        if key in node.children:
+            keys_of(draft, owner, node.children[key])
+
+
+def keys_of(draft: Draft, owner: str, node: YamlNode) -> None:
+    """The keys of a mapping that a class of settings takes."""
+    draft.keys += [Key(owner, str(key), child) for key, child in node.children.items()]
 
 
 def cache_backend(draft: Draft, name: str, span: Span) -> None:

@@ -10,10 +10,13 @@ from omni_config.engines.formats.flags import REST, Flags
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import Text
 from omni_config.engines.vllm_omni.arguments import (
+    BACKENDS,
     OTHER_AXES,
     OTHER_PARALLEL,
+    attention_config,
     cache_backend,
     cache_config,
+    keys_of,
     other_axis,
     sampling,
     take,
@@ -87,7 +90,7 @@ def _stage_overrides(draft: Draft, word: Word, span: Span) -> None:
     stages = _stages(draft, word, "--stage-overrides")
     if len(stages) == 1:  # of several, which one is the diffusion stage depends on the model
         (stage,) = stages.values()
-        draft.later.append(lambda: take(draft, stage.children))
+        draft.later.append(lambda: take(draft, stage.children, of_command=True))
 
 
 def _default_sampling(draft: Draft, word: Word, span: Span) -> None:
@@ -95,6 +98,20 @@ def _default_sampling(draft: Draft, word: Word, span: Span) -> None:
     if len(stages) == 1:
         (stage,) = stages.values()
         draft.later.append(lambda: sampling(draft, stage))
+
+
+def _attention_config(draft: Draft, word: Word, span: Span) -> None:
+    if (node := draft.json(word.text, "--diffusion-attention-config")) is not None:
+        attention_config(draft, node)
+
+
+def _attention_backend(draft: Draft, word: Word, span: Span) -> None:
+    draft.registered.append((BACKENDS, "attention backend", YamlNode(word.value, span)))
+
+
+def _offload_config(draft: Draft, word: Word, span: Span) -> None:
+    if (node := draft.json(word.text, "--diffusion-offload-config", any_value=True)) is not None:
+        keys_of(draft, "ParsedDiffusionOffloadConfig", node)
 
 
 def _lora_scale(draft: Draft, word: Word, span: Span) -> None:
@@ -138,6 +155,9 @@ FLAGS = Flags(
         "cache-backend": _cache_backend,
         "cache-config": _cache_config,
         "additional-config": _additional_config,
+        "diffusion-attention-config": _attention_config,
+        "diffusion-attention-backend": _attention_backend,
+        "diffusion-offload-config": _offload_config,
         "stage-overrides": _stage_overrides,
         "default-sampling-params": _default_sampling,
         "lora-path": lora_path,

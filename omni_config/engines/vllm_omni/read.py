@@ -8,6 +8,7 @@ from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.engines.vllm_omni.flags import ENGINE, FLAGS
+from omni_config.engines.vllm_omni.models import PIPELINES
 from omni_config.engines.vllm_omni.scripts import MODELS
 from omni_config.engines.vllm_omni.stages import from_yaml
 
@@ -36,6 +37,7 @@ def from_command(command: Command, file: File) -> Draft | None:
 
 def _draft(file: File, start: list[Word], arguments: list[Word], model: str | None = None) -> Draft:
     draft = Draft(file, ENGINE, start[0].text.span)
+    draft.pipelines = PIPELINES
     draft.own_parser = model is None  # a script has flags of its own, too
     arguments = [word for word in arguments if word.value != "--omni"]  # which only says whose command it is
     positional = [word for word in FLAGS.read(draft, arguments) if word.value != "diffusion"]  # serve diffusion MODEL

@@ -35,6 +35,7 @@ def read(node: YamlNode, file: File) -> list[Draft] | None:
             passed.append((f"stage {stage.value['stage_id']}", stage.children["stage_id"].span))
     if not drafts:
         drafts = [Draft(file, "", node.children[key].key_span or node.span)]
+    drafts[0].keys.append(Key("DeployConfig", key, node.children[key], taken=True))
     for name, span in passed:
         drafts[0].leave_unjudged(f"{name} (no diffusion stage)", span)
     if (platforms := node.children.get("platforms")) is not None:
