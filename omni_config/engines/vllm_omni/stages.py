@@ -5,7 +5,7 @@ Only the diffusion stages are judged; the file names no model (the command that 
 
 from __future__ import annotations
 
-from omni_config.engines.formats.draft import Draft
+from omni_config.engines.formats.draft import Draft, Key
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import File
 from omni_config.engines.vllm_omni.arguments import take
