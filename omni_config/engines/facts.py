@@ -98,6 +98,11 @@ class Facts:
             for name, places in self._data["flags"].items()
         ]
 
+    @property
+    def flag_names(self) -> list[str]:
+        """Its flags by their names, and the forms of those that no parser declares (a star is any text)."""
+        return [*self._data["flags"], *self._data["flags_by_hand"]]
+
     def near(self, name: str) -> str | None:
         """The flag that an unknown one was probably meant to be."""
         found = difflib.get_close_matches(plain_name(name), self._flags, 1, 0.75)

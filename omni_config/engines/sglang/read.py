@@ -286,6 +286,8 @@ def _pipeline(draft: Draft, engine: str, facts: Facts) -> None:
         return
     name, backend = str(draft.get("model")), draft.options.get("backend")
     asked = backend.value if backend else "auto"
+    if not isinstance(asked, str):
+        return  # only a run knows it
     card = catalog().model(name)
     said = draft.options.get("pipeline_class_name")
     if said and isinstance(said.value, str) and facts.registers(said.value):
