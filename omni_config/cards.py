@@ -127,14 +127,16 @@ class EngineCard:
         return f": it {effect}" if effect else ""
 
     def verdict(self, feature: str, card: ModelCard) -> Verdict:
-        """Whether this engine has the feature for this model."""
+        """Whether this engine has the feature for this model; of a model that it does not speak of, nothing is denied."""
         claim = self.claim(card)
         for verdict in ("supported", "unsupported", "unverified"):
             if claim is not None and feature in getattr(claim, verdict):
                 return verdict
         if claim is not None and feature in claim.only:
             return "supported"
-        return "supported" if feature in self.features else "unsupported"
+        if feature in self.features:
+            return "supported"
+        return "unsupported" if claim is not None else "unverified"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
