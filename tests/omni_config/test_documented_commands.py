@@ -75,9 +75,7 @@ def named(entry: dict[str, Any]) -> dict[str, str]:
 
 def has_plan(checked: CheckResult) -> bool:
     return (
-        checked.resolution is not None
-        and checked.resolution.plan is not None
-        and checked.resolution.card.sources != ()
+        checked.resolution is not None and checked.resolution.plan is not None and checked.resolution.card.sources != ()
     )
 
 

@@ -19,7 +19,24 @@ MODELS = (
     "someone/unheard-of",
     "/models/Z-Image-Turbo",
 )
-WORDS = ("0", "1", "2", "3", "4", "-1", "0.5", "true", "false", "auto", "fp8", "a=b,c=d", "", "{}", '\'{"a": 1}\'', "$X")
+WORDS = (
+    "0",
+    "1",
+    "2",
+    "3",
+    "4",
+    "-1",
+    "0.5",
+    "true",
+    "false",
+    "auto",
+    "fp8",
+    "a=b,c=d",
+    "",
+    "{}",
+    "'{\"a\": 1}'",
+    "$X",
+)
 VARIABLES = ("SGLANG_CACHE_DIT_ENABLED=true", "SGLANG_CACHE_DIT_FN=two", "SGLANG_USE_SAGE_ATTENTION_IMPL=trtllm_gen")
 
 

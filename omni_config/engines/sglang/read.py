@@ -264,7 +264,9 @@ def _by_component(draft: Draft, typed: Typed) -> None:
     words = [plain(word.value) for word in typed.words]
     if name == "component_precisions" and str(words[0] if words else "").lower() not in _PRECISIONS:
         choices = ", ".join(_PRECISIONS)
-        draft.note("OMNI612", f"{typed.name} takes one of {choices}, not {words[0] if words else 'nothing'}", typed.span)
+        draft.note(
+            "OMNI612", f"{typed.name} takes one of {choices}, not {words[0] if words else 'nothing'}", typed.span
+        )
         return
     value = words if name == "component_quantization_ignored_layers" else words[0] if words else True
     said = draft.options.get(name)
