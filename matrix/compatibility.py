@@ -66,7 +66,7 @@ def compile_matrix(engine: str, models: tuple[str, ...] = ()) -> Matrix:
         raise ValueError(f"no card for engine '{engine}'; known: {', '.join(catalog().engine_ids)}")
     features = tuple(catalog().features)
     cards: dict[str, ModelCard] = {}
-    for name in models or catalog().model_ids:
+    for name in models or catalog().charted_ids:
         model = catalog().model(name)
         if model is None:
             raise ValueError(f"no card for model '{name}'; see omni matrix --format csv")

@@ -110,7 +110,7 @@ def compile_tables() -> Tables:
     """The tables of every engine and model of the catalog."""
     tables = Tables()
     for engine in map(catalog().engine, catalog().engine_ids):
-        for card in map(catalog().model, catalog().model_ids):
+        for card in map(catalog().model, catalog().charted_ids):
             assert engine is not None
             assert card is not None
             if engine.claim(card) is not None:

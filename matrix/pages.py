@@ -37,7 +37,7 @@ def pages(tables: Sequence[Matrix] | None = None) -> dict[str, str]:
     known = _known(tables)
     result = {"matrix/README.md": _overview(known, published=True), "matrix/models.md": _models(known)}
     result |= {f"matrix/features/{name}.md": _feature(name, known) for name in catalog().features}
-    result |= {f"matrix/models/{slug(name)}.md": _model(name, known) for name in catalog().model_ids}
+    result |= {f"matrix/models/{slug(name)}.md": _model(name, known) for name in catalog().charted_ids}
     marked = {path: f"{GENERATED}{text}\n" for path, text in result.items()}
     return marked | _images(known) | {"matrix/page.html": to_html()}
 

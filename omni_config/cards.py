@@ -127,7 +127,7 @@ class EngineCard:
         return f": it {effect}" if effect else ""
 
     def verdict(self, feature: str, card: ModelCard) -> Verdict:
-        """Whether this engine has the feature for this model; of a model that it does not speak of, nothing is denied."""
+        """Whether this engine has the feature for this model; nothing is denied of a model that it does not name."""
         claim = self.claim(card)
         for verdict in ("supported", "unsupported", "unverified"):
             if claim is not None and feature in getattr(claim, verdict):

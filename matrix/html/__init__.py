@@ -33,7 +33,7 @@ def data() -> dict[str, Any]:
     """All that the page's script reads."""
     tables, cells = compile_tables(), _Numbered()
     engines = {engine: compile_matrix(engine) for engine in sorted(catalog().engine_ids)}
-    models = [card for name in catalog().model_ids if (card := catalog().model(name))]
+    models = [card for name in catalog().charted_ids if (card := catalog().model(name))]
     tasks = sorted({card.task for card in models})
     return {
         "verdicts": VERDICTS,

@@ -26,7 +26,7 @@ def card_of_folder(folder: Path, known: Catalog) -> ModelCard:
     pipeline = _read(folder / "model_index.json").get("_class_name")
     if not isinstance(pipeline, str):
         raise ValueError("its model_index.json names no pipeline class")
-    alike = next((card for name in known.model_ids if (card := known.model(name)) and card.pipeline == pipeline), None)
+    alike = known.model_of_pipeline(pipeline)
     if alike is None:
         raise ValueError(f"its pipeline, {pipeline}, is on no model card")
     transformer = _read(folder / "transformer" / "config.json")

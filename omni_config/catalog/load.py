@@ -16,6 +16,7 @@ from omni_config.cards import Claim, Disagreement, EngineCard, Feature, Guidance
 from omni_config.catalog import versions
 from omni_config.compiled_data import cached
 from omni_config.rules.kinds import KINDS
+from omni_config.rules.quantities import THEIRS
 from omni_config.rules.rule import Rule
 
 FOLDER = Path(__file__).parent
@@ -41,6 +42,11 @@ class Catalog:
         return list(self._data["models"])
 
     @property
+    def charted_ids(self) -> list[str]:
+        """The models of the matrix where none is named: those of the guide's table and those that the runtime runs."""
+        return list(self._data["charted"])
+
+    @property
     def engine_ids(self) -> list[str]:
         """The id of every engine card; a config may name its aliases, too."""
         return list(self._data["engines"])
@@ -63,11 +69,15 @@ class Catalog:
     def model(self, name: str) -> ModelCard | None:
         """The card of a model id, or None."""
         if name not in self._models and name in self._data["models"]:
-            item = dict(self._data["models"][name])
+            item = json.loads(self._data["models"][name])
             item["guidance"] = item.get("guidance") and _build(Guidance, item["guidance"])
             item["claims"] = _claims(item["claims"])
             self._models[name] = _build(ModelCard, item)
         return self._models.get(name)
+
+    def model_of_pipeline(self, pipeline: str) -> ModelCard | None:
+        """The first card with this pipeline class, or None."""
+        return self.model(self._data["pipelines"].get(pipeline, ""))
 
     def engine(self, name: str) -> EngineCard | None:
         """The card of an engine: by its id, by an alias, or by its version written differently; or None.
@@ -160,7 +170,11 @@ def read(files: list[Path]) -> dict[str, Any]:
     _validate([(Retired, item) for item in data["retired"]])
     data["rules"].sort(key=lambda item: str(item.get("code")))
     data["rules"] = [_placed(item, guards) for item in _resolved(data["rules"], _names(data))]
+    data["pipelines"] = {card["pipeline"]: name for name, card in reversed(data["models"].items())}
+    runtime = data["engines"].get("native", {}).get("pipelines", {})
+    data["charted"] = [name for name, card in data["models"].items() if card["claims"] or card["pipeline"] in runtime]
     # As text, so that a check reads only the card that it asks for.
+    data["models"] = {name: json.dumps(card) for name, card in data["models"].items()}
     data["engines"] = {name: json.dumps(card) for name, card in data["engines"].items()}
     return data
 
@@ -179,7 +193,45 @@ def _placed(rule: dict[str, Any], guards: Mapping[str, Mapping[str, str]]) -> di
         case["places"] = {
             engine: place for guard in reversed(case.get("guards", ())) for engine, place in guards[guard].items()
         }
-    return rule | {"cases": json.dumps(rule["cases"])}
+    return rule | {"cases": json.dumps([(*_demands(case["when"]), json.dumps(case)) for case in rule["cases"]])}
+
+
+def _demands(when: str) -> tuple[list[str], list[str]]:
+    """What a condition asks for: the pipelines of which alone it is true, and the settings of the engine one of which
+    must be said. Empty: of any, and none.
+    """
+    import ast
+
+    def equals(node: ast.expr) -> tuple[str, list[Any]]:
+        """The name and the values of ``name == 1`` and ``name in (1, 2)``."""
+        if not isinstance(node, ast.Compare) or not isinstance(node.ops[0], ast.Eq | ast.In):
+            return "", []
+        value = node.comparators[0]
+        constants = value.elts if isinstance(value, ast.Tuple) else [value]
+        if isinstance(node.left, ast.Name) and all(isinstance(constant, ast.Constant) for constant in constants):
+            return node.left.id, [constant.value for constant in constants if isinstance(constant, ast.Constant)]
+        return "", []
+
+    def of(node: ast.expr, pipelines: bool) -> list[str]:
+        if isinstance(node, ast.BoolOp):
+            each = [of(part, pipelines) for part in node.values]
+            if isinstance(node.op, ast.And):
+                return next(filter(None, each), [])
+            return [name for names in each for name in names] if all(each) else []
+        name, values = equals(node)
+        if pipelines:
+            return values if name == "pipeline_name" else []
+        if isinstance(node, ast.Compare) and isinstance(node.left, ast.Name):
+            constant = node.comparators[0]
+            said = isinstance(node.ops[0], ast.IsNot) and isinstance(constant, ast.Constant) and constant.value is None
+            ordered = isinstance(node.ops[0], ast.Lt | ast.LtE | ast.Gt | ast.GtE)
+            name = node.left.id if said or ordered or (name and None not in values) else ""
+        elif isinstance(node, ast.Name):
+            name = node.id
+        return [name] if name.startswith(THEIRS) else []
+
+    tree = ast.parse(when.strip(), mode="eval").body
+    return of(tree, True), of(tree, False)
 
 
 def _names(data: dict[str, Any]) -> dict[str, list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from omni_config.reading.ignores import apply_ignores
 from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution, resolve_settings
 from omni_config.resolving.target import Target, target_of
+from omni_config.rules.kinds import Refuses
 from omni_config.rules.quantities import SAYS_MORE, THEIRS, Quantities
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import FIELDS, Settings
@@ -217,11 +218,20 @@ def _rules_without_model(target: Target, settings: Settings) -> Iterable[Rule]:
     model: Any = _NoModel(known)
     for rule in target.rules:
         asked = Quantities(settings, model, target.engine, target.features)
-        try:
-            rule.check(asked)
-        except _AskedForModel:
-            continue
-        yield rule
+        if isinstance(rule, Refuses):
+            if rule.speaks_of(target.engine):
+                yield rule.only(case for case in rule.stated if not _asks(case.holds, asked))
+        elif not _asks(rule.check, asked):
+            yield rule
+
+
+def _asks(question: Callable[[Quantities], Any], asked: Quantities) -> bool:
+    """Whether a question is one about the model."""
+    try:
+        question(asked)
+    except _AskedForModel:
+        return True
+    return False
 
 
 def unknown_model(name: str, node: YamlNode) -> Finding:

@@ -12,6 +12,7 @@ from omni_config.checking.schema_findings import key_suggestion
 from omni_config.findings import Finding
 from omni_config.resolving.resolver import Resolution
 from omni_config.resolving.search import conflict, nearest
+from omni_config.rules.quantities import THEIRS
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import FIELDS, Settings, validate
 
@@ -57,9 +58,11 @@ def fix(name: str, text: str, *, unsafe: bool = False, policies: tuple[Rule, ...
 
 
 def settings_written(checked: CheckResult) -> Settings:
-    """The settings of a checked document as its author wrote them, before any adjustment."""
+    """The settings of a checked document as its author wrote them, before any adjustment; with the engine's own."""
     assert checked.node is not None
-    return validate(checked.node.value)
+    assert checked.document is not None
+    own = {THEIRS + name: option.value for name, option in checked.document.options.items()}
+    return validate(checked.node.value) | own
 
 
 def nearest_changes(checked: CheckResult, most: int = 3) -> list[Settings]:

@@ -54,6 +54,6 @@ ENGINES = {
         words=("vllm", "omni", "usp", "stage_id", "text_to_", "image_to_", "image_edit"),
     ),
     "sglang": Engine("sglang", words=("sglang", "model_path")),
-    "xdit": Engine("xdit", words=("xdit", "_example.py"), files=False),
-    "cache-dit": Engine("cache_dit", words=("cache_config", "parallelism_config", "quantize_config"), commands=False),
+    "xdit": Engine("xdit", words=("xdit", "xfuser", "_example.py"), files=False),
+    "cache-dit": Engine("cache_dit", words=("cache_config", "parallelism_config", "quantize_config", "cache_dit")),
 }

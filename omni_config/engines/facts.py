@@ -158,8 +158,9 @@ class Facts:
         return plain_name(flag) in self._flags
 
     def registry(self, name: str) -> tuple[str, ...]:
-        """The names in a registry of the source; empty where it has none of this name."""
-        return tuple(self._data["registries"].get(name, {}).get("names", ()))
+        """The names in a registry of the source, or its values; empty where it has none of this name."""
+        found = self._data["registries"].get(name, {})
+        return tuple(found.get("names") or found.get("values", ()))
 
     @property
     def decides(self) -> frozenset[str]:

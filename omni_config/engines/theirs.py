@@ -34,6 +34,9 @@ class _Unknown:
     def _refuse(self, *_: object) -> Any:
         raise TypeError("this value is not known")
 
+    def __str__(self) -> str:
+        return "(not known)"
+
     __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
     __hash__ = object.__hash__
 

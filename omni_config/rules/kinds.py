@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from math import prod
@@ -253,6 +253,8 @@ class Case:
 
     ``guards`` are the places of the engine's source that refuse it; the case holds in the versions that have one of
     them (``places``: file and line, by engine id). ``bad`` is what to write after the engine's command to see it.
+    ``pipelines`` and ``asks`` are read off the condition: it is true of these classes only (empty: of any), and only
+    where one of these settings of the engine is said (empty: it need not be).
     """
 
     when: str
@@ -262,13 +264,27 @@ class Case:
     guards: tuple[str, ...] = ()
     bad: str = ""
     places: Mapping[str, str] = field(default_factory=dict)
+    pipelines: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
+
+    def holds(self, q: Quantities) -> bool:
+        """Whether the condition is true of a config; not where a setting is not known, or of another kind."""
+        if self.places and q.engine_card.id not in self.places:
+            return False
+        try:
+            if self.pipelines and q["pipeline_name"] not in self.pipelines:
+                return False
+            return bool(parse(self.when)(q))
+        except TypeError:
+            return False
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Refuses(Rule):
     """What an engine's own source refuses, drops or computes wrongly, case by case, each with its guards.
 
-    In the compiled catalog ``cases`` are text, so that a check reads only those of its engine.
+    In the compiled catalog ``cases`` are text: a list of each one's ``pipelines``, ``asks`` and the rest, which is text
+    again, so that a check reads only those that may be true of its config.
     """
 
     cases: tuple[Case, ...] | str
@@ -281,17 +297,33 @@ class Refuses(Rule):
     @cached_property
     def stated(self) -> tuple[Case, ...]:
         """The cases, read where they are still text."""
+        return tuple(_case(*case) for case in self._split) if isinstance(self.cases, str) else self.cases
+
+    @cached_property
+    def _split(self) -> list[tuple[list[str], list[str], str]]:
+        return [tuple(case) for case in json.loads(self.cases)] if isinstance(self.cases, str) else []
+
+    def _of(self, q: Quantities) -> Iterable[Case]:
+        """The cases that may be true of a config."""
         if not isinstance(self.cases, str):
             return self.cases
-        lists = ("fields", "guards")
-        return tuple(Case(**case | {key: tuple(case.get(key, ())) for key in lists}) for case in json.loads(self.cases))
+        return (
+            _case(pipelines, asks, text)
+            for pipelines, asks, text in self._split
+            if not (asks and q.settings.keys().isdisjoint(asks))
+            and not (pipelines and q["pipeline_name"] not in pipelines)
+        )
+
+    def only(self, cases: Iterable[Case]) -> Refuses:
+        """The rule with some of its cases."""
+        return replace(self, cases=tuple(cases))
 
     def decide(self, q: Quantities) -> list[Finding]:
         engine = q.engine_card.id
         found = []
-        for case in self.stated:
-            place = case.places.get(engine)
-            if (place or not case.guards) and _true(case.when, q):
+        for case in self._of(q):
+            if case.holds(q):
+                place = case.places.get(engine)
                 says, next_step = case.says.format_map(q), case.next.format_map(q)
                 finding = self.finding(q, case.fields, says=says, next_step=next_step)
                 found.append(replace(finding, why=f"{self.why} Source: {place} of {engine}.") if place else finding)
@@ -361,12 +393,10 @@ KINDS: dict[str, type[Rule]] = {
 }
 
 
-def _true(condition: str, q: Quantities) -> bool:
-    """Whether a condition is true of settings of the engine; not where one of them is not known, or of another kind."""
-    try:
-        return bool(parse(condition)(q))
-    except TypeError:
-        return False
+def _case(pipelines: list[str], asks: list[str], text: str) -> Case:
+    case = json.loads(text)
+    lists = {key: tuple(case.get(key, ())) for key in ("fields", "guards")}
+    return Case(**case | lists, pipelines=tuple(pipelines), asks=tuple(asks))
 
 
 @cache

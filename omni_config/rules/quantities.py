@@ -207,8 +207,31 @@ def replicas(q: Quantities) -> int:
 
 @quantity
 def gpus_needed(q: Quantities) -> int:
-    """GPUs that the degrees and replicas add up to: world_size x replicas."""
-    return int(q["world_size"] * q["replicas"])
+    """GPUs that the degrees, stages and replicas add up to, and those of a VAE with ranks of its own; as many as there
+    are, where only a run knows what else is set.
+    """
+    if SAYS_MORE in q and q["gpus"]:
+        return int(q["gpus"])
+    return int(q["world_size"] * q["replicas"] * q["pipeline_stages"] + _count(q, "their_vae_parallel_size"))
+
+
+@quantity
+def pipeline_stages(q: Quantities) -> int:
+    """Stages of the DiT that work on parts of the image in turn (PipeFusion), each on ranks of its own."""
+    return _count(q, "their_pipefusion_parallel_degree") or 1
+
+
+@quantity
+def more_ranks(q: Quantities) -> str:
+    """What stages, and a VAE with ranks of its own, add to the product of the degrees: " x stages 2"."""
+    stages, vae = q["pipeline_stages"], _count(q, "their_vae_parallel_size")
+    return (f" x stages {stages}" if stages > 1 else "") + (f" + VAE {vae}" if vae else "")
+
+
+def _count(q: Quantities, name: str) -> int:
+    """A count that an engine's own setting says; 0 where it says none, or only a run knows."""
+    value = None if SAYS_MORE in q and name not in q else q[name]
+    return value if isinstance(value, int) else 0
 
 
 @quantity

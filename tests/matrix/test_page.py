@@ -54,7 +54,7 @@ def drawn(count: int, domain: dict[str, list[Any]]) -> list[dict[str, Any]]:
     result = []
     for number in range(count):
         engine = catalog().engine(catalog().engine_ids[number % len(catalog().engine_ids)])
-        models = [name for name in catalog().model_ids if engine.claim(catalog().model(name)) is not None]
+        models = [name for name in catalog().charted_ids if engine.claim(catalog().model(name)) is not None]
         share = chance.choice((0.1, 0.25, 0.6))
         settings = {
             name: chance.randrange(len(values)) if chance.random() < share else 0 for name, values in domain.items()

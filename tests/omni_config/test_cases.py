@@ -55,3 +55,34 @@ def test_a_case_breaks_on_its_example(rule: Refuses, case: Case) -> None:
 def codes(engine: str, bad: str) -> set[str]:
     checked = check_bytes("file", example(engine, bad).encode(), assume={"engine": engine})
     return {finding.code for document in checked for finding in document.findings}
+
+
+@pytest.mark.parametrize(
+    ("engine", "arguments"),
+    [
+        ("vllm-omni==0.30", "--num-gpus 8 --use-hsdp --hsdp-shard-size 8"),
+        ("vllm-omni==0.30", "--num-gpus 8 --use-hsdp --hsdp-shard-size 8 --data-parallel-size 1"),
+        ("vllm-omni==0.26", "example/model --use-hsdp --ulysses-degree 2 --enable-expert-parallel"),
+        ("vllm-omni==0.30", 'Wan-AI/Wan2.2-T2V-A14B-Diffusers --default-sampling-params \'{"0": {"height": 500}}\''),
+        ("vllm-omni==0.30", "MiniMaxAI/MiniMax-H3 --num-gpus 8 --usp 8 --text-encoder-tp-size 8"),
+        ("vllm-omni==0.30", "nvidia/Cosmos3-Super-Image2Video-4Step"),
+        ("vllm-omni==0.30", '--weight-transfer-config \'{"backend": "nccl"}\' --model-class-name QwenImagePipeline'),
+    ],
+)
+def test_what_an_engine_runs_is_no_error(engine: str, arguments: str) -> None:
+    checked = check_bytes("file", example(engine, arguments).encode(), assume={"engine": engine})
+    assert [finding for document in checked for finding in document.findings if finding.severity == "error"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "codes"),
+    [
+        ('--diffusion-attention-config \'{"default": "RAINIFUSION_ATTN"}\'', {"OMNI612"}),
+        ("nvidia/Cosmos3-Super-Image2Video-4Step --cfg-parallel-size 2", {"OMNI5160"}),
+        ("MiniMaxAI/MiniMax-H3 --num-gpus 8 --usp 8 --text-encoder-tp-size 4", {"OMNI1140"}),
+        ("/models/MiniMax-H3/FL2VA --num-gpus 8 --usp 8 --text-encoder-tp-size 4", {"OMNI1140"}),
+    ],
+)
+def test_what_public_reports_say(arguments: str, codes: set[str]) -> None:
+    (checked,) = check_bytes("file", example("vllm-omni", arguments).encode(), assume={"engine": "vllm-omni==0.30"})
+    assert {finding.code for finding in checked.findings if finding.severity == "error"} == codes

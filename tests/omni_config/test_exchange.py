@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_import_prints_what_a_script_says_and_names_what_it_passes_by(folder: Path) -> None:
     Path("run.sh").write_text(
-        "vllm serve Qwen/Qwen-Image --omni --usp 2 --port 1 --max-num-seqs 8 --log-stats --api-key 7\n"
+        "vllm serve Qwen/Qwen-Image --omni --usp 2 --port 1 --boundary-ratio 0.9 --log-stats --api-key 7\n"
     )
     result = runner.invoke(app(), ["import", "run.sh"])
     assert result.exit_code == 0
@@ -44,7 +44,7 @@ def test_import_prints_what_a_script_says_and_names_what_it_passes_by(folder: Pa
         "parallel": {"ulysses_degree": 2},
         "server": {"port": 1, "api_key": "7"},
     }
-    assert "run.sh:1:52: OMNI605 [advice] not judged: --max-num-seqs" in result.stderr
+    assert "run.sh:1:52: OMNI605 [advice] not judged: --boundary-ratio" in result.stderr
     assert "omni: left out, as no setting stands for them: --log-stats\n" in result.stderr
 
 

@@ -1,4 +1,4 @@
-"""How SGLang is read: public reports on which a check was once wrong, its registry, its mesh, its flags by component."""
+"""How SGLang is read: public reports on which a check was once wrong, its registry, its mesh, its flags."""
 
 from __future__ import annotations
 

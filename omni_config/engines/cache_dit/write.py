@@ -42,7 +42,7 @@ def write(unwritten: Unwritten) -> str:
         tree["quantize_config"] = {"quant_type": _QUANT_TYPES[quantization]}
     if not tree:
         tree["parallelism_config"] = {"ulysses_size": 1}  # a file must say something
-    program = [name for name in unwritten.settings if FIELDS[name][0] in _PROGRAM]
+    program = [name for name in unwritten.settings if FIELDS[name][0] in _PROGRAM or name == "compile"]
     lines = [f"# {'.'.join(FIELDS[name])}: {json.dumps(unwritten.take(name))}" for name in program]
     head = "# The program that loads this file sets these itself:\n" if lines else ""
     return head + "".join(f"{line}\n" for line in lines) + yaml.safe_dump(tree, sort_keys=False)

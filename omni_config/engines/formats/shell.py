@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from omni_config.engines.formats.text import Text, joined
 
-_VARIABLE = re.compile(r"\$(?:(\w+|@)|\{(\w+)(\[@\]|\[\*\])?(?::?-([^}]*))?\})")
+_VARIABLE = re.compile(r"\$(?:(\w+|[@*])|\{(\w+|[@*])(\[@\]|\[\*\])?(?::?-([^}]*))?\})")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=")
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
 _ENDS = "\n;&|(){}"
@@ -39,7 +39,7 @@ class Command:
 
 
 def commands(text: Text, arguments: Sequence[Word] | None = None) -> Iterator[Command]:
-    """Every command of a script, in its order, with the variables that were set above it. ``arguments``: of ``"$@"``."""
+    """Every command of a script, in its order, with the variables that were set above it. ``arguments`` are ``$@``."""
     reader = _Reader(text)
     variables: dict[str, list[Word]] = {} if arguments is None else {"@": list(arguments)}
     exported: dict[str, Word] = {}

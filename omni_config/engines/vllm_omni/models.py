@@ -3,5 +3,5 @@
 #: By the last part of the model's id in small letters, which may also be a folder on the way to a local copy.
 PIPELINES = {
     "minimax-h3": "MiniMaxH3Pipeline",  # diffusion/models/minimax_h3/fasth3.py names the id
-    "cosmos3-super-image2video-4step": "Cosmos3OmniDiffusersPipeline",  # every Cosmos3 checkpoint: models/cosmos3/pipeline.py
+    "cosmos3-super-image2video-4step": "Cosmos3OmniDiffusersPipeline",  # as every Cosmos3: models/cosmos3/pipeline.py
 }

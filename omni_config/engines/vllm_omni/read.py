@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from omni_config.engines.facts import plain_name
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
@@ -13,6 +14,10 @@ from omni_config.engines.vllm_omni.scripts import MODELS
 from omni_config.engines.vllm_omni.stages import from_yaml
 
 __all__ = ["from_command", "from_yaml"]
+
+
+#: Flags that name a file with more settings.
+_FILES = ("config", "deploy-config", "stage-configs-path")
 
 
 def from_command(command: Command, file: File) -> Draft | None:
@@ -41,6 +46,7 @@ def _draft(file: File, start: list[Word], arguments: list[Word], model: str | No
     draft.own_parser = model is None  # a script has flags of its own, too
     arguments = [word for word in arguments if word.value != "--omni"]  # which only says whose command it is
     positional = [word for word in FLAGS.read(draft, arguments) if word.value != "diffusion"]  # serve diffusion MODEL
+    draft.says_more |= any(plain_name(typed.name) in _FILES for typed in draft.typed)
     if positional and not positional[0].unknown and not draft.has("model"):
         draft.set("model", positional[0].value, positional[0].text.span)
     if model and not draft.has("model"):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
-from omni_config.engines.formats.common import guidance
+from omni_config.catalog.load import catalog
+from omni_config.engines.facts import facts_of
+from omni_config.engines.formats.common import guidance, torchrun_processes
 from omni_config.engines.formats.draft import Draft, plain
 from omni_config.engines.formats.flags import Flags
 from omni_config.engines.formats.shell import Command, Word
@@ -42,27 +45,32 @@ SETTINGS: dict[str, str | tuple[str, Any]] = {
 
 CACHES = {"dbcache": "cache_dit", "teacache": "tea_cache"}
 
-#: Short names of the runner, and the model that each stands for.
-MODELS = {
-    "FLUX.1-dev": "black-forest-labs/FLUX.1-dev",
-    "FLUX.1-Kontext-dev": "black-forest-labs/FLUX.1-Kontext-dev",
-    "FLUX.2-dev": "black-forest-labs/FLUX.2-dev",
-    "FLUX.2-klein-9B": "black-forest-labs/FLUX.2-klein-9B",
-    "Wan2.2-I2V": "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
-    "Wan2.2-T2V": "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
-    "SD3.5": "stabilityai/stable-diffusion-3.5-large",
-    "Z-Image-Turbo": "Tongyi-MAI/Z-Image-Turbo",
-    "LTX-2": "Lightricks/LTX-2",
-    "Qwen-Image": "Qwen/Qwen-Image",
-    "Qwen-Image-2512": "Qwen/Qwen-Image-2512",
-    "Qwen-Image-Edit": "Qwen/Qwen-Image-Edit",
-    "Qwen-Image-Edit-2509": "Qwen/Qwen-Image-Edit-2509",
-    "Qwen-Image-Edit-2511": "Qwen/Qwen-Image-Edit-2511",
-}
+
+@cache
+def models() -> dict[str, str]:
+    """Short names of the runner's models, of all versions, each with the id that the same class registers for it.
+
+    A class that registers several checkpoints and none by that name chooses it by the task: such a name stays.
+    """
+    found: dict[str, str] = {}
+    for engine in catalog().versions(ENGINE):
+        facts = facts_of(engine)
+        for pipeline in facts.pipelines.values() if facts else ():
+            names = pipeline.get("names", ())
+            ids = [name for name in names if "/" in name]
+            for name in names:
+                same = [
+                    model
+                    for model in ids
+                    if model.rpartition("/")[2].lower() in (name.lower(), f"{name.lower()}-diffusers")
+                ]
+                if "/" not in name and (same or len(ids) == 1):
+                    found.setdefault(name, (same or ids)[0])
+    return found
 
 
 def _model(draft: Draft, word: Word, span: Span) -> None:
-    draft.set("model", MODELS.get(word.value, word.value), span)
+    draft.set("model", models().get(word.value, word.value), span)
 
 
 def _cache(draft: Draft, word: Word, span: Span) -> None:
@@ -110,26 +118,21 @@ def from_command(command: Command, file: File) -> Draft | None:
     words = command.words
     names = [PurePosixPath(word.value).name for word in words]
     for at, name in enumerate(names):
-        if name == "xdit" or (name.endswith("_example.py") and ("torchrun" in names or "python" in names[0])):
+        launched = "torchrun" in names[:at] or "python" in names[0]
+        if name == "xdit" or (launched and (name.endswith("_example.py") or _is_runner(words[at].value))):
             draft = Draft(file, ENGINE, words[at].text.span)
+            draft.own_parser = not name.endswith("_example.py")  # of which some have parsers of their own
             FLAGS.read(draft, words[at + 1 :])
             draft.finish()
             for word in words[at + 1 :]:
                 if word.value.replace("-", "_") == "__use_parallel_vae":
                     _parallel_vae(draft, word.text.span)
-            _gpus(draft, words[:at])
+            if found := torchrun_processes(words[:at]):
+                draft.set("gpus", *found)
             return draft
     return None
 
 
-def _gpus(draft: Draft, launcher: list[Word]) -> None:
-    """The processes of torchrun, where no pipeline stage of PipeFusion takes a share of them."""
-    if any("pipefusion" in typed.name for typed in draft.typed):
-        return
-    for at, word in enumerate(launcher):
-        name, equals, value = word.value.replace("-", "_").partition("=")
-        if name == "__nproc_per_node":
-            given = word.text[len(word.value) - len(value) :] if equals else None
-            count = given.value if given else launcher[at + 1].value if at + 1 < len(launcher) else ""
-            if count.isdigit():
-                draft.set("gpus", int(count), word.text.span)
+def _is_runner(word: str) -> bool:
+    """Whether a word of a command is the file or the module of the runner."""
+    return word == "xfuser.runner" or PurePosixPath(word).parts[-2:] == ("xfuser", "runner.py")

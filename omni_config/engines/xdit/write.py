@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from omni_config.engines.facts import facts_of
 from omni_config.engines.formats.unwritten import Unwritten, command_line
 from omni_config.engines.xdit.read import CACHES, SETTINGS
 
@@ -14,7 +15,7 @@ def write(unwritten: Unwritten) -> str:
     """The command of a config."""
     world = unwritten.world_size
     card = unwritten.resolution.card
-    groups = [["xdit", "--model", unwritten.take("model")]]
+    groups = [["xdit", "--model", unwritten.take("model")], *_task(unwritten)]
     unwritten.take("gpus")  # the runner starts as many processes as its degrees ask for
     if unwritten.settings.get("cfg_parallel_size") == 2:
         groups.append(["--use_cfg_parallel"])
@@ -35,3 +36,13 @@ def write(unwritten: Unwritten) -> str:
     if scale is not None:
         groups.append(["--guidance_scale", str(scale)])
     return command_line(groups + unwritten.flags(_FLAGS))
+
+
+def _task(unwritten: Unwritten) -> list[list[str]]:
+    """``--task`` for a model class that has several, and is refused without: by the input."""
+    facts = facts_of(unwritten.resolution.engine.id)
+    card = unwritten.resolution.card
+    classes = [found for found in facts.pipelines.values() if card.id in found.get("names", ())] if facts else []
+    tasks = classes[0].get("settings", {}).get("valid_tasks", ()) if classes else ()
+    wanted = "i2v" if unwritten.settings.get("image") is not None or card.task.startswith("image_") else "t2v"
+    return [["--task", wanted]] if wanted in tasks else []
