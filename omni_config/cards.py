@@ -50,6 +50,21 @@ class Guidance:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class TeaCacheFit:
+    """How TeaCache's coefficients were found, and for which relative L1 distances of the input they hold.
+
+    ``fitted`` to runs of the model ``to``, or ``tuned`` on it by hand; ``borrowed`` from that other model; or
+    ``published`` without a word of how. ``lowest`` and ``highest`` are None where nobody says.
+    """
+
+    found: Literal["fitted", "tuned", "borrowed", "published"]
+    by: str
+    to: str | None = None
+    lowest: float | None = None
+    highest: float | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Claim:
     """Which features one source says that a model or pipeline has.
 
@@ -71,7 +86,8 @@ class ModelCard:
 
     ``dims`` are counts and widths of the transformer; ``tensor_parallel_splits`` names those that tensor parallelism
     divides. ``vae`` is the diffusers class of the decoder. ``claims`` is by the name of the claimant, which an engine
-    card refers to. ``teacache_coefficients`` is the published polynomial, highest power first.
+    card refers to. ``teacache_coefficients`` is a polynomial, highest power first, of which ``teacache_fit`` tells more.
+    ``aliases`` are other names under which an engine runs it.
     """
 
     id: str
@@ -87,6 +103,8 @@ class ModelCard:
     sources: tuple[str, ...]
     vae: str | None = None
     teacache_coefficients: tuple[float, ...] | None = None
+    teacache_fit: TeaCacheFit | None = None
+    aliases: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omni_config.cards import Claim, Disagreement, EngineCard, Feature, Guidance, ModelCard, Retired
+from omni_config.cards import Claim, Disagreement, EngineCard, Feature, Guidance, ModelCard, Retired, TeaCacheFit
 from omni_config.catalog import versions
 from omni_config.compiled_data import cached
 from omni_config.rules.kinds import KINDS
@@ -40,6 +40,12 @@ class Catalog:
     def model_ids(self) -> list[str]:
         """Every id that a config may name in ``model``."""
         return list(self._data["models"])
+
+    @property
+    def model_aliases(self) -> dict[str, str]:
+        """Other names of models, each with the id that has a card."""
+        found: dict[str, str] = self._data["model_aliases"]
+        return found
 
     @property
     def charted_ids(self) -> list[str]:
@@ -71,6 +77,7 @@ class Catalog:
         if name not in self._models and name in self._data["models"]:
             item = json.loads(self._data["models"][name])
             item["guidance"] = item.get("guidance") and _build(Guidance, item["guidance"])
+            item["teacache_fit"] = item.get("teacache_fit") and _build(TeaCacheFit, item["teacache_fit"])
             item["claims"] = _claims(item["claims"])
             self._models[name] = _build(ModelCard, item)
         return self._models.get(name)
@@ -134,9 +141,11 @@ def read(files: list[Path]) -> dict[str, Any]:
     lists: dict[str, Any] = {"rules": [], "disagreements": [], "retired": []}
     data: dict[str, Any] = {"features": {}, "models": {}, "engines": {}, "areas": {}} | lists
     guards: dict[str, dict[str, str]] = {}
+    same_model: list[list[str]] = []
     for path in files:
         if path.suffix == ".json":
             known = json.loads(path.read_text(encoding="utf-8"))
+            same_model += [entry["names"] for entry in known["pipelines"].values() if "names" in entry]
             for guard, fact in known["guards"].items():
                 place = f"{guard.partition('::')[0]}:{fact['line']}"
                 guards.setdefault(guard, {})[f"{path.parents[1].name.replace('_', '-')}=={path.stem}"] = place
@@ -171,6 +180,7 @@ def read(files: list[Path]) -> dict[str, Any]:
     data["rules"].sort(key=lambda item: str(item.get("code")))
     data["rules"] = [_placed(item, guards) for item in _resolved(data["rules"], _names(data))]
     data["pipelines"] = {card["pipeline"]: name for name, card in reversed(data["models"].items())}
+    data["model_aliases"] = _model_aliases(data["models"], same_model)
     runtime = data["engines"].get("native", {}).get("pipelines", {})
     data["charted"] = [name for name, card in data["models"].items() if card["claims"] or card["pipeline"] in runtime]
     # As text, so that a check reads only the card that it asks for.
@@ -279,6 +289,18 @@ def _aliases(cards: dict[str, Any]) -> dict[str, str]:
     for name in versions.newest_first(cards):
         if versions.family(name) not in cards:
             found.setdefault(versions.family(name), name)
+    return found
+
+
+def _model_aliases(cards: dict[str, Any], same: Iterable[list[str]]) -> dict[str, str]:
+    """Other names of model cards: those that they state, and those that an engine has for one of its models.
+
+    Of the names that an engine has for one model, those that are no card stand for the first that is one.
+    """
+    found = {alias: name for name, card in cards.items() for alias in card.get("aliases", ())}
+    for names in same:
+        known = [name for name in names if name in cards]
+        found = {name: known[0] for name in names if known and name not in cards} | found
     return found
 
 

@@ -2,7 +2,7 @@
 
 All else about an engine is in its folder: ``card.yaml`` (what each version can do), ``rules.yaml`` (rules of it only),
 ``read.py`` and ``write.py`` (its commands and files, into and out of our settings), ``examples.yaml`` (those that its
-documentation shows).
+documentation shows), ``upgrade.yaml`` (new spellings, and what its changed defaults do).
 """
 
 from __future__ import annotations

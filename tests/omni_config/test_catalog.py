@@ -158,6 +158,26 @@ def test_a_card_states_known_things(card: ModelCard) -> None:
 
 
 @cards
+def test_coefficients_say_how_they_were_found(card: ModelCard) -> None:
+    fit = card.teacache_fit
+    assert (fit is None) == (card.teacache_coefficients is None)
+    if fit:
+        assert (fit.to is None) == (fit.found == "published")
+        assert (fit.to == card.id) <= (fit.found != "borrowed")
+        assert (fit.lowest is None) == (fit.highest is None)
+
+
+def test_the_coefficients_of_z_image_hold_in_the_range_they_were_fitted_to() -> None:
+    card = catalog().model("Tongyi-MAI/Z-Image-Turbo")
+    assert (card.teacache_fit.found, card.teacache_fit.lowest, card.teacache_fit.highest) == ("fitted", 0.024, 0.336)
+    distances = (0.024, 0.05, 0.1, 0.2, 0.336)
+    changes = [sum(c * x**power for power, c in enumerate(reversed(card.teacache_coefficients))) for x in distances]
+    assert changes == sorted(changes)
+    assert changes[0] > 0
+    assert catalog().model("Tongyi-MAI/Z-Image").teacache_fit.found == "borrowed"
+
+
+@cards
 def test_the_heads_of_a_card_fit_its_width(card: ModelCard) -> None:
     heads, width = card.dims.get("num_attention_heads"), card.dims.get("hidden_size")
     if heads and width:
