@@ -114,6 +114,7 @@ class EngineCard:
 
     ``pipelines`` may hold a model, too, where the models of one pipeline differ.
     ``effects`` says, by feature, what the engine does where it lacks it. ``aliases`` are other names of this card.
+    ``own_negative_prompt``: where none is said, it has one.
     """
 
     id: str
@@ -124,6 +125,7 @@ class EngineCard:
     features: tuple[str, ...] = ()
     effects: dict[str, str] = field(default_factory=dict)
     pipelines: dict[str, Claim] = field(default_factory=dict)
+    own_negative_prompt: bool = False
 
     @property
     def family(self) -> str:
@@ -143,14 +145,16 @@ class EngineCard:
         return f": it {effect}" if effect else ""
 
     def verdict(self, feature: str, card: ModelCard) -> Verdict:
-        """Whether this engine has the feature for this model."""
+        """Whether this engine has the feature for this model; nothing is denied of a model that it does not name."""
         claim = self.claim(card)
         for verdict in ("supported", "unsupported", "unverified"):
             if claim is not None and feature in getattr(claim, verdict):
                 return verdict
         if claim is not None and feature in claim.only:
             return "supported"
-        return "supported" if feature in self.features else "unsupported"
+        if feature in self.features:
+            return "supported"
+        return "unsupported" if claim is not None else "unverified"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

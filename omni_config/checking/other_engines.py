@@ -33,6 +33,8 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
     if "model" in assume:
         draft.set("model", assume["model"], draft.place)
     settle(draft, str(draft.get("engine")))
+    if draft.of_version is not None:
+        draft.of_version(str(draft.get("engine")))
     notes = [*draft.findings(), *_model_of(draft)]
     if not draft.has("model"):
         draft.set("model", UNNAMED.id, draft.place)
@@ -83,7 +85,7 @@ def _model_of(draft: Draft) -> list[Finding]:
     found = []
     if (named := draft.options.get("model_class_name")) and isinstance(named.value, str):
         draft.pipeline = named.value
-    if draft.pipeline and facts and draft.pipeline not in facts.pipelines:
+    if draft.pipeline and facts and not facts.registers(draft.pipeline):
         near = difflib.get_close_matches(draft.pipeline, facts.pipelines, 1, 0.6)
         next_step = f"did you mean {near[0]}?" if near else "name one that it registers"
         message = f"{draft.get('engine')} registers no pipeline {draft.pipeline}"

@@ -98,6 +98,11 @@ class Facts:
             for name, places in self._data["flags"].items()
         ]
 
+    @property
+    def flag_names(self) -> list[str]:
+        """Its flags by their names, and the forms of those that no parser declares (a star is any text)."""
+        return [*self._data["flags"], *self._data["flags_by_hand"]]
+
     def near(self, name: str) -> str | None:
         """The flag that an unknown one was probably meant to be."""
         found = difflib.get_close_matches(plain_name(name), self._flags, 1, 0.75)
@@ -140,6 +145,22 @@ class Facts:
         """The pipelines that the version registers, by name."""
         found: dict[str, dict[str, Any]] = self._data["pipelines"]
         return found
+
+    def table(self, name: str) -> Any:
+        """The values of a table of its source, by topic and name; empty where the version has none."""
+        return self._data["registries"].get(name, {}).get("values", {})
+
+    def reads_variable(self, name: str) -> bool:
+        """Whether it reads a variable of the environment."""
+        return name in self._data["environment"]
+
+    def registers(self, pipeline: str) -> bool:
+        """Whether the version registers a pipeline class."""
+        return pipeline in self.pipelines or f"pipeline {pipeline}" in self.pipelines
+
+    def declares(self, flag: str) -> bool:
+        """Whether a parser has the flag by this very name, rather than by its form."""
+        return plain_name(flag) in self._flags
 
     def registry(self, name: str) -> tuple[str, ...]:
         """The names in a registry of the source, or its values; empty where it has none of this name."""

@@ -100,7 +100,22 @@ def _registered_configs(wheel: Wheel, constants: Constants) -> Iterator[tuple[st
                 facts["hub_ids"] = constants.value(keywords.get("hf_model_paths"), file.path)
             except Unknown:
                 facts["hub_ids"] = []
+            if detectors := _looked_for(keywords.get("model_detectors")):
+                facts["detectors"] = detectors
             yield f"config {config} {sampling} {(facts['hub_ids'] or [''])[0]}".strip(), facts
+
+
+def _looked_for(node: ast.expr | None) -> list[str]:
+    """The texts that functions look for in the name of a model, such as ``"flux.1" in name.lower()``."""
+    return sorted(
+        {
+            found
+            for part in (walk(node) if node is not None else ())
+            if isinstance(part, ast.Compare) and isinstance(part.ops[0], ast.In | ast.Eq)
+            for side in (part.left, *part.comparators)
+            if (found := text(side))
+        }
+    )
 
 
 def _decorated_classes(wheel: Wheel, classes: Classes) -> Iterator[tuple[str, Entries]]:

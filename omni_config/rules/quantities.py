@@ -152,7 +152,7 @@ def ulysses_choices(q: Quantities) -> str:
 def cfg_branches(q: Quantities) -> int:
     """Predictions that classifier-free guidance makes a step; 1 where it is off."""
     guidance = q.card.guidance
-    if guidance is None or not q["guided"] or (guidance.needs_negative_prompt and q["negative_prompt"] is None):
+    if guidance is None or not q["guided"] or (q["needs_negative_prompt"] and q["negative_prompt"] is None):
         return 1
     return guidance.branches
 
@@ -266,8 +266,9 @@ def guidance_off_at(q: Quantities) -> float | None:
 
 @quantity
 def needs_negative_prompt(q: Quantities) -> bool:
-    """Whether the model's guidance is off without a negative prompt (true CFG)."""
-    return q.card.guidance is not None and q.card.guidance.needs_negative_prompt
+    """Whether the model's guidance is off without a negative prompt (true CFG), and the engine has none of its own."""
+    needs = q.card.guidance is not None and q.card.guidance.needs_negative_prompt
+    return needs and not q.engine_card.own_negative_prompt
 
 
 @quantity

@@ -497,6 +497,7 @@ class TestPipelines:
                         sampling_param_cls=FluxSamplingParams,
                         pipeline_config_cls=FluxPipelineConfig,
                         hf_model_paths=["black-forest-labs/FLUX.1-dev"],
+                        model_detectors=[lambda name: "flux.1" in name.lower() and "kontext" not in name],
                     )
                 """,
             },
@@ -506,6 +507,7 @@ class TestPipelines:
         assert found["pipeline FluxPipeline"]["pipeline_config_cls"] == "FluxPipelineConfig"
         name = "config FluxPipelineConfig FluxSamplingParams black-forest-labs/FLUX.1-dev"
         assert found[name]["hub_ids"] == ["black-forest-labs/FLUX.1-dev"]
+        assert found[name]["detectors"] == ["flux.1"]
 
     def test_xdit_capabilities_are_inherited_and_replaced(self, tmp_path):
         source = """

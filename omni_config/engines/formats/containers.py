@@ -125,20 +125,30 @@ def _plain(item: YamlNode, file: File) -> Text:
 
 
 def _run(words: list[Word]) -> Iterator[Command]:
-    """A program with its arguments; ``sh -c SCRIPT`` is the script."""
-    for at, word in enumerate(words[:-1]):
-        if word.value in ("-c", "-lc", "-ec") and words[0].value.rpartition("/")[2] in ("sh", "bash"):
-            yield from commands(words[at + 1].text)
-            return
-    if words:
+    """A program with its arguments; ``sh -c SCRIPT NAME ARGUMENT...`` is the script, also behind another program."""
+    if (script := _script(words)) is not None:
+        yield from commands(words[script].text, words[script + 2 :])
+    elif words:
         yield Command(words)
+
+
+def _script(words: list[Word]) -> int | None:
+    """Which word is the script that a shell is given."""
+    shell = False
+    for at, word in enumerate(words[:-1]):
+        if shell and word.value in ("-c", "-lc", "-ec"):
+            return at + 1
+        shell = word.value.rpartition("/")[2] in ("sh", "bash") or (shell and word.value.startswith("-"))
+    return None
 
 
 def drafts(found: Iterable[Command], file: File, engines: Iterable[Engine]) -> list[Draft]:
     """The deployments of some engines among commands."""
     readers = [engine.from_command for engine in engines if engine.commands]
     result = []
-    all_found = list(found)
+    all_found = [
+        one for command in found for one in ([command] if _script(command.words) is None else _run(command.words))
+    ]
     for command, after in zip(all_found, [*all_found[1:], Command()], strict=False):
         cut = _cut(command, after)
         if cut:

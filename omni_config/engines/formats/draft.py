@@ -68,6 +68,7 @@ class Draft:
         self.not_judged: list[tuple[str, Span]] = []
         self.left_out: list[str] = []  # flags on which nothing depends that is judged here
         self.later: list[Callable[[], None]] = []  # what can be read only once the rest is known
+        self.of_version: Callable[[str], None] | None = None  # what can be read only once the version is known
         self.pipeline = ""  # the class of the model, where the file says it
         self.typed: list[Typed] = []  # every flag of a command
         self.keys: list[Key] = []  # of files and of JSON in flags

@@ -6,7 +6,7 @@ Nothing is run. What only running could tell (``$1``, ``$(nproc)``) makes a word
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from omni_config.engines.formats.text import Text, joined
@@ -38,10 +38,10 @@ class Command:
     environment: dict[str, Word] = field(default_factory=dict)
 
 
-def commands(text: Text) -> Iterator[Command]:
-    """Every command of a script, in its order, with the variables that were set above it."""
+def commands(text: Text, arguments: Sequence[Word] | None = None) -> Iterator[Command]:
+    """Every command of a script, in its order, with the variables that were set above it. ``arguments`` are ``$@``."""
     reader = _Reader(text)
-    variables: dict[str, list[Word]] = {}
+    variables: dict[str, list[Word]] = {} if arguments is None else {"@": list(arguments)}
     exported: dict[str, Word] = {}
     while not reader.done:
         command = reader.command(variables)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import re
+import difflib
+from functools import partial
 from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
 from omni_config.catalog.load import catalog
-from omni_config.engines.formats.common import guidance, lora_path
-from omni_config.engines.formats.draft import Draft
+from omni_config.engines.facts import Facts, facts_of
+from omni_config.engines.formats.common import lora_path
+from omni_config.engines.formats.draft import Draft, Key, Typed, plain
 from omni_config.engines.formats.flags import Flags
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
+from omni_config.engines.sglang.registry import is_registered, native_pipeline
+from omni_config.engines.theirs import asked_of
 from omni_config.findings import Span
 from omni_config.mesh import DEGREES
 from omni_config.reading.nodes import YamlNode
@@ -83,6 +87,19 @@ def _shared(draft: Draft, degree: int, span: Span) -> None:
         draft.set("ulysses_degree", degree, span)
 
 
+def _guidance(draft: Draft, word: Word, span: Span) -> None:
+    """``--guidance-scale``: of a model without a card, the argument by its own name."""
+
+    def read() -> None:
+        value = plain(word.value)
+        if draft.has("model") and catalog().model(str(draft.get("model"))) is None:
+            draft.set("guidance_scale", value, span)
+        else:
+            draft.guidance(value, span)
+
+    draft.later.append(read)
+
+
 def _gather(draft: Draft, word: Word, span: Span) -> None:
     """``--kv-gather-degree``: a third way to share the sequence, which no setting of ours stands for."""
     if word.value != "1":
@@ -102,7 +119,7 @@ FLAGS = Flags(
         "sp-degree": _sequence,
         "sp-size": _sequence,
         "kv-gather-degree": _gather,
-        "guidance-scale": guidance,
+        "guidance-scale": _guidance,
         "lora-path": lora_path,
     },
     quiet={
@@ -110,14 +127,20 @@ FLAGS = Flags(
         **dict.fromkeys(("host", "port", "output-path", "output-file-name", "fps", "lora-nickname"), 1),
     },
 )
-#: Flags that its parser takes by their form (server_args.py:3451 to 3670 of 0.5.23), or with a prefix that may be empty
-#: (configs/pipeline_configs/base.py:802); ``--model-type`` is that of the program around it.
-_FORMS = re.compile(
-    r".+-(path|weights-path|quantization|attention-backend)|component-.+|model-type|(vae|dit|t5)-config\..+"
-    r"|vae-(tiling|sp|slicing|precision|decode-precision)|(text-encoder|image-encoder|dit)-precisions?|flow-shift"
-    r"|(streaming|scheduler-class-override|resolution|refiner-chunked|num-frame-per-block|embedded-cfg-scale)"
-    r"|(dmd-denoising-steps|realtime-causal-.+|diffusion-decoder-.+)"
-)
+#: By these a worker of Dynamo (``python3 -m dynamo.sglang``) makes images or videos; it has further flags of its own.
+_WORKERS = {"--image-diffusion-worker", "--video-generation-worker"}
+#: What it takes by component, as ``--NAME.COMPONENT``, and as ``--COMPONENT-SUFFIX`` (server_args.py:3451 to 3670 of
+#: 0.5.23); a more specific suffix stands in front.
+_BY_COMPONENT = {
+    "component_weights_paths": "-weights-path",
+    "component_paths": "-path",
+    "component_quantizations": "-quantization",
+    "component_precisions": "",
+    "component_direct_gpu_weight_loading": "",
+    "component_quantization_ignored_layers": "",
+    "component_attention_backends": "",
+}
+_PRECISIONS = ("fp32", "fp16", "bf16", "float32", "float16", "bfloat16")
 _DIFFUSION_ONLY = {
     "--num-gpus",
     "--ulysses-degree",
@@ -132,21 +155,23 @@ def from_command(command: Command, file: File) -> Draft | None:
     names = [PurePosixPath(word.value).name for word in command.words]
     for at, name in enumerate(names):
         following = names[at + 1 : at + 2]
-        if name != "sglang" or following not in (["generate"], ["serve"]):
+        worker = name == "dynamo.sglang" and {word.value for word in command.words} & _WORKERS
+        if not worker and (name != "sglang" or following not in (["generate"], ["serve"])):
             continue
         draft = Draft(file, ENGINE, command.words[at].text.span)
-        draft.own_parser, draft.forms = True, _FORMS
-        for number, word in enumerate(FLAGS.read(draft, command.words[at + 2 :])):
+        draft.own_parser = not worker
+        arguments = command.words[at + 1 if worker else at + 2 :]
+        for number, word in enumerate(FLAGS.read(draft, arguments)):
             if number == 0 and word is command.words[at + 2] and following == ["serve"]:  # sglang serve MODEL
                 if not word.unknown:
                     draft.set("model", word.value, word.text.span)
             elif not word.unknown and word.value.strip():
                 draft.note("OMNI611", f"no flag takes the word {word.value}", word.text.span)
-        known = catalog().model(str(draft.get("model"))) if draft.has("model") else None
         flags = {word.value.partition("=")[0] for word in command.words}
-        if following == ["serve"] and known is None and not flags & _DIFFUSION_ONLY:
+        if following == ["serve"] and not _is_known(draft) and not flags & _DIFFUSION_ONLY:
             return None  # a language model
         _environment(draft, command.environment)
+        draft.of_version = partial(_of_version, draft, command.environment)
         _finish(draft)
         return draft
     return None
@@ -169,8 +194,9 @@ def from_yaml(node: YamlNode, file: File) -> list[Draft]:
             FLAGS.special[name](draft, Word(file.scalar(child)), span)
         elif name in FLAGS.quiet:
             draft.left_out.append(str(key))
-        else:
-            draft.leave_unjudged(str(key), span)
+        taken = target is not None or name in FLAGS.special or name in FLAGS.quiet
+        draft.keys.append(Key("", str(key).replace("-", "_"), child, taken))
+    draft.of_version = partial(_of_version, draft, {})
     _finish(draft)
     return [draft]
 
@@ -188,8 +214,96 @@ def _environment(draft: Draft, environment: dict[str, Word]) -> None:
                 draft.words(VARIABLES[name], word.text, span)
             else:
                 draft.set(VARIABLES[name], value, span)
-        elif name.startswith("SGLANG_CACHE_DIT_") and name != SWITCH:
-            draft.leave_unjudged(name, word.text.span)
+
+
+def _is_known(draft: Draft) -> bool:
+    """Whether the model is one of ours, or one that the newest version registers: no language model."""
+    model, facts = str(draft.get("model")) if draft.has("model") else "", facts_of(catalog().versions(ENGINE)[0])
+    return bool(model) and (catalog().model(model) is not None or (facts is not None and is_registered(model, facts)))
+
+
+def _of_version(draft: Draft, environment: dict[str, Word], engine: str) -> None:
+    """What only the facts of the version say: the pipeline, its variables, and what it takes by component."""
+    facts = facts_of(engine)
+    if facts is None:
+        return
+    asked = asked_of(engine)
+    for name, word in environment.items():
+        if (name.startswith("SGLANG_") or facts.reads_variable(name)) and not word.unknown:
+            draft.options[name] = YamlNode(plain(word.value), word.text.span)
+            if name.startswith("SGLANG_CACHE_DIT_") and name not in (*VARIABLES, SWITCH, *asked):
+                draft.leave_unjudged(name, word.text.span)
+    config = draft.options.get("attention_backend_config")
+    if config and isinstance(config.value, str):
+        for name, equals, value in (part.strip().partition("=") for part in config.value.split(",")):
+            if equals:
+                draft.options.setdefault(name, YamlNode(plain(value), config.span))
+    for typed in draft.typed:
+        if not facts.declares(typed.name) and facts.flag(typed.name):
+            _by_component(draft, typed)
+    for key in draft.keys:
+        if key.name not in facts.names:
+            place = key.node.key_span or key.node.span
+            near = difflib.get_close_matches(key.name, facts.names, 1, 0.6)
+            next_step = f"did you mean {near[0]}?" if near else "remove the key"
+            draft.note("OMNI608", f"{engine} has no '{key.name}' and drops it silently", place, next_step=next_step)
+    _pipeline(draft, engine, facts)
+
+
+def _by_component(draft: Draft, typed: Typed) -> None:
+    """One flag for a component: a part of a mapping, or of the text that names attention backends."""
+    name, dot, component = typed.name.lstrip("-").partition(".")
+    name = name.replace("-", "_")
+    if not dot:
+        plainly = typed.name.lstrip("-").replace("_", "-")
+        found = ((setting, suffix) for setting, suffix in _BY_COMPONENT.items() if suffix and plainly.endswith(suffix))
+        name, suffix = next(found, ("", ""))
+        component = plainly.removesuffix(suffix)
+    if name not in _BY_COMPONENT or any(word.unknown for word in typed.words):
+        return
+    words = [plain(word.value) for word in typed.words]
+    if name == "component_precisions" and str(words[0] if words else "").lower() not in _PRECISIONS:
+        choices = ", ".join(_PRECISIONS)
+        draft.note(
+            "OMNI612", f"{typed.name} takes one of {choices}, not {words[0] if words else 'nothing'}", typed.span
+        )
+        return
+    value = words if name == "component_quantization_ignored_layers" else words[0] if words else True
+    said = draft.options.get(name)
+    component = component.replace("-", "_")
+    if name == "component_attention_backends":
+        text = f"{component}={value}"
+        before = f"{said.value}," if said and isinstance(said.value, str) else ""
+        draft.options[name] = YamlNode(before + text, typed.span)
+    else:
+        mapping = said.value if said and isinstance(said.value, dict) else {}
+        draft.options[name] = YamlNode({**mapping, component: value}, said.span if said else typed.span)
+    if name in ("component_paths", "component_weights_paths"):
+        draft.options.setdefault(f"{component}_{name[10:-1]}", YamlNode(value, typed.span))
+
+
+def _pipeline(draft: Draft, engine: str, facts: Facts) -> None:
+    """The class that runs the model: its own, or that of diffusers, which it takes where it has none."""
+    if not draft.has("model"):
+        return
+    name, backend = str(draft.get("model")), draft.options.get("backend")
+    asked = backend.value if backend else "auto"
+    if not isinstance(asked, str):
+        return  # only a run knows it
+    card = catalog().model(name)
+    said = draft.options.get("pipeline_class_name")
+    if said and isinstance(said.value, str) and facts.registers(said.value):
+        native: str | None = said.value
+    else:
+        native = native_pipeline(name, card.pipeline if card else "", facts)
+    place = draft.root.children["model"].span
+    if asked == "diffusers" or native:
+        draft.pipeline = "" if asked == "diffusers" else native or ""
+    elif native == "" and asked == "sglang":
+        message = f"{engine} registers no pipeline of its own for {name}"
+        draft.note("OMNI614", message, place, next_step="remove --backend sglang: diffusers runs it then")
+    elif native == "":
+        draft.options["backend"] = YamlNode("diffusers", place)
 
 
 def _finish(draft: Draft) -> None:
