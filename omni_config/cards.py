@@ -114,7 +114,7 @@ class EngineCard:
 
     ``pipelines`` may hold a model, too, where the models of one pipeline differ.
     ``effects`` says, by feature, what the engine does where it lacks it. ``aliases`` are other names of this card.
-    ``own_negative_prompt``: where none is said, it has one.
+    ``registered`` are the pipelines of its facts. ``own_negative_prompt``: where none is said, it has one.
     """
 
     id: str
@@ -125,6 +125,7 @@ class EngineCard:
     features: tuple[str, ...] = ()
     effects: dict[str, str] = field(default_factory=dict)
     pipelines: dict[str, Claim] = field(default_factory=dict)
+    registered: tuple[str, ...] = ()
     own_negative_prompt: bool = False
 
     @property

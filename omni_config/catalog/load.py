@@ -142,13 +142,15 @@ def read(files: list[Path]) -> dict[str, Any]:
     data: dict[str, Any] = {"features": {}, "models": {}, "engines": {}, "areas": {}} | lists
     guards: dict[str, dict[str, str]] = {}
     same_model: list[list[str]] = []
+    registered: dict[str, list[str]] = {}
     for path in files:
         if path.suffix == ".json":
             known = json.loads(path.read_text(encoding="utf-8"))
             same_model += [entry["names"] for entry in known["pipelines"].values() if "names" in entry]
+            engine = f"{path.parents[1].name.replace('_', '-')}=={path.stem}"
+            registered[engine] = list(known["pipelines"])
             for guard, fact in known["guards"].items():
-                place = f"{guard.partition('::')[0]}:{fact['line']}"
-                guards.setdefault(guard, {})[f"{path.parents[1].name.replace('_', '-')}=={path.stem}"] = place
+                guards.setdefault(guard, {})[engine] = f"{guard.partition('::')[0]}:{fact['line']}"
             continue
         try:
             contents = [node.value for node in parse(decode(path.name, path.read_bytes()))]
@@ -171,7 +173,9 @@ def read(files: list[Path]) -> dict[str, Any]:
             data["rules"] += [{"engines": [folder.replace("_", "-")]} | item for item in content]
         else:
             raise ValueError(f"{path.name}: the catalog has no place for it")
-    data["engines"] = {name: _inherited(data["engines"], name) for name in data["engines"]}
+    data["engines"] = {
+        name: _inherited(data["engines"], name) | {"registered": registered.get(name, [])} for name in data["engines"]
+    }
     data["aliases"] = _aliases(data["engines"])
     for kind, key in ((Feature, "features"), (ModelCard, "models"), (EngineCard, "engines")):
         _validate([(kind, item) for item in data[key].values()])

@@ -239,6 +239,8 @@ class Supported(Rule):
         return self.verdict != "conditional"
 
     def _broken(self, q: Quantities) -> list[Feature]:
+        if q.engine_card.claim(q.card) is None:
+            return []  # of a model that its card does not speak of, nothing is denied
         if self.verdict != "conditional":
             names = _having(self.verdict, tuple(q.features), q.engine_card, q.card)
             return [q.features[name] for name in names if q[name]]

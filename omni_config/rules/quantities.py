@@ -323,8 +323,8 @@ def pipeline_name(q: Quantities) -> str:
 
 @quantity
 def engine_knows_model(q: Quantities) -> bool:
-    """Whether the engine's card says anything of the model."""
-    return q.engine_card.claim(q.card) is not None
+    """Whether the engine's card says anything of the model, or the engine registers its pipeline."""
+    return q.engine_card.claim(q.card) is not None or q.card.pipeline in q.engine_card.registered
 
 
 @quantity

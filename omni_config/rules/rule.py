@@ -74,7 +74,10 @@ class Rule(ABC):
         """Whether the rule speaks about this config at all."""
         if self.engine_ids and q.engine_card.id not in self.engine_ids:
             return False
-        return self.when == "True" or bool(self._when(q))
+        try:
+            return self.when == "True" or bool(self._when(q))
+        except TypeError:  # a setting of the engine that only a run knows
+            return False
 
     def check(self, q: Quantities) -> list[Finding]:
         """Findings of this rule about a config; empty where it is kept or does not apply."""
