@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,11 +11,16 @@ from typing import TYPE_CHECKING
 from omni_config.checking.document import CheckResult, ParsedDocument, judge
 from omni_config.checking.schema_findings import validated
 from omni_config.findings import Finding, Source, Span
+from omni_config.reading.discover import SUFFIXES
 from omni_config.reading.nodes import Unreadable, YamlNode, decode, parse
 from omni_config.rules.rule import Rule
 
 if TYPE_CHECKING:
     from omni_config.schema.document import Document
+
+
+#: Sections of our format, two of which no other file has.
+SECTIONS = ("parallel", "cache", "memory", "vae", "sampling", "server", "hardware", "execution", "lora")
 
 
 def check(
@@ -62,6 +68,11 @@ def read_bytes(name: str, data: bytes, assume: Mapping[str, str] | None = None) 
 
         if found := documents_of(source, nodes, assume or {}):
             return found
+    ours = any(_is_ours(node) for node in nodes) if nodes is not None else _was_ours(source)
+    if source.text.strip() and not ours and nodes != []:
+        from omni_config.checking.unread import unread
+
+        return [unread(source, nodes)]
     if nodes is None:
         return [ParsedDocument(source, None, range(0), notes=unreadable)]
     if not nodes:
@@ -74,7 +85,17 @@ def read_bytes(name: str, data: bytes, assume: Mapping[str, str] | None = None) 
 
 
 def _is_ours(node: YamlNode) -> bool:
-    return isinstance(node.value, dict) and "version" in node.value and "model" in node.value
+    """Whether a mapping says that it is of our format: its version and a model, or two of our sections."""
+    if not isinstance(node.value, dict):
+        return False
+    sections = [key for key in SECTIONS if isinstance(node.value.get(key), dict | list)]
+    return {"version", "model"} <= node.value.keys() or len(sections) > 1
+
+
+def _was_ours(source: Source) -> bool:
+    """Whether a text that cannot be read was meant to be YAML: by its lines, or by its name."""
+    lines = all(re.search(rf"^{key}\s*:", source.text, re.MULTILINE) for key in ("version", "model"))
+    return lines or (source.name.endswith(SUFFIXES) and "{{" not in source.text)
 
 
 def load(path: str | Path) -> Document:

@@ -35,7 +35,8 @@ def check(
     """Say whether configs will run; if not, which line breaks which rule, why, and what would work.
 
     Files of other engines are understood as they are: commands in shell scripts, Dockerfiles, compose files and
-    Kubernetes manifests, vLLM-Omni's stages, cache-dit's YAML, SGLang's config files.
+    Kubernetes manifests, vLLM-Omni's stages, cache-dit's YAML, SGLang's config files, the YAML of TensorRT-LLM's
+    --visual_gen_args.
 
     Exit code: 0 clean (warnings and advice allowed), 1 findings, 2 a file that cannot be used.
     """

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class Engine:
     """An engine: its folder, and the ``words`` one of which every command or file of it has.
 
+    ``packages`` are the names of its package and images, by which a file says its version; without them its own name.
+
     ``read.py`` has ``from_command(command, file)`` for an engine with ``commands``, and ``from_yaml(node, file)`` for
     one with ``files``; ``write.py`` has ``write(unwritten)``. They are imported when they are needed.
     """
@@ -31,6 +33,7 @@ class Engine:
     words: tuple[str, ...]
     commands: bool = True
     files: bool = True
+    packages: tuple[str, ...] = ()
 
     def from_command(self, command: Command, file: File) -> Draft | None:
         """The deployment that a command starts; None where it does not start this engine."""
@@ -54,6 +57,11 @@ ENGINES = {
         words=("vllm", "omni", "usp", "stage_id", "text_to_", "image_to_", "image_edit"),
     ),
     "sglang": Engine("sglang", words=("sglang", "model_path")),
-    "xdit": Engine("xdit", words=("xdit", "xfuser", "_example.py"), files=False),
+    "xdit": Engine("xdit", words=("xdit", "xfuser", "_example.py"), files=False, packages=("xfuser",)),
+    "tensorrt-llm": Engine(
+        "tensorrt_llm",
+        words=("trtllm-serve", "_config:", "teacache:", "parallel:"),
+        packages=("tensorrt-llm/release", "tensorrt-llm", "tensorrt_llm"),
+    ),
     "cache-dit": Engine("cache_dit", words=("cache_config", "parallelism_config", "quantize_config", "cache_dit")),
 }

@@ -26,7 +26,8 @@ def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
     found: list[Draft] = []
     for node in nodes or ():
         if isinstance(node.value, dict):
-            found += [draft for engine in engines if engine.files for draft in engine.from_yaml(node, file)]
+            readers = (engine.from_yaml(node, file) for engine in engines if engine.files)
+            found += next(filter(None, readers), [])  # a document is that of one engine
             if not found:
                 found += containers.drafts(containers.manifest(node, file), file, engines)
     if found or any(isinstance(node.value, dict) and "model" in node.value for node in nodes or ()):

@@ -112,6 +112,11 @@ class Facts:
         """Whether a class of settings has a field."""
         return f"{owner}.{name}" in self._data["fields"]
 
+    def field(self, owner: str, name: str) -> dict[str, Any] | None:
+        """What is known of a field of a class of settings; None where the class does not have it."""
+        found: dict[str, Any] | None = self._data["fields"].get(f"{owner}.{name}")
+        return found
+
     def fields(self, owner: str) -> list[str]:
         """The fields of a class of settings."""
         return [key[len(owner) + 1 :] for key in self._data["fields"] if key.startswith(f"{owner}.")]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-#: Packages and images by the engine that they hold.
-_PACKAGES = {"vllm-omni": "vllm-omni", "sglang": "sglang", "xfuser": "xdit", "cache-dit": "cache-dit"}
+from omni_config.engines import ENGINES
+
+#: Packages and images, by the engine that they hold.
+_PACKAGES = {package: name for name, engine in ENGINES.items() for package in engine.packages or (name,)}
 _SAID = re.compile(
     rf"(?<![\w.-])({'|'.join(_PACKAGES)})(?:\[[\w,-]+\])?\s*(?:==\s*|:v?)(\d+(?:\.\d+)+(?:(?:rc|a|b|\.post)\d+)?)"
 )

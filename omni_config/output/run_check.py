@@ -31,14 +31,15 @@ def run(
     """Check files, folders, globs and standard input, print the findings, and return the exit code."""
     skipped: list[str] = []
     checked = list(_checked(names, policies, skipped, assume))
-    if output_format == "text":
-        _print(checked, skipped)
-    else:
+    if output_format != "text":
         from omni_config.output import formats
 
         print(getattr(formats, f"to_{output_format}")(checked))
+    elif checked:
+        _print(checked, skipped)
     if not checked:
-        print("omni check: no configs found", file=sys.stderr)
+        aside = f"; {len(skipped)} files are of other forms" if skipped else ""
+        print(f"omni check: no file that is read here{aside}", file=sys.stderr)
         return 2
     code = max(item.exit_code for item in checked)
     warned = any(finding.severity == "warning" for item in checked for finding in item.findings)
@@ -65,6 +66,8 @@ def is_config(checked: CheckResult) -> bool:
     """Whether a document means to be a config: one of another engine, or it names a model, readable or not."""
     if checked.foreign:
         return True
+    if any(finding.code == "OMNI908" for finding in checked.findings):
+        return False
     if checked.node is None:
         return all(re.search(rf"^{key}\s*:", checked.source.text, re.MULTILINE) for key in ("version", "model"))
     return isinstance(checked.node.value, dict) and "model" in checked.node.value

@@ -41,6 +41,7 @@ VERSIONS = {
     "vllm-omni": ["0.30", "0.28", "0.26", "0.32.0rc1"],
     "sglang": ["0.5.23", "0.5.22", "0.5.20", "0.5.18"],
     "xdit": ["0.7", "0.6"],
+    "tensorrt-llm": ["1.4.0rc0"],
     "cache-dit": ["1.5.3"],
 }
 DOCUMENTED, SOURCE = (catalog().engine(name) for name in ENGINES)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from pathlib import PurePosixPath
 
+from omni_config.catalog.load import catalog
 from omni_config.engines.facts import plain_name
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.shell import Command, Word
@@ -14,6 +17,8 @@ from omni_config.engines.vllm_omni.scripts import MODELS
 from omni_config.engines.vllm_omni.stages import from_yaml
 
 __all__ = ["from_command", "from_yaml"]
+
+PLAIN = "without --omni this starts plain vLLM, which serves no diffusion model"
 
 
 #: Flags that name a file with more settings.
@@ -26,18 +31,32 @@ def from_command(command: Command, file: File) -> Draft | None:
     names = [PurePosixPath(word.value).name for word in words]
     for at, name in enumerate(names):
         if names[at + 1 : at + 2] == ["serve"]:
-            if (
-                name == "vllm-omni"
-                or name == "vllm_omni.entrypoints.cli.main"
-                or (name == "vllm" and "--omni" in names)
-            ):
-                return _draft(file, words[at : at + 2], words[at + 2 :])
+            if name in ("vllm-omni", "vllm_omni.entrypoints.cli.main") or (name == "vllm" and "--omni" in names):
+                draft = _draft(file, words[at : at + 2], words[at + 2 :])
+                if "--omni" not in names:
+                    draft.note("OMNI616", PLAIN, draft.place)
+                return draft
+            if name == "vllm" and (plain := _plain_vllm(file, words[at:])) is not None:
+                return plain
         elif name in MODELS and at and names[at - 1].startswith("python"):
             return _draft(file, words[at : at + 1], words[at + 1 :], MODELS[name])
     for at, name in enumerate(names):
         if name.startswith("vllm-omni:") and names[0] in ("docker", "podman"):  # its entry point: vllm serve --omni
             return _draft(file, words[at : at + 1], words[at + 1 :])
     return None
+
+
+def _plain_vllm(file: File, words: list[Word]) -> Draft | None:
+    """A start of plain vLLM where a diffusion model is meant: one that has a card, or one in an image of vLLM-Omni."""
+    values = [word.value for word in words]
+    models = [after for flag, after in pairwise(values) if flag in ("serve", "--model")]
+    ends = {name.rpartition("/")[2].lower() for name in catalog().model_ids}
+    of_diffusion = any(PurePosixPath(model).name.lower() in ends for model in models if not model.startswith("-"))
+    if not of_diffusion and re.search(r"\bvllm-omni[:@]", file.source.text) is None:
+        return None
+    draft = Draft(file, "", words[0].text.span)  # nothing of it is judged
+    draft.note("OMNI616", PLAIN, draft.place, "error" if of_diffusion else "warning")
+    return draft
 
 
 def _draft(file: File, start: list[Word], arguments: list[Word], model: str | None = None) -> Draft:

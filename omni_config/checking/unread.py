@@ -1,0 +1,125 @@
+"""Files that are none of ours and of no engine that is read: what they look like, in a few words.
+
+LightX2V is known by the form of its JSON, of which the parallel sizes are judged.
+"""
+
+from __future__ import annotations
+
+import re
+from math import prod
+from pathlib import PurePath
+from typing import Any
+
+from omni_config.checking.document import ParsedDocument
+from omni_config.findings import Finding, Source, Span
+from omni_config.reading.nodes import YamlNode
+
+#: By the end of the name.
+_SUFFIXES = {
+    ".py": "a Python script",
+    ".ipynb": "a notebook",
+    ".md": "a Markdown file",
+    ".rst": "a reStructuredText file",
+    ".toml": "a TOML file",
+    ".tpl": "a Helm template",
+    ".html": "an HTML page",
+}
+#: By lines of the text, where it is no YAML.
+_TEXTS = (
+    (r"\A#!.*\bpython", "a Python script"),
+    (r"\A#!.*sh\b", "a shell script"),
+    (r"^FROM[ \t]+\S", "a Dockerfile"),
+    (r"\{\{-?\s*[.$\w(]", "a Helm template"),
+    (r"^(import \w[\w.]*|from [\w.]+ import |def \w+\(|class \w+[(:])", "a Python script"),
+    (r"^(#{1,6} \S|```)", "a Markdown file"),
+    (r"^\[[\w.\"-]+\]\s*$", "a TOML or INI file"),
+)
+#: Keys of LightX2V's files, of which each has several.
+_LIGHTX2V = {
+    "infer_steps",
+    "target_video_length",
+    "target_height",
+    "target_width",
+    "self_attn_1_type",
+    "cross_attn_1_type",
+    "self_attn_type",
+    "sample_guide_scale",
+    "sample_shift",
+    "enable_cfg",
+    "feature_caching",
+    "offload_granularity",
+    "seq_p_size",
+}
+_SIZES = ("tensor_p_size", "cfg_p_size", "seq_p_size")
+
+
+def unread(source: Source, nodes: list[YamlNode] | None) -> ParsedDocument:
+    """The document that says what a file looks like, with one finding; a file of LightX2V, with what is wrong in it."""
+    first = nodes[0] if nodes else None
+    if first is not None and isinstance(first.value, dict) and len(_LIGHTX2V.intersection(first.value)) >= 3:
+        return ParsedDocument(source, None, range(0), notes=tuple(_of_lightx2v(first)), foreign=True)
+    message = f"not a form that is read here: it looks like {looks_like(source, nodes)}"
+    return ParsedDocument(source, None, range(0), notes=(Finding("OMNI908", message, span=Span(source, 1, 1, 2)),))
+
+
+def looks_like(source: Source, nodes: list[YamlNode] | None) -> str:
+    """What a text looks like that no reader knows; ``nodes`` None: it is no YAML."""
+    if (named := _SUFFIXES.get(PurePath(source.name).suffix.lower())) is not None:
+        return named
+    values = [node.value for node in nodes or ()]
+    mappings = [value for value in values if isinstance(value, dict)]
+    if mappings:
+        return _mapping(mappings[0], source.text)
+    if values and isinstance(values[0], list):
+        return "a list in JSON" if source.text.lstrip().startswith("[") else "a list in YAML"
+    found = next((words for pattern, words in _TEXTS if re.search(pattern, source.text, re.MULTILINE)), None)
+    if found is not None:
+        return f"{found} without a command of a known engine" if found in ("a shell script", "a Dockerfile") else found
+    if PurePath(source.name).suffix.lower() in (".sh", ".bash"):
+        return "a shell script without a command of a known engine"
+    return "plain text"
+
+
+def _mapping(value: dict[Any, Any], text: str) -> str:
+    """A mapping, by the keys that tell."""
+    keys = set(value)
+    if {"apiVersion", "kind"} <= keys:
+        return f"a Kubernetes manifest ({value['kind']}) without a container of a known engine"
+    if {"apiVersion", "name", "version"} <= keys:
+        return "the Chart.yaml of a Helm chart"
+    if isinstance(value.get("services"), dict):
+        return "a compose file without a command of a known engine"
+    if {"jobs", "on"} <= keys or {"jobs", True} <= keys:
+        return "a workflow of GitHub Actions without a command of a known engine"
+    generator = value.get("generator")
+    if isinstance(generator, dict) and "model_path" in generator:
+        return "a config of FastVideo"
+    if {"nodes", "links"} <= keys or any(isinstance(item, dict) and "class_type" in item for item in value.values()):
+        return "a workflow of ComfyUI"
+    if "cells" in keys and "nbformat" in keys:
+        return "a notebook"
+    if "_class_name" in keys or "_diffusers_version" in keys:
+        return "a configuration file of a diffusers model"
+    if "architectures" in keys:
+        return "a configuration file of a transformers model"
+    kind = "JSON" if text.lstrip().startswith("{") else "YAML"
+    names = ", ".join(str(key)[:30] for key in list(value)[:4])
+    return f"{kind} with the keys {names}" if names else f"an empty mapping in {kind}"
+
+
+def _of_lightx2v(node: YamlNode) -> list[Finding]:
+    """LightX2V: what its parallel sizes make, and that CFG-parallelism is off without enable_cfg."""
+    parallel = node.children.get("parallel")
+    sizes: dict[str, int] = {}
+    if parallel is not None and isinstance(parallel.value, dict):
+        sizes = {name: size for name in _SIZES if isinstance(size := parallel.value.get(name), int)}
+    found = []
+    if sizes.get("cfg_p_size", 1) > 1 and parallel is not None and node.value.get("enable_cfg") is not True:
+        place = parallel.children["cfg_p_size"]
+        message = f"cfg_p_size {sizes['cfg_p_size']} is off, silently: LightX2V asks for enable_cfg, too"
+        found.append(Finding("OMNI617", message, span=place.key_span or place.span))
+    world = prod(sizes.values())
+    started = f"its sizes make {world} processes, which must be those that are started" if world > 1 else "one process"
+    message = f"a config of LightX2V, of which only the parallel sizes are judged: {started}"
+    first = next(iter(node.children.values()))
+    return [*found, Finding("OMNI605", message, "advice", span=first.key_span or first.span)]

@@ -1,0 +1,63 @@
+"""TensorRT-LLM VisualGen: the YAML of ``--visual_gen_args``, with the command that takes it in a comment."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import yaml
+
+from omni_config.engines.formats.unwritten import Unwritten
+from omni_config.engines.tensorrt_llm.read import BACKENDS, SETTINGS
+from omni_config.schema.settings import FIELDS
+
+_QUANT_ALGOS = {"fp8": "FP8"}
+FILE = "visual_gen.yaml"
+
+
+def write(unwritten: Unwritten) -> str:
+    """The file of a config, with its command, and what requests say, in comments."""
+    model = unwritten.take("model")
+    command = ["trtllm-serve", model, "--visual_gen_args", FILE]
+    for name in ("host", "port"):
+        if (value := unwritten.take(name)) is not None:
+            command += [f"--{name}", str(value)]
+    unwritten.take("server")  # the command is one
+    tree: dict[str, Any] = {"model": model}
+    if (backend := unwritten.settings.get("attention_backend")) in BACKENDS.values():
+        unwritten.take("attention_backend")
+        tree["attention_config"] = {"backend": next(ours for ours, named in BACKENDS.items() if named == backend)}
+    elif backend is None and (unwritten.settings.get("ring_degree") or 1) > 1:
+        tree["attention_config"] = {"backend": "FA4"}  # a ring needs the log-sum-exp, which VANILLA does not return
+    tree["parallel_config"] = _said(unwritten, "ParallelConfig") or {"ulysses_size": 1}  # a sign of what it is
+    for section, owner in (
+        ("torch_compile_config", "TorchCompileConfig"),
+        ("cpu_offload_config", "CpuOffloadConfig"),
+    ):
+        if said := _said(unwritten, owner):
+            tree[section] = said
+    for switch, cache, owner in (
+        ("tea_cache", "teacache", "TeaCacheConfig"),
+        ("cache_dit", "cache_dit", "CacheDiTConfig"),
+    ):
+        if unwritten.take(switch):
+            tree["cache_config"] = {"cache_backend": cache, **_said(unwritten, owner)}
+    if unwritten.settings.get("quantization") in _QUANT_ALGOS:
+        tree["quant_config"] = {"quant_algo": _QUANT_ALGOS[unwritten.take("quantization")], "dynamic": True}
+    if len(unwritten.settings.get("lora") or ()) == 1:
+        (adapter,) = unwritten.take("lora")
+        tree["runtime_lora_config"] = dict(adapter)
+    requests = [name for name in unwritten.settings if FIELDS[name][0] == "sampling"]
+    lines = [f"# {shlex.join(command)}"]
+    lines += ["# Requests say these:"] if requests else []
+    lines += [f"# {'.'.join(FIELDS[name])}: {json.dumps(unwritten.take(name))}" for name in requests]
+    return "".join(f"{line}\n" for line in lines) + yaml.safe_dump(tree, sort_keys=False)
+
+
+def _said(unwritten: Unwritten, owner: str) -> dict[str, Any]:
+    """The keys of a class that stand for settings which the config says."""
+    values = {key: unwritten.take(name) for key, name in SETTINGS[owner].items()}
+    return {
+        key: list(value) if isinstance(value, tuple) else value for key, value in values.items() if value is not None
+    }
