@@ -44,9 +44,10 @@ def native_pipeline(model: str, named: str, facts: Facts) -> str | None:
         return ""
     if by_name := _by_pattern(lower, facts):
         return by_name
-    entry = _registered(lower, facts)
-    entry = entry or _detected(lower, facts)
+    entry = _registered(lower, facts) or _detected(lower, facts)
     pipeline = named or (_class_of(entry, facts) if entry else "")
+    if entry and not facts.registers(pipeline) and lower in map(str.lower, entry["hub_ids"]):
+        pipeline = _class_of(entry, facts)  # which a card knows by the name of another engine
     if not pipeline:
         return None
     if f"pipeline {pipeline}" not in facts.pipelines:
