@@ -78,7 +78,7 @@ def test_what_an_engine_runs_is_no_error(engine: str, arguments: str) -> None:
     ("arguments", "codes"),
     [
         ('--diffusion-attention-config \'{"default": "RAINIFUSION_ATTN"}\'', {"OMNI612"}),
-        ("nvidia/Cosmos3-Super-Image2Video-4Step --cfg-parallel-size 2", {"OMNI5160"}),
+        ("nvidia/Cosmos3-Super-Image2Video-4Step --cfg-parallel-size 2", {"OMNI109", "OMNI5160"}),
         ("MiniMaxAI/MiniMax-H3 --num-gpus 8 --usp 8 --text-encoder-tp-size 4", {"OMNI1140"}),
         ("/models/MiniMax-H3/FL2VA --num-gpus 8 --usp 8 --text-encoder-tp-size 4", {"OMNI1140"}),
     ],

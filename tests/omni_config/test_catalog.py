@@ -233,7 +233,10 @@ def test_a_plain_config_of_every_model_is_accepted(card: ModelCard, engine: str)
     settings = validate({"version": 1, "model": card.id, "engine": engine})
     resolution = resolve_settings(settings, target_of(card, catalog().engine(engine)))
     found = [finding.code for finding in resolution.findings if finding.severity != "advice"]
-    known = resolution.engine.claim(card) is not None
+    if card.pipeline == "Magi2Pipeline" and engine != "guide":
+        assert found == ["OMNI1140"]  # which does not run on one GPU
+        return
+    known = resolution.target.quantities(resolution.settings)["engine_knows_model"]
     assert found == ([] if known else ["OMNI513"])
     assert (resolution.plan is not None) == known
 
@@ -244,13 +247,15 @@ def test_a_feature_that_is_switched_on_meets_its_verdict(card: ModelCard, engine
     # Only the rules of this kind: on one GPU, others switch off what needs several.
     rules = [rule for rule in catalog().rules if isinstance(rule, Supported)]
     plain = validate({"version": 1, "model": card.id, "engine": engine})
+    known = catalog().engine(engine).claim(card) is not None
     for feature in catalog().features.values():
         settings = validate(tree_of(plain | feature.switch_on))
         findings = target_of(card, catalog().engine(engine)).by(rules).applied(settings)[1]
         codes = {finding.code for finding in findings}
         verdict = catalog().engine(engine).verdict(feature.name, card)
-        assert ("OMNI503" in codes) == (verdict == "unsupported"), feature.name
-        assert ("OMNI505" in codes) == (verdict == "unverified"), feature.name
+        # Of a model that the card does not name, nothing is denied.
+        assert ("OMNI503" in codes) == (known and verdict == "unsupported"), feature.name
+        assert ("OMNI505" in codes) == (known and verdict == "unverified"), feature.name
 
 
 def test_what_is_often_asked() -> None:

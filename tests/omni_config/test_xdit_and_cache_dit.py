@@ -161,7 +161,7 @@ def value(flag: Flag, rng: random.Random) -> str:
 
 def command(facts: Facts, start: str, rng: random.Random) -> str:
     words = []
-    for name in rng.sample(sorted(facts.flags), rng.randint(1, 8)):
+    for name in rng.sample(sorted(name for name, *_ in facts.flags), rng.randint(1, 8)):
         flag = facts.flag(name)
         assert flag is not None
         most = flag.most_values
