@@ -109,7 +109,7 @@ class Tables:
 def compile_tables() -> Tables:
     """The tables of every engine and model of the catalog."""
     tables = Tables()
-    for engine in map(catalog().engine, catalog().engine_ids):
+    for engine in map(catalog().engine, catalog().matrix_engines):
         for card in map(catalog().model, catalog().charted_ids):
             assert engine is not None
             assert card is not None

@@ -43,7 +43,7 @@ def pages(tables: Sequence[Matrix] | None = None) -> dict[str, str]:
 
 
 def _known(tables: Sequence[Matrix] | None) -> Sequence[Matrix]:
-    return tables or [compile_matrix(engine) for engine in sorted(catalog().engine_ids)]
+    return tables or [compile_matrix(engine) for engine in sorted(catalog().matrix_engines)]
 
 
 def _images(tables: Sequence[Matrix]) -> dict[str, str]:

@@ -114,7 +114,8 @@ class EngineCard:
 
     ``pipelines`` may hold a model, too, where the models of one pipeline differ.
     ``effects`` says, by feature, what the engine does where it lacks it. ``aliases`` are other names of this card.
-    ``registered`` are the pipelines of its facts. ``own_negative_prompt``: where none is said, it has one.
+    ``registered`` are the pipelines of its facts. ``own_negative_prompt``: where none is said, it has one. A card
+    without pipelines and without a claimant says the same of every model.
     """
 
     id: str
@@ -129,6 +130,11 @@ class EngineCard:
     own_negative_prompt: bool = False
 
     @property
+    def tells_models_apart(self) -> bool:
+        """Whether it says of single models what they can do."""
+        return bool(self.pipelines or self.claimant)
+
+    @property
     def family(self) -> str:
         """The engine without its version."""
         return self.id.partition("==")[0]
@@ -137,6 +143,8 @@ class EngineCard:
         """What is said of the model, or None where nothing is."""
         if self.claimant:
             return card.claims.get(self.claimant)
+        if not self.tells_models_apart:
+            return Claim()
         return self.pipelines.get(card.id) or self.pipelines.get(card.pipeline)
 
     def effect(self, feature: str, card: ModelCard) -> str:

@@ -32,7 +32,7 @@ def to_html() -> str:
 def data() -> dict[str, Any]:
     """All that the page's script reads."""
     tables, cells = compile_tables(), _Numbered()
-    engines = {engine: compile_matrix(engine) for engine in sorted(catalog().engine_ids)}
+    engines = {engine: compile_matrix(engine) for engine in sorted(catalog().matrix_engines)}
     models = [card for name in catalog().charted_ids if (card := catalog().model(name))]
     tasks = sorted({card.task for card in models})
     return {

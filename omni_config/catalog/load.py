@@ -58,6 +58,11 @@ class Catalog:
         return list(self._data["engines"])
 
     @property
+    def matrix_engines(self) -> list[str]:
+        """Those of them whose cards tell models apart."""
+        return [name for name in self.engine_ids if (card := self.engine(name)) and card.tells_models_apart]
+
+    @property
     def engine_aliases(self) -> dict[str, list[str]]:
         """The other names of every engine card, by its id."""
         return _names(self._data)

@@ -17,8 +17,9 @@ from omni_config.reading.ignores import apply_ignores
 from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution, resolve_settings
 from omni_config.resolving.target import Target, target_of
+from omni_config.rules.expressions import parse
 from omni_config.rules.kinds import Refuses
-from omni_config.rules.quantities import SAYS_MORE, THEIRS, Quantities
+from omni_config.rules.quantities import SAYS_MORE, THEIRS, NotKnown, Quantities, has_unknown
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import FIELDS, Settings
 
@@ -50,8 +51,9 @@ class ParsedDocument:
     ``lines`` of ``source`` are those on which it stands, and ``notes`` is what its reader has found. A ``foreign`` one
     is of another engine's file, in whose text our keys do not stand; ``left_out`` are its flags on which nothing
     depends that is judged. ``options`` are the engine's own settings, ``says_more`` that only a run knows whether there
-    are others, and ``pipeline`` the class of its model where no card of ours says it; ``judged_by`` says which version
-    of the engine judges, and why. ``changed``: it says other than the text, by flags or for another engine.
+    are others, ``unknown`` our settings whose value only a run knows, and ``pipeline`` the class of its model where no
+    card of ours says it; ``judged_by`` says which version of the engine judges, and why. ``changed``: it says other
+    than the text, by flags or for another engine.
     """
 
     source: Source
@@ -62,6 +64,7 @@ class ParsedDocument:
     foreign: bool = False
     left_out: tuple[str, ...] = ()
     options: Mapping[str, YamlNode] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
     pipeline: str = ""
     says_more: bool = False
     judged_by: str = ""
@@ -189,6 +192,8 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
     if document.says_more:
         settings[SAYS_MORE] = True
     target = target_of(card, engine, policies)
+    if document.unknown or any(has_unknown(option.value) for option in document.options.values()):
+        target = target.by(_rules_that_know(target, settings, document.unknown))
     if not card.sources:
         target = target.by(_rules_without_model(target, settings))
     resolution = resolve_settings(settings, target)
@@ -232,6 +237,41 @@ def _asks(question: Callable[[Quantities], Any], asked: Quantities) -> bool:
     except _AskedForModel:
         return True
     return False
+
+
+class _Partly(Quantities):
+    """The quantities of a config of which some settings are known only to a run."""
+
+    def __init__(self, settings: Settings, target: Target, unknown: Iterable[str]) -> None:
+        super().__init__(settings, target.card, target.engine, target.features)
+        self.unknown = frozenset(unknown)
+        for name in self.unknown:
+            self.pop(name, None)
+
+    def __missing__(self, name: str) -> Any:
+        if name in self.unknown:
+            raise NotKnown
+        return super().__missing__(name)
+
+
+def _rules_that_know(target: Target, settings: Settings, unknown: Iterable[str]) -> Iterable[Rule]:
+    """The rules, and of those that list cases the cases, that judge without what only a run knows."""
+    asked = _Partly(target.with_defaults(settings), target, unknown)
+    for rule in target.rules:
+        if isinstance(rule, Refuses) and rule.speaks_of(target.engine):
+            yield replace(rule, cases=tuple(case for case in rule.stated if _knows(parse(case.when), asked)))
+        elif _knows(rule.check, asked):
+            yield rule
+
+
+def _knows(question: Callable[[Quantities], object], asked: Quantities) -> bool:
+    try:
+        question(asked)
+    except NotKnown:
+        return False
+    except TypeError:  # a value of another kind than the question expects
+        pass
+    return True
 
 
 def unknown_model(name: str, node: YamlNode) -> Finding:

@@ -42,7 +42,8 @@ def unwritten(checked: CheckResult) -> list[str]:
     """The settings that a document says and its engine has no words for, so that they would be dropped."""
     if checked.exit_code or checked.resolution is None or checked.node is None:
         return []
-    if checked.resolution.card is UNNAMED or checked.resolution.engine.family not in ENGINES:
+    engine = ENGINES.get(checked.resolution.engine.family)
+    if checked.resolution.card is UNNAMED or engine is None or not engine.exported:
         return []
     return _written_by(checked.resolution, checked.node)[1]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from omni_config.checking.document import CheckResult, ParsedDocument, judge
 from omni_config.checking.schema_findings import validated
+from omni_config.engines.detect import PYTHON
 from omni_config.findings import Finding, Source, Span
 from omni_config.reading.discover import SUFFIXES
 from omni_config.reading.nodes import Unreadable, YamlNode, decode, parse
@@ -60,7 +61,7 @@ def read_bytes(name: str, data: bytes, assume: Mapping[str, str] | None = None) 
     unreadable: tuple[Finding, ...] = ()
     try:
         source = decode(name, data)
-        nodes = parse(source)
+        nodes = parse(source) if not name.endswith(PYTHON) else None
     except Unreadable as error:
         unreadable = (error.finding,)
     if source.text and not any(_is_ours(node) for node in nodes or ()):
@@ -68,7 +69,9 @@ def read_bytes(name: str, data: bytes, assume: Mapping[str, str] | None = None) 
 
         if found := documents_of(source, nodes, assume or {}):
             return found
-    ours = any(_is_ours(node) for node in nodes) if nodes is not None else _was_ours(source)
+    ours = (
+        any(_is_ours(node) for node in nodes) if nodes is not None else _was_ours(source) and not name.endswith(PYTHON)
+    )
     if source.text.strip() and not ours and nodes != []:
         from omni_config.checking.unread import unread
 

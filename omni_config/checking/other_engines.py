@@ -47,6 +47,7 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
         foreign=True,
         left_out=tuple(draft.left_out),
         options=draft.options,
+        unknown=frozenset(draft.unknown),
         pipeline=draft.pipeline,
         says_more=draft.says_more,
         judged_by=judge_by,
@@ -85,11 +86,11 @@ def _model_of(draft: Draft) -> list[Finding]:
     found = []
     if (named := draft.options.get("model_class_name")) and isinstance(named.value, str):
         draft.pipeline = named.value
-    if draft.pipeline and facts and not facts.registers(draft.pipeline):
+    if named and draft.pipeline and facts and not facts.registers(draft.pipeline):
         near = difflib.get_close_matches(draft.pipeline, facts.pipelines, 1, 0.6)
         next_step = f"did you mean {near[0]}?" if near else "name one that it registers"
         message = f"{draft.get('engine')} registers no pipeline {draft.pipeline}"
-        found.append(Finding("OMNI614", message, next_step=next_step, span=named.span if named else draft.place))
+        found.append(Finding("OMNI614", message, next_step=next_step, span=named.span))
         draft.pipeline = ""  # so that nothing else is said of a class that is not there
     if not draft.has("model"):
         return [*found, Finding("OMNI604", "the file names no model", "advice", span=draft.place)]

@@ -59,8 +59,9 @@ def export(
     from omni_config.engines import ENGINES
 
     engine = catalog().engine(to)
-    if engine is None or engine.family not in ENGINES:
-        known = [name for name in catalog().engine_ids if name.partition("==")[0] in ENGINES]
+    exported = [name for name, known in ENGINES.items() if known.exported]
+    if engine is None or engine.family not in exported:
+        known = [name for name in catalog().engine_ids if name.partition("==")[0] in exported]
         raise typer.BadParameter(f"{to}: expected one of {', '.join(known)}", param_hint="--to")
     policies = load_rules(rules)
     texts = []

@@ -80,7 +80,7 @@ def _tables(engines: list[str], models: tuple[str, ...], together: str, chosen: 
     for engine in engines:
         if catalog().engine(engine) is None:
             raise ValueError(f"no card for engine '{engine}'; known: {', '.join(catalog().engine_ids)}")
-    running = [name for name in (engines or catalog().engine_ids) if _runs(name, models) or engines]
+    running = [name for name in (engines or catalog().matrix_engines) if _runs(name, models) or engines]
     if names:
         answers = {engine: ask_together(names, engine, models) for engine in running}
         if chosen == Format.json:

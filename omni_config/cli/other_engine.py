@@ -21,6 +21,8 @@ def start_other(command: str, checked: CheckResult, engine: str, *, dry_run: boo
     """Run the engine for our command, in the foreground; its exit code, or 1 where it is not installed or cannot."""
     assert checked.resolution is not None
     known = ENGINES.get(checked.resolution.engine.family)
+    if known is not None and not known.exported:
+        return _fail(command, f"engine {engine} is started by a script of one's own, which omni check reads")
     if known is None or not known.commands:
         return _fail(command, f"engine {engine} has no command; next: omni export --to {engine}, for its file")
     text, findings = export(checked)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from omni_config.engines.formats.draft import Draft
+    from omni_config.engines.formats.python import Script
     from omni_config.engines.formats.shell import Command
     from omni_config.engines.formats.text import File
     from omni_config.engines.formats.unwritten import Unwritten
@@ -26,7 +27,8 @@ class Engine:
     ``packages`` are the names of its package and images, by which a file says its version; without them its own name.
 
     ``read.py`` has ``from_command(command, file)`` for an engine with ``commands``, and ``from_yaml(node, file)`` for
-    one with ``files``; ``write.py`` has ``write(unwritten)``. They are imported when they are needed.
+    one with ``files``, and ``from_python(script)`` for one with ``scripts``; ``write.py`` has ``write(unwritten)`` for
+    one that is ``exported`` to. They are imported when they are needed.
     """
 
     folder: str
@@ -34,6 +36,8 @@ class Engine:
     commands: bool = True
     files: bool = True
     packages: tuple[str, ...] = ()
+    scripts: bool = True
+    exported: bool = True
 
     def from_command(self, command: Command, file: File) -> Draft | None:
         """The deployment that a command starts; None where it does not start this engine."""
@@ -43,6 +47,11 @@ class Engine:
     def from_yaml(self, node: YamlNode, file: File) -> list[Draft]:
         """The deployments in a YAML document; empty where it is none of this engine's."""
         drafts: list[Draft] = import_module(f"{__name__}.{self.folder}.read").from_yaml(node, file)
+        return drafts
+
+    def from_python(self, script: Script) -> list[Draft]:
+        """The deployments of a Python script; empty where it has none of this engine's."""
+        drafts: list[Draft] = import_module(f"{__name__}.{self.folder}.read").from_python(script)
         return drafts
 
     def write(self, unwritten: Unwritten) -> str:
@@ -62,6 +71,8 @@ ENGINES = {
         "tensorrt_llm",
         words=("trtllm-serve", "_config:", "teacache:", "parallel:"),
         packages=("tensorrt-llm/release", "tensorrt-llm", "tensorrt_llm"),
+        scripts=False,
     ),
     "cache-dit": Engine("cache_dit", words=("cache_config", "parallelism_config", "quantize_config", "cache_dit")),
+    "diffusers": Engine("diffusers", words=("diffusers",), commands=False, files=False, exported=False),
 }

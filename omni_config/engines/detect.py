@@ -1,6 +1,6 @@
 """Files of other engines, read where they stand: findings point into them, and nothing has to be converted.
 
-A command (shell script, Dockerfile, compose file, Kubernetes manifest), or the YAML of an engine.
+A command (shell script, Dockerfile, compose file, Kubernetes manifest), the YAML of an engine, or a Python script.
 """
 
 from __future__ import annotations
@@ -13,9 +13,18 @@ from omni_config.engines.formats.text import File
 from omni_config.findings import Source
 from omni_config.reading.nodes import YamlNode
 
+PYTHON = (".py", ".ipynb")
+_IMPORT = re.compile(r"(?:from|import)[ \t]+(?:diffusers|cache_dit|vllm_omni|sglang|xfuser|fastvideo)\b")
+
 
 def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
     """The deployments of a file that is not ours; empty where there are none. ``nodes`` None: it is not YAML either."""
+    if _IMPORT.search(source.text):
+        found = _of_python(source)
+        if found:
+            return found
+    if source.name.endswith(PYTHON):
+        return []
     engines = [engine for engine in ENGINES.values() if any(word in source.text for word in engine.words)]
     if not engines:
         return []
@@ -23,7 +32,7 @@ def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
     from omni_config.engines.formats.shell import commands
 
     file = File(source)
-    found: list[Draft] = []
+    found = []
     for node in nodes or ():
         if isinstance(node.value, dict):
             readers = (engine.from_yaml(node, file) for engine in engines if engine.files)
@@ -35,3 +44,18 @@ def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
     if re.search(r"^FROM[ \t]", source.text, re.MULTILINE):
         return containers.drafts(containers.dockerfile(file), file, engines)
     return containers.drafts(commands(file.text), file, engines)  # a script; one line of it may well be YAML, too
+
+
+def _of_python(source: Source) -> list[Draft]:
+    """The deployments of a Python script or notebook; empty where it is none, or deploys nothing that is known."""
+    from omni_config.engines.formats import python
+
+    script = python.read(File(source))
+    if script is None:
+        return []
+    drafts = [draft for engine in ENGINES.values() if engine.scripts for draft in engine.from_python(script)]
+    for call in script.calls if not drafts else ():
+        if call.name.startswith("fastvideo.") and call.name.endswith("VideoGenerator.from_pretrained"):
+            drafts.append(Draft(script.file, "", call.span))
+            drafts[-1].leave_unjudged("FastVideo, of which nothing is known here", call.span)
+    return drafts

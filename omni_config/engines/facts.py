@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
@@ -109,8 +110,8 @@ class Facts:
         return self._flags[found[0]][0] if found else None
 
     def has_field(self, owner: str, name: str) -> bool:
-        """Whether a class of settings has a field."""
-        return f"{owner}.{name}" in self._data["fields"]
+        """Whether a class of settings, or one that it extends, has a field."""
+        return any(f"{each}.{name}" in self._data["fields"] for each in self._lineage(owner))
 
     def field(self, owner: str, name: str) -> dict[str, Any] | None:
         """What is known of a field of a class of settings; None where the class does not have it."""
@@ -118,8 +119,15 @@ class Facts:
         return found
 
     def fields(self, owner: str) -> list[str]:
-        """The fields of a class of settings."""
-        return [key[len(owner) + 1 :] for key in self._data["fields"] if key.startswith(f"{owner}.")]
+        """The fields of a class of settings, with those of the classes that it extends."""
+        owners = tuple(self._lineage(owner))
+        return [key.partition(".")[2] for key in self._data["fields"] if key.partition(".")[0] in owners]
+
+    def _lineage(self, owner: str) -> Iterator[str]:
+        """A class of settings and those that it extends."""
+        yield owner
+        for base in self._data["classes"].get(owner, {}).get("bases", ()):
+            yield from self._lineage(base)
 
     def unknown_keys(self, owner: str) -> str:
         """What becomes of a key that a class of settings does not have: ``refused``, ``dropped``, or nothing known."""

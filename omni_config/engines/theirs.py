@@ -7,13 +7,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import Facts, Flag, facts_of, plain_name
 from omni_config.engines.formats.draft import Draft, Key, Typed, plain
 from omni_config.reading.nodes import YamlNode
-from omni_config.rules.quantities import THEIRS
+from omni_config.rules.quantities import THEIRS, UNKNOWN, has_unknown
 
 if TYPE_CHECKING:
     from omni_config.engines.formats.shell import Word
@@ -26,22 +26,6 @@ _NUMBERS = {"int": int, "float": float}
 #: Settings that are mappings of a model's own parameters: their keys are no settings of the engine, and keep the name
 #: of the mapping in front.
 _OPEN = ("extras",)
-
-
-class _Unknown:
-    """The value of a setting that only a run knows, or that is said twice: whoever compares it gets a TypeError."""
-
-    def _refuse(self, *_: object) -> Any:
-        raise TypeError("this value is not known")
-
-    def __str__(self) -> str:
-        return "(not known)"
-
-    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
-    __hash__ = object.__hash__
-
-
-UNKNOWN = _Unknown()
 
 
 def settle(draft: Draft, engine: str) -> None:
@@ -164,7 +148,7 @@ def _node_of(draft: Draft, typed: Typed, words: Sequence[Word], flag: Flag) -> Y
 def _take(options: dict[str, YamlNode], name: str, node: YamlNode) -> None:
     """A setting by its plain name; one that is said twice, and differently, is not known."""
     said = options.setdefault(name, node)
-    if said.value is not UNKNOWN and (node.value is UNKNOWN or said.value != node.value):
+    if said.value is not UNKNOWN and (has_unknown([said.value, node.value]) or said.value != node.value):
         options[name] = replace(said, value=UNKNOWN)
     _count(options, name, node)
 

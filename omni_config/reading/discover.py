@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SUFFIXES = (".yaml", ".yml")
-SCRIPTS = (".sh", ".bash", "Dockerfile", ".dockerfile")  # may hold the command of an engine
+SCRIPTS = (".sh", ".bash", "Dockerfile", ".dockerfile", ".py", ".ipynb")  # may start an engine
 STDIN = "-"
 
 

@@ -13,6 +13,35 @@ from omni_config.rules.expressions import parse
 T = TypeVar("T")
 
 
+class NotKnown(TypeError):
+    """A rule asked for what only a run knows."""
+
+
+class _Unknown:
+    """The value of a setting that only a run knows, or that is said twice: it is there, so it is not None, and whoever
+    compares it gets an error.
+    """
+
+    def _refuse(self, *_: object) -> Any:
+        raise NotKnown("this value is not known")
+
+    def __str__(self) -> str:
+        return "(not known)"
+
+    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __hash__ = object.__hash__
+
+
+UNKNOWN = _Unknown()
+
+
+def has_unknown(value: Any) -> bool:
+    """Whether a value, or any part of it, is one that only a run knows."""
+    if isinstance(value, dict | list | tuple):
+        return any(map(has_unknown, value.values() if isinstance(value, dict) else value))
+    return value is UNKNOWN
+
+
 class Quantities(dict[str, Any]):
     """Settings and card facts, with derived quantities computed when they are first asked for.
 

@@ -30,7 +30,7 @@ runner = CliRunner()
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, Matrix]:
-    return {engine: compile_matrix(engine) for engine in catalog().engine_ids}
+    return {engine: compile_matrix(engine) for engine in catalog().matrix_engines}
 
 
 def checked(cell: Cell, model: str, engine: str, **settings: object) -> tuple[int, set[str], bool]:
@@ -58,7 +58,7 @@ def test_every_cell_says_what_the_check_says(tables: dict[str, Matrix]) -> None:
 
 
 def test_what_is_refused_alone_is_refused_with_anything() -> None:
-    for engine in catalog().engine_ids:
+    for engine in catalog().matrix_engines:
         card, model = catalog().engine(engine), catalog().model("Tongyi-MAI/Z-Image")
         target = asked_of(model, card)
         alone = {name: ask([name], target) for name in catalog().features}

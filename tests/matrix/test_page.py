@@ -53,7 +53,7 @@ def drawn(count: int, domain: dict[str, list[Any]]) -> list[dict[str, Any]]:
     chance = random.Random(0)
     result = []
     for number in range(count):
-        engine = catalog().engine(catalog().engine_ids[number % len(catalog().engine_ids)])
+        engine = catalog().engine(catalog().matrix_engines[number % len(catalog().matrix_engines)])
         models = [name for name in catalog().charted_ids if engine.claim(catalog().model(name)) is not None]
         share = chance.choice((0.1, 0.25, 0.6))
         settings = {

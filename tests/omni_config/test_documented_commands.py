@@ -21,7 +21,12 @@ FILES = {name: Path(engines.__file__).parent / engine.folder / "examples.yaml" f
 TABLES: dict[str, list[dict[str, Any]]] = {name: yaml.safe_load(file.read_text()) for name, file in FILES.items()}
 TABLE = [entry for table in TABLES.values() for entry in table]
 NAMES = [f"{number}-{entry['source'].rpartition('/')[2]}" for number, entry in enumerate(TABLE)]
-ROUND = [entry for entry in TABLE if not {"no_round_trip", "not_exported"} & entry.keys()]
+ROUND = [
+    entry
+    for name, table in TABLES.items()
+    for entry in table
+    if ENGINES[name].exported and not {"no_round_trip", "not_exported"} & entry.keys()
+]
 MODEL = {"model": "Qwen/Qwen-Image"}
 SERVER = {"server", "host", "port"}
 

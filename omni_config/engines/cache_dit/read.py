@@ -13,6 +13,7 @@ from omni_config.engines.facts import facts_of, plain_name
 from omni_config.engines.formats.common import lora_path, torchrun_processes
 from omni_config.engines.formats.draft import Draft, Key, plain
 from omni_config.engines.formats.flags import Flags
+from omni_config.engines.formats.python import Call, Made, Script, known, tree
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.findings import Span
@@ -67,6 +68,68 @@ def from_yaml(node: YamlNode, file: File) -> list[Draft]:
         else:
             draft.leave_unjudged(str(key), span)
     return [draft]
+
+
+def cached_pipelines(script: Script) -> dict[Call, Call]:
+    """The pipelines, by the calls that load them, that a script hands to ``cache_dit.enable_cache``."""
+    found = {}
+    for call in script.calls:
+        if call.receiver is None and call.name.startswith("cache_dit.") and call.last == "enable_cache":
+            first = call.arguments[0] if call.arguments else call.keywords.get("pipe_or_adapter")
+            owner = first.value.call if first is not None and isinstance(first.value, Made) else call
+            if owner.last == "BlockAdapter":
+                inner = owner.keywords.get("pipe")
+                owner = inner.value.call if inner is not None and isinstance(inner.value, Made) else call
+            found[owner] = call
+    return found
+
+
+def from_python(script: Script) -> list[Draft]:
+    """The deployments of a script that switches its caches or its parallelism on."""
+    from omni_config.engines.diffusers.read import LOADERS, draft_of
+
+    drafts = []
+    for owner, call in cached_pipelines(script).items():
+        loaded = owner.name.startswith("diffusers.") and owner.last in LOADERS
+        draft = draft_of(script, ENGINE, owner) if loaded else Draft(script.file, ENGINE, call.span)
+        said = tree(call.keywords, "cache_dit")
+        if len(call.arguments) > 1:
+            said.setdefault("cache_config", tree({"cache_config": call.arguments[1]}, "cache_dit")["cache_config"])
+        cache = said.get("cache_config")
+        if cache is None and "parallelism_config" in said:
+            pass  # parallelism alone
+        elif cache is not None and not isinstance(cache.value, dict):
+            draft.not_known(("cache_dit",), "cache_config", cache.span)
+        else:
+            names = {name: name for name in PARAMETERS["cache_dit"]}
+            section = known(draft, cache or YamlNode({}, call.span), names)
+            for name in [name for name in section.children if name not in {*names, *OTHER_PARAMETERS}]:
+                draft.keys.append(Key("DBCacheConfig", name, section.children.pop(name)))  # refused, in Python
+            _cache(draft, section, call.span)
+        calibrator = call.keywords.get("calibrator_config")
+        if calibrator is not None and isinstance(calibrator.value, Made):
+            _calibrator(draft, calibrator.value.call, calibrator.span)
+        parallel = said.get("parallelism_config")
+        if parallel is not None and isinstance(parallel.value, dict):
+            _parallel(draft, known(draft, parallel, PARALLEL))
+        elif parallel is not None and parallel.value is not None:
+            draft.not_known(PARALLEL.values(), "parallelism_config", parallel.span)
+        if (quantize := said.get("quantize_config")) is not None and isinstance(quantize.value, dict):
+            _quantize(draft, known(draft, quantize, {"quant_type": "quantization"}))
+        if call.open:
+            draft.not_known(("cache_dit", *PARALLEL.values()), "arguments of enable_cache", call.span)
+        drafts.append(draft)
+    return drafts
+
+
+def _calibrator(draft: Draft, call: Call, span: Span) -> None:
+    if call.last != "TaylorSeerCalibratorConfig":
+        draft.leave_unjudged(call.last, span)
+        return
+    draft.set("enable_taylorseer", True, span)
+    order = call.keywords.get("taylorseer_order") or next(iter(call.arguments), None)
+    if order is not None:
+        draft.set("taylorseer_order", order.value, order.span)
 
 
 #: The library's own defaults, where they are not ours.

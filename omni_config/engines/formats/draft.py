@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from omni_config.catalog.load import catalog
 from omni_config.engines.formats.text import File, Text
 from omni_config.findings import Finding, Severity, Source, Span
 from omni_config.reading.nodes import Unreadable, YamlNode, parse
+from omni_config.rules.quantities import UNKNOWN
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Draft:
         self.forms: re.Pattern[str] | None = None  # of flags that it takes though no parser declares them
         self.says_more = False  # whether the command has flags that only a run knows
         self.own_parser = False  # whether the engine's own parser reads them, which refuses what it does not know
+        self.unknown: set[str] = set()  # settings that it says in words whose value only a run knows
         self.options: dict[str, YamlNode] = {}  # the engine's own settings, for which there is none of ours
         self.root = YamlNode({}, place)
         self._put(("version",), YamlNode(1, place))
@@ -93,6 +95,9 @@ class Draft:
 
     def set(self, setting: str, value: Any, span: Span) -> None:
         """Say a setting; the last word wins, as on a command line. A word that is not ours is not judged."""
+        if value is UNKNOWN:
+            self.not_known((setting,), setting, span)
+            return
         if setting == "dtype":
             value = _DTYPES.get(str(value).removeprefix("torch."), str(value).removeprefix("torch."))
         if (setting == "dtype" and value not in _DTYPES.values()) or (
@@ -134,6 +139,11 @@ class Draft:
     def leave_unjudged(self, name: str, span: Span) -> None:
         """Something that no setting of ours stands for."""
         self.not_judged.append((name, span))
+
+    def not_known(self, settings: Iterable[str], name: str, span: Span) -> None:
+        """Something that the file says in words whose value only a run knows: no rule is asked about the settings."""
+        self.unknown.update(settings)
+        self.leave_unjudged(f"{name} (known only to a run)", span)
 
     def note(self, code: str, message: str, span: Span, severity: Severity = "error", *, next_step: str = "") -> None:
         """A finding that only the reader of this file can make."""

@@ -13,6 +13,7 @@ from omni_config.engines.facts import Facts, facts_of
 from omni_config.engines.formats.common import lora_path
 from omni_config.engines.formats.draft import Draft, Key, Typed, plain
 from omni_config.engines.formats.flags import Flags
+from omni_config.engines.formats.python import Script, words
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.engines.sglang.registry import is_registered, native_pipeline
@@ -175,6 +176,27 @@ def from_command(command: Command, file: File) -> Draft | None:
         _finish(draft)
         return draft
     return None
+
+
+def from_python(script: Script) -> list[Draft]:
+    """The deployments of a script: each generator that it makes, with what it is to make."""
+    drafts = []
+    for call in script.calls:
+        if call.receiver is not None or not call.name.startswith("sglang.") or call.last != "from_pretrained":
+            continue
+        if call.name.split(".")[-2] != "DiffGenerator":
+            continue
+        draft = Draft(script.file, ENGINE, call.span)
+        said = call.keywords | dict(zip(("local_mode",), call.arguments, strict=False))
+        FLAGS.read(draft, words({name: node for name, node in said.items() if name != "local_mode"}, script.file))
+        for made in script.of(call):
+            if made.last == "generate":
+                sampling = made.keywords.get("sampling_params_kwargs") or next(iter(made.arguments), None)
+                FLAGS.read(draft, words(sampling.children if sampling else {}, script.file))
+                break
+        _finish(draft)
+        drafts.append(draft)
+    return drafts
 
 
 def from_yaml(node: YamlNode, file: File) -> list[Draft]:

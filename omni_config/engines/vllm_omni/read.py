@@ -9,14 +9,18 @@ from pathlib import PurePosixPath
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import plain_name
 from omni_config.engines.formats.draft import Draft
+from omni_config.engines.formats.python import Script, plain, tree, words
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
+from omni_config.engines.vllm_omni.arguments import PARALLEL, cache_config
 from omni_config.engines.vllm_omni.flags import ENGINE, FLAGS
 from omni_config.engines.vllm_omni.models import PIPELINES
 from omni_config.engines.vllm_omni.scripts import MODELS
 from omni_config.engines.vllm_omni.stages import from_yaml
 
-__all__ = ["from_command", "from_yaml"]
+__all__ = ["from_command", "from_python", "from_yaml"]
+_STARTS = ("Omni", "AsyncOmni", "OmniDiffusionConfig")
+_SAMPLING = "OmniDiffusionSamplingParams"
 
 PLAIN = "without --omni this starts plain vLLM, which serves no diffusion model"
 
@@ -57,6 +61,33 @@ def _plain_vllm(file: File, words: list[Word]) -> Draft | None:
     draft = Draft(file, "", words[0].text.span)  # nothing of it is judged
     draft.note("OMNI616", PLAIN, draft.place, "error" if of_diffusion else "warning")
     return draft
+
+
+def from_python(script: Script) -> list[Draft]:
+    """The deployments of a script: each engine that it makes; its sampling where the script has but one."""
+    made = [call for call in script.calls if call.name.startswith("vllm_omni.") and call.last in _STARTS]
+    sampling = [call for call in script.calls if call.name.startswith("vllm_omni.") and call.last == _SAMPLING]
+    drafts = []
+    for call in made:
+        draft = Draft(script.file, ENGINE, call.span)
+        draft.pipelines = PIPELINES
+        said = tree(call.keywords, "vllm_omni")
+        if call.arguments:
+            said.setdefault("model", plain(call.arguments[0]))
+        parallel, cache = said.pop("parallel_config", None), said.pop("cache_config", None)
+        inner = parallel.children if parallel and isinstance(parallel.value, dict) else {}
+        if parallel and not inner:
+            draft.not_known(PARALLEL, "parallel_config", parallel.span)
+        FLAGS.read(draft, words(said | inner, script.file))
+        if len(made) == len(sampling) == 1:
+            FLAGS.read(draft, words(sampling[0].keywords, script.file))
+        if cache is not None and isinstance(cache.value, dict):
+            cache_config(draft, cache, cache.span)
+        elif cache is not None and cache.value is not None:
+            draft.leave_unjudged("cache_config (known only to a run)", cache.span)
+        draft.finish()
+        drafts.append(draft)
+    return drafts
 
 
 def _draft(file: File, start: list[Word], arguments: list[Word], model: str | None = None) -> Draft:

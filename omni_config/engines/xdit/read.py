@@ -12,6 +12,7 @@ from omni_config.engines.facts import facts_of
 from omni_config.engines.formats.common import guidance, torchrun_processes
 from omni_config.engines.formats.draft import Draft, plain
 from omni_config.engines.formats.flags import Flags
+from omni_config.engines.formats.python import Script, words
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.findings import Span
@@ -131,6 +132,30 @@ def from_command(command: Command, file: File) -> Draft | None:
                 draft.set("gpus", *found)
             return draft
     return None
+
+
+def from_python(script: Script) -> list[Draft]:
+    """The deployments of a script that fills xDiT's arguments itself; those of its command line are unknown."""
+    drafts = []
+    for call in script.calls:
+        if call.receiver is not None or call.name.split(".")[0] != "xfuser":
+            continue
+        if call.last == "xFuserArgs":
+            said = call.keywords
+        elif call.last == "xFuserModelRunner":
+            config = call.keywords.get("config") or next(iter(call.arguments), None)
+            said = config.children if config is not None and isinstance(config.value, dict) else {}
+        else:
+            continue
+        if not said:
+            continue  # from a command line
+        draft = Draft(script.file, ENGINE, call.span)
+        FLAGS.read(draft, words(said, script.file))
+        draft.finish()
+        if (parallel_vae := said.get("use_parallel_vae")) and parallel_vae.value is True:
+            _parallel_vae(draft, parallel_vae.span)
+        drafts.append(draft)
+    return drafts
 
 
 def _is_runner(word: str) -> bool:
