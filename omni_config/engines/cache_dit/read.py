@@ -13,7 +13,7 @@ from omni_config.engines.facts import facts_of, plain_name
 from omni_config.engines.formats.common import lora_path, torchrun_processes
 from omni_config.engines.formats.draft import Draft, Key, plain
 from omni_config.engines.formats.flags import Flags
-from omni_config.engines.formats.python import Call, Made, Script, known, tree
+from omni_config.engines.formats.python import Call, Made, Script, cached_pipelines, known, tree
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.findings import Span
@@ -68,20 +68,6 @@ def from_yaml(node: YamlNode, file: File) -> list[Draft]:
         else:
             draft.leave_unjudged(str(key), span)
     return [draft]
-
-
-def cached_pipelines(script: Script) -> dict[Call, Call]:
-    """The pipelines, by the calls that load them, that a script hands to ``cache_dit.enable_cache``."""
-    found = {}
-    for call in script.calls:
-        if call.receiver is None and call.name.startswith("cache_dit.") and call.last == "enable_cache":
-            first = call.arguments[0] if call.arguments else call.keywords.get("pipe_or_adapter")
-            owner = first.value.call if first is not None and isinstance(first.value, Made) else call
-            if owner.last == "BlockAdapter":
-                inner = owner.keywords.get("pipe")
-                owner = inner.value.call if inner is not None and isinstance(inner.value, Made) else call
-            found[owner] = call
-    return found
 
 
 def from_python(script: Script) -> list[Draft]:

@@ -9,7 +9,7 @@ from typing import get_args
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import facts_of
 from omni_config.engines.formats.draft import Draft, Key
-from omni_config.engines.formats.python import Call, Made, Script, plain
+from omni_config.engines.formats.python import Call, Made, Script, cached_pipelines, plain
 from omni_config.findings import Span
 from omni_config.reading.nodes import YamlNode
 from omni_config.rules.quantities import UNKNOWN, has_unknown
@@ -96,8 +96,6 @@ _DENOISERS = ("", "transformer", "unet", "transformer_2")
 
 def from_python(script: Script) -> list[Draft]:
     """The deployments of a script: every pipeline that it loads and hands to no other engine, or what it has of one."""
-    from omni_config.engines.cache_dit.read import cached_pipelines
-
     if not script.uses(PACKAGE):
         return []
     others = cached_pipelines(script)

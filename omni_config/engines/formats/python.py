@@ -755,3 +755,17 @@ def _compared(sign: ast.cmpop, left: Any, right: Any) -> Any:
         return _OPERATORS[type(sign)](left, right)
     except TypeError:
         return UNKNOWN
+
+
+def cached_pipelines(script: Script) -> dict[Call, Call]:
+    """The pipelines, by the calls that load them, that a script hands to ``cache_dit.enable_cache``."""
+    found = {}
+    for call in script.calls:
+        if call.receiver is None and call.name.startswith("cache_dit.") and call.last == "enable_cache":
+            first = call.arguments[0] if call.arguments else call.keywords.get("pipe_or_adapter")
+            owner = first.value.call if first is not None and isinstance(first.value, Made) else call
+            if owner.last == "BlockAdapter":
+                inner = owner.keywords.get("pipe")
+                owner = inner.value.call if inner is not None and isinstance(inner.value, Made) else call
+            found[owner] = call
+    return found

@@ -22,6 +22,8 @@ __all__ = ["from_command", "from_python", "from_yaml"]
 _STARTS = ("Omni", "AsyncOmni", "OmniDiffusionConfig")
 _SAMPLING = "OmniDiffusionSamplingParams"
 
+#: Where the engine's own examples stand.
+EXAMPLES = "examples/offline_inference/"
 PLAIN = "without --omni this starts plain vLLM, which serves no diffusion model"
 
 
@@ -42,8 +44,11 @@ def from_command(command: Command, file: File) -> Draft | None:
                 return draft
             if name == "vllm" and (plain := _plain_vllm(file, words[at:])) is not None:
                 return plain
-        elif name in MODELS and at and names[at - 1].startswith("python"):
-            return _draft(file, words[at : at + 1], words[at + 1 :], MODELS[name])
+        elif at and names[at - 1].startswith("python"):
+            if name in MODELS:
+                return _draft(file, words[at : at + 1], words[at + 1 :], MODELS[name])
+            if EXAMPLES in words[at].value:  # it has the engine's own flags, beside those of its program
+                return _draft(file, words[at : at + 1], words[at + 1 :], own_parser=False)
     for at, name in enumerate(names):
         if name.startswith("vllm-omni:") and names[0] in ("docker", "podman"):  # its entry point: vllm serve --omni
             return _draft(file, words[at : at + 1], words[at + 1 :])
@@ -90,10 +95,12 @@ def from_python(script: Script) -> list[Draft]:
     return drafts
 
 
-def _draft(file: File, start: list[Word], arguments: list[Word], model: str | None = None) -> Draft:
+def _draft(
+    file: File, start: list[Word], arguments: list[Word], model: str | None = None, *, own_parser: bool = True
+) -> Draft:
     draft = Draft(file, ENGINE, start[0].text.span)
     draft.pipelines = PIPELINES
-    draft.own_parser = model is None  # a script has flags of its own, too
+    draft.own_parser = own_parser and model is None  # a script has flags of its own, too
     arguments = [word for word in arguments if word.value != "--omni"]  # which only says whose command it is
     positional = [word for word in FLAGS.read(draft, arguments) if word.value != "diffusion"]  # serve diffusion MODEL
     draft.says_more |= any(plain_name(typed.name) in _FILES for typed in draft.typed)
