@@ -239,6 +239,10 @@ def _asks(question: Callable[[Quantities], Any], asked: Quantities) -> bool:
     return False
 
 
+class _AskedForUnknown(Exception):
+    """A rule asked for a setting of ours that only a run knows; no TypeError, which rules take for an answer."""
+
+
 class _Partly(Quantities):
     """The quantities of a config of which some settings are known only to a run."""
 
@@ -250,7 +254,7 @@ class _Partly(Quantities):
 
     def __missing__(self, name: str) -> Any:
         if name in self.unknown:
-            raise NotKnown
+            raise _AskedForUnknown(name)
         return super().__missing__(name)
 
 
@@ -267,7 +271,7 @@ def _rules_that_know(target: Target, settings: Settings, unknown: Iterable[str])
 def _knows(question: Callable[[Quantities], object], asked: Quantities) -> bool:
     try:
         question(asked)
-    except NotKnown:
+    except (NotKnown, _AskedForUnknown):
         return False
     except TypeError:  # a value of another kind than the question expects
         pass

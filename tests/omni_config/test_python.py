@@ -371,6 +371,16 @@ pipe("a cat", height=1024, width=512, num_inference_steps=8, guidance_scale=3.5,
         taken = one(f"{LOADED}if True:\n    {call}\n")
         assert setting in said(taken)
 
+    def test_no_rule_is_asked_about_an_object_that_the_script_makes(self) -> None:
+        text = """
+        from diffusers import {0}
+        from diffusers.utils import load_image
+        pipe = {0}.from_pretrained("black-forest-labs/FLUX.1-Kontext-dev")
+        pipe("a cat", image=load_image("cat.png"))
+        """
+        for name in ("FluxKontextPipeline", "FluxKontextInpaintPipeline"):
+            assert "OMNI507" not in codes(one(text.format(name)))  # which asks for the path of an image
+
     def test_a_callback_is_there_though_nobody_knows_what_it_says(self) -> None:
         call = (
             "pipe.transformer.enable_cache(PyramidAttentionBroadcastConfig(spatial_attention_block_skip_range=2{}))\n"
