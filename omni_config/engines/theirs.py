@@ -75,7 +75,8 @@ def settle(draft: Draft, engine: str) -> None:
 def _settle_key(draft: Draft, key: Key, facts: Facts | None, asked: Collection[str], engine: str) -> bool:
     """Judge a key of a file; False where the engine does not have it."""
     place = key.node.key_span or key.node.span
-    fate = facts.unknown_keys(key.owner) if facts and not facts.has_field(key.owner, key.name) else ""
+    taken = key.name in draft.old_names or (facts is not None and facts.has_field(key.owner, key.name))
+    fate = facts.unknown_keys(key.owner) if facts and not taken else ""
     if facts and fate and (key.name not in facts.names or len(facts.fields(key.owner)) < WHOLE_CONFIG):
         near = difflib.get_close_matches(key.name, facts.fields(key.owner), 1, 0.6)
         next_step = f"did you mean {near[0]}?" if near else "remove the key"

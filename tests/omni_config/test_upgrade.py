@@ -297,3 +297,84 @@ class TestShown:
         result = runner.invoke(app(), command)
         (found,) = json.loads(result.stdout)
         assert (result.exit_code, found["appeared"]) == (0, [])
+
+
+class TestCases:
+    @pytest.mark.parametrize(
+        ("old", "new", "text", "code"),
+        [
+            # 0.28.0, config/stage_config.py:706: the older schema of stage files.
+            (
+                "0.26",
+                "0.28",
+                "stage_args:\n  - stage_id: 0\n    stage_type: diffusion\n    engine_args: {model: Qwen/Qwen-Image}",
+                "OMNI6102",
+            ),
+            # 0.30.0, diffusion/data.py:1264; 0.28.0 has no such condition.
+            ("0.28", "0.30", f'{SERVE} --kv-transfer-config \'{{"kv_connector": "x"}}\'', "OMNI6102"),
+            # 0.30.0, diffusion/data.py:59: an old name beside the new one; 0.28.0, data.py:50 dropped the old one.
+            (
+                "0.28",
+                "0.30",
+                f"{STAGE}model_class_name: QwenImagePipeline\n"
+                "    kv_cache_skip_steps: '0-3'\n    diffusion_kv_cache_skip_steps: '0-3'",
+                "OMNI6102",
+            ),
+            # 0.32.0rc1, diffusion/registry.py:514: the new way of decoding is not for every VAE.
+            ("0.30", "0.32.0rc1", f"{SERVE} --usp 2 --vae-patch-parallel-size 2 --vae-parallel-mode batch", "OMNI4120"),
+        ],
+    )
+    def test_vllm_omni_starts_to_refuse(self, old: str, new: str, text: str, code: str) -> None:
+        assert code in codes(upgrade("vllm-omni", old, new, text, 1)["appeared"])
+
+    def test_all_gather_goes_together_with_ulysses(self) -> None:
+        # 0.30.0, diffusion/data.py:364; 0.32.0rc1, data.py:361 still refuses Ring.
+        ulysses = f"{SERVE} --allgather-degree 2 --ulysses-degree 2"
+        assert codes(upgrade("vllm-omni", "0.30", "0.32.0rc1", ulysses, 0)["disappeared"]) == ["OMNI1101"]
+        ring = f"{SERVE} --allgather-degree 2 --ring-degree 2"
+        assert codes(upgrade("vllm-omni", "0.30", "0.32.0rc1", ring, 0)["appeared"]) == ["OMNI1101"]  # in other words
+
+    def test_old_names_of_keys_are_taken(self) -> None:
+        # 0.30.0, diffusion/data.py:86 to 95; 0.28.0, data.py:50 to 75.
+        text = f"{STAGE}model_class_name: QwenImagePipeline\n    static_lora_scale: 0.5\n    quantization: fp8"
+        found = upgrade("vllm-omni", "0.28", "0.30", text, 0)
+        assert [item["new"] for item in found["renamed"]] == ["lora_scale", "quantization_config"]
+        assert codes(found["appeared"]) == []
+
+    def test_minimax_h3_by_its_id(self) -> None:
+        command = "vllm serve MiniMaxAI/MiniMax-H3 --omni --cache-backend tea_cache"
+        found = upgrade("vllm-omni", "0.26", "0.28", command, 0)
+        assert [item["setting"] for item in found["defaults"]] == ["rel_l1_thresh"]
+
+    @pytest.mark.parametrize(
+        ("text", "code"),
+        [
+            # 0.5.18, server_args.py:3017; 0.5.20 streams no skipped blocks (server_args.py:2513).
+            (f"SGLANG_CACHE_DIT_ENABLED=true {GENERATE} --dit-layerwise-offload true", "OMNI2201"),
+            # 0.5.18, server_args.py:3174; gone in 0.5.20.
+            (f"{GENERATE} --encoder-parallel dp --tp-size 2 --num-gpus 2", "OMNI1201"),
+        ],
+    )
+    def test_sglang_no_longer_refuses(self, text: str, code: str) -> None:
+        assert codes(upgrade("sglang", "0.5.18", "0.5.20", text, 0)["disappeared"]) == [code]
+        assert code in codes(upgrade("sglang", "0.5.20", "0.5.18", text, 1)["appeared"])
+
+    def test_sglang_drops_a_key_that_was_renamed(self) -> None:
+        # 0.5.18, server_args.py:315; 0.5.20, server_args.py:361.
+        text = "model_path: Qwen/Qwen-Image\ncomponent_transformer_weights_paths: {transformer: /w}"
+        found = upgrade("sglang", "0.5.18", "0.5.20", text, 1)
+        (finding,) = found["appeared"]
+        assert (finding["code"], finding["fix"]) == ("OMNI608", "write component_weights_paths")
+
+    @pytest.mark.parametrize(
+        ("model", "setting", "values"),
+        [
+            ("OpenVDN/vdn-minimax-h3", "num_inference_steps", (9, 8)),
+        ],
+    )
+    def test_sglang_takes_another_number_of_steps(self, model: str, setting: str, values: tuple[int, int]) -> None:
+        # configs/sample/minimax_h3.py:337 and minimax_h3_vdn.py:15 of 0.5.20.
+        command = f"sglang generate --model-path {model} --prompt x"
+        (default,) = upgrade("sglang", "0.5.20", "0.5.22", command, 0)["defaults"]
+        assert (default["setting"], default["before"], default["after"]) == (setting, *values)
+        assert upgrade("sglang", "0.5.20", "0.5.22", f"{command} --num-inference-steps 8", 0)["defaults"] == []

@@ -72,6 +72,7 @@ class Draft:
         self.of_version: Callable[[str], None] | None = None  # what can be read only once the version is known
         self.pipeline = ""  # the class of the model, where the file says it
         self.typed: list[Typed] = []  # every flag of a command
+        self.old_names: frozenset[str] = frozenset()  # of keys, which the engine takes beside its fields
         self.keys: list[Key] = []  # of files and of JSON in flags
         self.registered: list[tuple[str, str, YamlNode]] = []  # values that a registry must have: its name, what, which
         self.pipelines: Mapping[str, str] = {}  # of models without a card: by the last part of the id, small letters

@@ -12,6 +12,18 @@ from omni_config.engines.vllm_omni.arguments import take
 from omni_config.engines.vllm_omni.flags import ENGINE, FLAGS
 from omni_config.reading.nodes import YamlNode
 
+#: Old names of keys, which the engine still takes (diffusion/data.py:50 to 75 of 0.28.0, 86 to 95 of 0.30.0).
+OLD_NAMES = frozenset(
+    (
+        "static_lora_scale",
+        "kv_cache_dtype",
+        "kv_cache_skip_steps",
+        "kv_cache_skip_layers",
+        "max_batch_size",
+        "diffusion_quantization_config",
+    )
+)
+
 #: Keys that only a diffusion stage has, where a deploy does not say the type of its stages.
 _MARKS = {"parallel_config", "model_class_name", "cache_backend", "diffusion_attention_backend", "vae_use_tiling"}
 
@@ -57,6 +69,7 @@ def _is_diffusion(stage: YamlNode, stages: int) -> bool:
 def _stage(stage: YamlNode, file: File) -> Draft:
     place = stage.children["stage_id"]
     draft = Draft(file, ENGINE, place.key_span or place.span)
+    draft.old_names = OLD_NAMES
     take(draft, {**stage.children, **(inner.children if (inner := stage.children.get("engine_args")) else {})})
     draft.finish()
     return draft
