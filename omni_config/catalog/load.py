@@ -88,7 +88,7 @@ class Catalog:
         return self._models.get(name)
 
     def model_of_pipeline(self, pipeline: str) -> ModelCard | None:
-        """The first card with this pipeline class, or None."""
+        """The first card of the hub with this pipeline class, or else of any place; or None."""
         return self.model(self._data["pipelines"].get(pipeline, ""))
 
     def engine(self, name: str) -> EngineCard | None:
@@ -188,7 +188,9 @@ def read(files: list[Path]) -> dict[str, Any]:
     _validate([(Retired, item) for item in data["retired"]])
     data["rules"].sort(key=lambda item: str(item.get("code")))
     data["rules"] = [_placed(item, guards) for item in _resolved(data["rules"], _names(data))]
-    data["pipelines"] = {card["pipeline"]: name for name, card in reversed(data["models"].items())}
+    # What has no place on the hub is small or embedded, and no example of its class.
+    last_first = sorted(reversed(data["models"]), key=lambda name: "/" in name)
+    data["pipelines"] = {data["models"][name]["pipeline"]: name for name in last_first}
     data["model_aliases"] = _model_aliases(data["models"], same_model)
     runtime = data["engines"].get("native", {}).get("pipelines", {})
     data["charted"] = [name for name, card in data["models"].items() if card["claims"] or card["pipeline"] in runtime]

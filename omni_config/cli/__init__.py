@@ -31,6 +31,7 @@ COMMANDS = {
     "schema": "explain",
     "docs": "explain",
     "engine": "engine",
+    "model": "model",
 }
 
 
