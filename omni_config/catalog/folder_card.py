@@ -32,9 +32,10 @@ def card_of_folder(folder: Path, known: Catalog) -> ModelCard:
     transformer = {} if of_a_unet else read_config(folder / "transformer" / "config.json")
     dims = _transformer(transformer, alike.dims) | _vae(folder / "vae" / "config.json", alike.dims)
     dims |= {"two_transformers": 1} if (folder / "transformer_2").is_dir() else {}
-    encoders = [_text_encoder(path) for name in TEXT_ENCODERS if (path := folder / name / "config.json").is_file()]
+    paths = (folder / name / "config.json" for name in TEXT_ENCODERS)
+    encoders: list[dict[str, int]] = [_text_encoder(path) for path in paths if path.is_file()]
     # Where a small one reads the prompt, too, the large one decides.
-    dims |= max(encoders, key=_width, default={})
+    dims.update(sorted(encoders, key=lambda found: found.get("text_encoder_ffn_dim", 0))[-1] if encoders else {})
     if alike.guidance and alike.guidance.distilled_argument and not transformer.get("guidance_embeds"):
         defaults = {name: value for name, value in alike.defaults.items() if name != "guidance_scale"}
         alike = replace(alike, guidance=replace(alike.guidance, distilled_argument=None), defaults=defaults)
@@ -143,15 +144,22 @@ def _vae(path: Path, alike: Mapping[str, int]) -> dict[str, int]:
     def stated(*names: str) -> int:
         return next((config[name] for name in names if _is_size(config.get(name))), 0)
 
-    halvings = config.get("temperal_downsample")
-    levels = config.get("block_out_channels") or config.get("encoder_block_out_channels")
+    halvings, both = config.get("temperal_downsample"), config.get("spatio_temporal_scaling")
+    names = ("block_out_channels", "decoder_block_out_channels")
+    levels = next((value for name in names if isinstance(value := config.get(name), list) and value), [])
     pixels = stated("scale_factor_spatial", "spatial_compression_ratio")
     frames = stated("scale_factor_temporal", "temporal_compression_ratio")
-    if isinstance(halvings, list):
+    if isinstance(both, list):
+        times = 2 ** min(sum(halving is True for halving in both), 8)
+        pixels, frames = pixels or times * (stated("patch_size") or 1), frames or times * (stated("patch_size_t") or 1)
+    elif isinstance(halvings, list):
         pixels = pixels or 2 ** min(len(halvings), 8)
         frames = frames or 2 ** min(sum(halving is True for halving in halvings), 8)
-    elif isinstance(levels, list) and levels:
+    elif levels:
         pixels = pixels or 2 ** min(len(levels) - 1, 8)
+    patch = config.get("patch_size")
+    if isinstance(patch, list) and patch and _is_size(patch[-1]) and alike.get("patch_size") == 1:
+        pixels *= patch[-1]  # the pipeline packs latents for a transformer that makes no patches
     found = {"vae_scale_factor": pixels, "vae_temporal_factor": frames if "vae_temporal_factor" in alike else 0}
     return {name: size for name, size in found.items() if size}
 
@@ -171,10 +179,6 @@ def _text_encoder(path: Path) -> dict[str, int]:
         for ours, theirs in names.items()
     }
     return {name: size for name, size in found.items() if size}
-
-
-def _width(encoder: Mapping[str, int]) -> int:
-    return encoder.get("text_encoder_ffn_dim", 0)
 
 
 def _is_size(value: Any) -> bool:

@@ -189,8 +189,8 @@ def read(files: list[Path]) -> dict[str, Any]:
     data["rules"].sort(key=lambda item: str(item.get("code")))
     data["rules"] = [_placed(item, guards) for item in _resolved(data["rules"], _names(data))]
     # What has no place on the hub is small or embedded, and no example of its class.
-    last_first = sorted(reversed(data["models"]), key=lambda name: "/" in name)
-    data["pipelines"] = {data["models"][name]["pipeline"]: name for name in last_first}
+    by_place = sorted(data["models"], key=lambda name: "/" not in name)
+    data["pipelines"] = {data["models"][name]["pipeline"]: name for name in reversed(by_place)}
     data["model_aliases"] = _model_aliases(data["models"], same_model)
     runtime = data["engines"].get("native", {}).get("pipelines", {})
     data["charted"] = [name for name, card in data["models"].items() if card["claims"] or card["pipeline"] in runtime]
