@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from math import prod
@@ -16,11 +17,10 @@ from typing import Any
 from omni_config.cards import ModelCard
 from omni_config.catalog.folder_card import TEXT_ENCODERS, card_of_folder
 from omni_config.catalog.load import Catalog
-from omni_config.engines.facts import facts_of
 from omni_config.rules.quantities import DIMS
 
-#: A header of a checkpoint of 100 billion parameters has about 2 MB.
-MAX_HEADER = 16_000_000
+#: For all headers of a component together: those of 100 billion parameters have about 2 MB.
+MAX_HEADERS = 32_000_000
 MAX_FILES = 512
 MAX_SOURCE = 2_000_000
 #: Ours and theirs: what a pipeline's arguments are called.
@@ -31,9 +31,10 @@ _ARGUMENTS = {
     "fps": ("fps", "frame_rate"),
     "num_inference_steps": ("num_inference_steps",),
 }
-#: Whose facts say in which file a pipeline is; another version that has it elsewhere states nothing.
-PLACES = "diffusers==0.42.1"
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+#: In which file of diffusers a class is, by its kind and name, as the facts of a version have it.
+Places = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Described:
     unknown: tuple[str, ...]
 
 
-def describe(folder: Path, known: Catalog) -> Described:
+def describe(folder: Path, known: Catalog, places: Places) -> Described:
     """The card of a checkpoint in a folder.
 
     Raises:
@@ -74,7 +75,7 @@ def describe(folder: Path, known: Catalog) -> Described:
     encoders = [weights_of(folder / name) for name in TEXT_ENCODERS]
     counted = {"transformer_parameters": _millions(transformers), "text_encoder_parameters": _millions(encoders)}
     dims = card.dims | {name: number for name, number in counted.items() if number}
-    stated = _defaults(card)
+    stated = _defaults(card, places)
     dtype = next((weights.dtype for weights in transformers if weights), None)
     card = replace(
         card,
@@ -98,24 +99,25 @@ def weights_of(folder: Path) -> Weights | None:
     Raises:
         ValueError: a header is damaged, or larger than any real one.
     """
-    numbers: Counter[str] = Counter()
+    numbers, left = Counter[str](), MAX_HEADERS
     files = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     variants = [path for path in files if path.name.count(".") > 1]  # such as model.fp16.safetensors, a second copy
     files = [path for path in files if path not in variants] or variants
     if len(files) > MAX_FILES:
         raise ValueError(f"{folder.name} has {len(files)} safetensors files")
     for path in files:
-        numbers += _header(path)
+        found, length = _header(path, left)
+        numbers, left = numbers + found, left - length
     return Weights(dict(numbers)) if files else None
 
 
-def _header(path: Path) -> Counter[str]:
-    """How many numbers of each dtype a file holds."""
+def _header(path: Path, most: int) -> tuple[Counter[str], int]:
+    """How many numbers of each dtype a file holds, and the bytes of its header, of which ``most`` are read."""
     where, numbers = f"{path.name} of {path.parent.name}", Counter[str]()
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= MAX_HEADER:
+            if not 2 <= length <= most:
                 raise ValueError
             header = json.loads(file.read(length))
         for name, tensor in header.items():
@@ -128,7 +130,7 @@ def _header(path: Path) -> Counter[str]:
         raise ValueError(f"{where}: {(error.strerror or 'unreadable').lower()}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ValueError(f"{where} has no readable header") from None
-    return numbers
+    return numbers, length
 
 
 def _millions(parts: list[Weights | None]) -> int | None:
@@ -137,14 +139,14 @@ def _millions(parts: list[Weights | None]) -> int | None:
     return None if None in counts or not counts else sum(count for count in counts if count)
 
 
-def _defaults(card: ModelCard) -> dict[str, float]:
+def _defaults(card: ModelCard, places: Places) -> dict[str, float]:
     """The defaults that the pipeline's call states in the diffusers that is installed here; empty where none is."""
     names = dict(_ARGUMENTS)
     if card.guidance and card.guidance.branches > 1:
         names["cfg_scale"] = (card.guidance.argument,)
     if card.guidance and card.guidance.distilled_argument:
         names["guidance_scale"] = (card.guidance.distilled_argument,)
-    arguments = call_of(card.pipeline)
+    arguments = call_of(card.pipeline, places)
     found: dict[str, float] = {}
     for ours, theirs in names.items():
         value = next((arguments[name] for name in theirs if type(arguments.get(name)) in (int, float)), None)
@@ -153,10 +155,9 @@ def _defaults(card: ModelCard) -> dict[str, float]:
     return found
 
 
-def call_of(pipeline: str) -> dict[str, Any]:
+def call_of(pipeline: str, places: Places) -> dict[str, Any]:
     """The arguments of a pipeline's call with their defaults where those are literals; empty without diffusers."""
-    facts = facts_of(PLACES)
-    place = facts.pipelines.get(f"pipeline {pipeline}", {}).get("at") if facts else None
+    place = places.get(f"pipeline {pipeline}", {}).get("at")
     installed = find_spec("diffusers")
     if not place or installed is None or not installed.submodule_search_locations:
         return {}

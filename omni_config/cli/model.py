@@ -11,6 +11,10 @@ import typer
 from omni_config.cards import ModelCard
 from omni_config.catalog.checkpoint import describe
 from omni_config.catalog.load import catalog
+from omni_config.engines.facts import facts_of
+
+#: Whose facts say in which file a pipeline is; of one that another version has elsewhere, no defaults are read.
+DIFFUSERS = "diffusers==0.42.1"
 
 
 def model(
@@ -21,8 +25,9 @@ def model(
     Read are its configurations and the headers of its safetensors files, never the weights. What they cannot say is
     named in comments below the card.
     """
+    facts = facts_of(DIFFUSERS)
     try:
-        described = describe(folder, catalog())
+        described = describe(folder, catalog(), facts.pipelines if facts else {})
     except ValueError as error:
         typer.echo(f"omni: {folder}: {error}", err=True)
         raise typer.Exit(2) from None

@@ -20,8 +20,11 @@ from omni_config.catalog.checkpoint import call_of, describe, weights_of
 from omni_config.catalog.folder_card import card_of_folder
 from omni_config.catalog.load import catalog, read
 from omni_config.cli import app
+from omni_config.cli.model import DIFFUSERS
+from omni_config.engines.facts import facts_of
 from runtime.pipeline.load import FOLDERS
 
+PLACES = facts_of(DIFFUSERS).pipelines
 REAL = json.loads((Path(__file__).parent / "real_configs.json").read_text())
 #: What is in no configuration: it is in a tokenizer, in the pipeline's code, or in the headers of weights.
 IN_NO_CONFIGURATION = {"text_tokens", "condition_tokens", "transformer_parameters", "text_encoder_parameters"}
@@ -65,7 +68,7 @@ def test_there_are_enough_real_checkpoints() -> None:
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_an_embedded_model_is_described(name: str) -> None:
-    described = describe(FOLDERS[name], catalog())
+    described = describe(FOLDERS[name], catalog(), PLACES)
     card = catalog().model(name)
     assert (
         described.card.dims.items() >= {key: card.dims[key] for key in described.card.dims if key in card.dims}.items()
@@ -99,6 +102,14 @@ def test_parameters_and_precision_are_those_of_the_headers(tmp_path: Path) -> No
     weights = weights_of(folder)
     assert (weights.dtype, weights.millions) == ("bfloat16", 4)
     assert weights_of(tmp_path / "vae") is None
+
+
+def test_many_large_headers_are_not_read(tmp_path: Path) -> None:
+    for number in range(3):
+        padded = b"{}" + b" " * 12_000_000
+        (tmp_path / f"{number}.safetensors").write_bytes(struct.pack("<Q", len(padded)) + padded)
+    with pytest.raises(ValueError, match=r"2\.safetensors of .* has no readable header"):
+        weights_of(tmp_path)
 
 
 def test_quantized_weights_are_not_counted(tmp_path: Path) -> None:
@@ -147,7 +158,7 @@ def test_hostile_configurations_make_no_dimensions(tmp_path: Path, component: st
     changed = dict.fromkeys(files[f"{component}/config.json"], value)
     changed |= {"axes_dims": value, "mlp_ratio": value, "spatio_temporal_scaling": value, "text_config": value}
     folder = write(tmp_path, files | {f"{component}/config.json": changed})
-    found = describe(folder, catalog()).card
+    found = describe(folder, catalog(), PLACES).card
     assert all(type(size) is int and 0 < size < 10**12 for size in found.dims.values())
 
 
@@ -157,14 +168,14 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "transformer" / "config.json")
     os.mkfifo(tmp_path / "transformer" / "m.safetensors")
     with pytest.raises(ValueError, match=r"config\.json of transformer is no file"):
-        describe(tmp_path, catalog())
+        describe(tmp_path, catalog(), PLACES)
 
 
 def test_defaults_are_those_of_the_signature() -> None:
     pytest.importorskip("diffusers")
-    arguments = call_of("WanPipeline")
+    arguments = call_of("WanPipeline", PLACES)
     assert (arguments["height"], arguments["width"], arguments["num_frames"]) == (480, 832, 81)
-    assert call_of("NoSuchPipeline") == {}
+    assert call_of("NoSuchPipeline", PLACES) == {}
 
 
 def test_torch_and_diffusers_are_not_imported() -> None:
