@@ -30,6 +30,7 @@ class Catalog:
         self._data = data
         self._models: dict[str, ModelCard] = {}
         self._engines: dict[str, EngineCard] = {}
+        self._rules_for: dict[str, tuple[Rule, ...]] = {}
         self.features: dict[str, Feature] = {name: _build(Feature, item) for name, item in data["features"].items()}
         self.rules: tuple[Rule, ...] = tuple(_rule(item) for item in data["rules"])
         self.by_code = {rule.code: rule for rule in self.rules}
@@ -108,6 +109,12 @@ class Catalog:
             item["pipelines"] = _claims(item.get("pipelines", {}))
             self._engines[name] = _build(EngineCard, item)
         return self._engines[name]
+
+    def rules_for(self, engine: EngineCard) -> tuple[Rule, ...]:
+        """The rules that speak of an engine."""
+        if engine.id not in self._rules_for:
+            self._rules_for[engine.id] = tuple(rule for rule in self.rules if rule.speaks_of(engine))
+        return self._rules_for[engine.id]
 
     def versions(self, family: str) -> list[str]:
         """The ids of an engine's versions, newest first; release candidates last."""
@@ -214,7 +221,13 @@ def _placed(rule: dict[str, Any], guards: Mapping[str, Mapping[str, str]]) -> di
         case["places"] = {
             engine: place for guard in reversed(case.get("guards", ())) for engine, place in guards[guard].items()
         }
-    return rule | {"cases": json.dumps([(*_demands(case["when"]), json.dumps(case)) for case in rule["cases"]])}
+    spoken_of = [
+        engine
+        for engine in rule["engine_ids"]
+        if any(engine in case["places"] or not case.get("guards") for case in rule["cases"])
+    ]
+    cases = json.dumps([(*_demands(case["when"]), json.dumps(case)) for case in rule["cases"]])
+    return rule | {"cases": cases, "engine_ids": spoken_of}
 
 
 def _demands(when: str) -> tuple[list[str], list[str]]:

@@ -62,4 +62,4 @@ class Target:
 def target_of(card: ModelCard, engine: EngineCard, policies: Iterable[Rule] = ()) -> Target:
     """A model on an engine, judged by all rules of the catalog and by ``policies``."""
     known = catalog()
-    return Target(card, engine, (*known.rules, *policies), known.features)
+    return Target(card, engine, (*known.rules_for(engine), *policies), known.features)
