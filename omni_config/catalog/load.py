@@ -8,19 +8,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from omni_config.cards import Claim, Disagreement, EngineCard, Feature, Guidance, ModelCard, Retired, TeaCacheFit
 from omni_config.catalog import versions
-from omni_config.compiled_data import cached
-from omni_config.rules.kinds import KINDS
+from omni_config.compiled_data import TEXTS, cached
+from omni_config.rules.kinds import KINDS, Refuses
 from omni_config.rules.quantities import THEIRS
 from omni_config.rules.rule import Rule
 
 FOLDER = Path(__file__).parent
 T = TypeVar("T")
+_TEXTS = ("models", "engines")
 
 
 class Catalog:
@@ -32,10 +33,16 @@ class Catalog:
         self._engines: dict[str, EngineCard] = {}
         self._rules_for: dict[str, tuple[Rule, ...]] = {}
         self.features: dict[str, Feature] = {name: _build(Feature, item) for name, item in data["features"].items()}
-        self.rules: tuple[Rule, ...] = tuple(_rule(item) for item in data["rules"])
+        self.rules: tuple[Rule, ...] = tuple(_rule(self._with_cases(item)) for item in data["rules"])
         self.by_code = {rule.code: rule for rule in self.rules}
         #: What the first digit of a code stands for.
         self.areas: dict[str, str] = data["areas"]
+
+    def _with_cases(self, item: dict[str, Any]) -> dict[str, Any]:
+        """A rule with its cases, which are read when they are asked for."""
+        if KINDS[item["kind"]] is not Refuses:
+            return item
+        return item | {"cases": partial(self._data[TEXTS].__getitem__, _text_of("cases", item["code"]))}
 
     @property
     def model_ids(self) -> list[str]:
@@ -81,7 +88,7 @@ class Catalog:
     def model(self, name: str) -> ModelCard | None:
         """The card of a model id, or None."""
         if name not in self._models and name in self._data["models"]:
-            item = json.loads(self._data["models"][name])
+            item = json.loads(self._data[TEXTS][_text_of("models", name)])
             item["guidance"] = item.get("guidance") and _build(Guidance, item["guidance"])
             item["teacache_fit"] = item.get("teacache_fit") and _build(TeaCacheFit, item["teacache_fit"])
             item["claims"] = _claims(item["claims"])
@@ -105,7 +112,7 @@ class Catalog:
                 return None
             name = aliases.get(same, same)
         if name not in self._engines:
-            item = json.loads(known[name])
+            item = json.loads(self._data[TEXTS][_text_of("engines", name)])
             item["pipelines"] = _claims(item.get("pipelines", {}))
             self._engines[name] = _build(EngineCard, item)
         return self._engines[name]
@@ -201,10 +208,18 @@ def read(files: list[Path]) -> dict[str, Any]:
     data["model_aliases"] = _model_aliases(data["models"], same_model)
     runtime = data["engines"].get("native", {}).get("pipelines", {})
     data["charted"] = [name for name, card in data["models"].items() if card["claims"] or card["pipeline"] in runtime]
-    # As text, so that a check reads only the card that it asks for.
-    data["models"] = {name: json.dumps(card) for name, card in data["models"].items()}
-    data["engines"] = {name: json.dumps(card) for name, card in data["engines"].items()}
+    # Texts, so that a check reads only the cards and the cases that it asks for.
+    data[TEXTS] = {_text_of(part, name): json.dumps(card) for part in _TEXTS for name, card in data[part].items()}
+    for part in _TEXTS:
+        data[part] = dict.fromkeys(data[part], 0)
+    for rule in data["rules"]:
+        if "cases" in rule:
+            data[TEXTS][_text_of("cases", rule["code"])] = rule.pop("cases")
     return data
+
+
+def _text_of(part: str, name: str) -> str:
+    return f"{part} {name}"
 
 
 def _placed(rule: dict[str, Any], guards: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:

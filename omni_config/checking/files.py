@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from omni_config.checking.document import CheckResult, ParsedDocument, judge
 from omni_config.checking.schema_findings import validated
-from omni_config.engines.detect import PYTHON
 from omni_config.findings import Finding, Source, Span
-from omni_config.reading.discover import SUFFIXES
+from omni_config.reading.discover import PYTHON, SUFFIXES
 from omni_config.reading.nodes import Unreadable, YamlNode, decode, parse
 from omni_config.rules.rule import Rule
 

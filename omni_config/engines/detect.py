@@ -11,9 +11,9 @@ from omni_config.engines import ENGINES
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.text import File
 from omni_config.findings import Source
+from omni_config.reading.discover import PYTHON
 from omni_config.reading.nodes import YamlNode
 
-PYTHON = (".py", ".ipynb")
 _IMPORT = re.compile(r"(?:from|import)[ \t]+(?:diffusers|cache_dit|vllm_omni|sglang|xfuser|fastvideo)\b")
 
 

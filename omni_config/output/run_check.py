@@ -15,6 +15,7 @@ from omni_config.reading.discover import STDIN, discover
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from omni_config.findings import Finding
     from omni_config.rules.rule import Rule
 
 MOST_REPAIRS_SHOWN = 20  # documents; the search takes longer than the check
@@ -74,9 +75,16 @@ def is_config(checked: CheckResult) -> bool:
 
 
 def _print(checked: list[CheckResult], skipped: list[str]) -> None:
+    findings = [finding for item in checked for finding in item.findings]
+    line, style = _summary(findings, len(checked))
+    after = _after(checked, skipped)
+    if not findings and not sys.stdout.isatty():  # the usual case in CI; importing rich takes a sixth of a check
+        print(line + after)
+        return
     from rich.console import Console
+    from rich.text import Text
 
-    from omni_config.output.text import render, summary
+    from omni_config.output.text import render
 
     console = Console(highlight=False, soft_wrap=True)
     repairs = 0
@@ -86,16 +94,30 @@ def _print(checked: list[CheckResult], skipped: list[str]) -> None:
         if item.resolution and item.resolution.plan is None and item.exit_code and repairs < MOST_REPAIRS_SHOWN:
             repairs += 1
             console.print(_repairs(item), end="\n\n")
-    findings = [finding for item in checked for finding in item.findings]
-    line = summary(findings, len(checked))
-    ignored = sum(len(item.ignored) for item in checked)
-    if ignored:
-        line.append(f" {ignored} accepted by a comment.")
+    console.print(Text(line, style).append(after))
+
+
+def _summary(findings: Sequence[Finding], documents: int) -> tuple[str, str]:
+    """The last line of a check, and its style."""
+    counts = {"error": 0, "warning": 0, "advice": 0}
+    for finding in findings:
+        counts[finding.severity] += 1
+    checked = f"{documents} config{'s' if documents != 1 else ''} checked"
+    if not findings:
+        return f"All good: {checked}.", "bold green"
+    parts = [f"{n} {kind}{'s' if n > 1 and kind != 'advice' else ''}" for kind, n in counts.items() if n]
+    return f"{', '.join(parts)}; {checked}.", "bold red" if counts["error"] else "bold yellow"
+
+
+def _after(checked: Sequence[CheckResult], skipped: Sequence[str]) -> str:
+    """What follows the summary: what was accepted or set aside, and which versions of other engines judged."""
+    parts = []
+    if ignored := sum(len(item.ignored) for item in checked):
+        parts.append(f" {ignored} accepted by a comment.")
     if skipped:
-        line.append(f" {len(skipped)} other file{'s' if len(skipped) > 1 else ''} set aside.")
-    for judged_by in dict.fromkeys(item.judged_by for item in checked if item.judged_by):
-        line.append(f" Judged by {judged_by}.")
-    console.print(line)
+        parts.append(f" {len(skipped)} other file{'s' if len(skipped) > 1 else ''} set aside.")
+    parts += [f" Judged by {name}." for name in dict.fromkeys(item.judged_by for item in checked if item.judged_by)]
+    return "".join(parts)
 
 
 def _repairs(item: CheckResult) -> Text:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from rich.text import Text
 
@@ -46,15 +46,3 @@ def _append_line(text: Text, span: Span, width: int, style: str, mark: str) -> N
     text.append(f"\n{span.line:>{width}} | ", "blue").append("".join(c if c.isprintable() else "?" for c in shown))
     text.append(f"\n{' ' * width} | ", "blue").append(" " * (span.column - 1 - shift))
     text.append(mark * max(1, min(span.end - span.column, MAX_WIDTH)), style)
-
-
-def summary(findings: Iterable[Finding], documents: int) -> Text:
-    """The last line of a check."""
-    counts = {"error": 0, "warning": 0, "advice": 0}
-    for finding in findings:
-        counts[finding.severity] += 1
-    checked = f"{documents} config{'s' if documents != 1 else ''} checked"
-    if not any(counts.values()):
-        return Text(f"All good: {checked}.", "bold green")
-    parts = [f"{n} {kind}{'s' if n > 1 and kind != 'advice' else ''}" for kind, n in counts.items() if n]
-    return Text(f"{', '.join(parts)}; {checked}.", "bold red" if counts["error"] else "bold yellow")

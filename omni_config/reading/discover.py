@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SUFFIXES = (".yaml", ".yml")
-SCRIPTS = (".sh", ".bash", "Dockerfile", ".dockerfile", ".py", ".ipynb")  # may start an engine
+PYTHON = (".py", ".ipynb")
+SCRIPTS = (".sh", ".bash", "Dockerfile", ".dockerfile", *PYTHON)  # may start an engine
 STDIN = "-"
 
 

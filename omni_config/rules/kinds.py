@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from math import prod
@@ -285,11 +285,11 @@ class Case:
 class Refuses(Rule):
     """What an engine's own source refuses, drops or computes wrongly, case by case, each with its guards.
 
-    In the compiled catalog ``cases`` are text: a list of each one's ``pipelines``, ``asks`` and the rest, which is text
-    again, so that a check reads only those that may be true of its config.
+    In the compiled catalog ``cases`` gives text: a list of each one's ``pipelines``, ``asks`` and the rest, which is
+    text again, so that a check reads only those that may be true of its config.
     """
 
-    cases: tuple[Case, ...] | str
+    cases: tuple[Case, ...] | Callable[[], str]
     message: str = "{says}"
     fix: str = "{next_step}"
     source: str = "the engine's own source, place by place"
@@ -299,15 +299,15 @@ class Refuses(Rule):
     @cached_property
     def stated(self) -> tuple[Case, ...]:
         """The cases, read where they are still text."""
-        return tuple(_case(*case) for case in self._split) if isinstance(self.cases, str) else self.cases
+        return self.cases if isinstance(self.cases, tuple) else tuple(_case(*case) for case in self._split)
 
     @cached_property
     def _split(self) -> list[tuple[list[str], list[str], str]]:
-        return [tuple(case) for case in json.loads(self.cases)] if isinstance(self.cases, str) else []
+        return [] if isinstance(self.cases, tuple) else [tuple(case) for case in json.loads(self.cases())]
 
     def _of(self, q: Quantities) -> Iterable[Case]:
         """The cases that may be true of a config."""
-        if not isinstance(self.cases, str):
+        if isinstance(self.cases, tuple):
             return self.cases
         return (
             _case(pipelines, asks, text)
