@@ -103,9 +103,11 @@ def generate(folder: Path, check: bool, wanted: dict[str, str], owned: tuple[str
 
 def as_dict(rule: Rule) -> dict[str, object]:
     """A rule as JSON-ready values, its kind included."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
-    from omni_config.rules.kinds import KINDS
+    from omni_config.rules.kinds import KINDS, Refuses
 
     kind = next(name for name, cls in KINDS.items() if type(rule) is cls)
+    if isinstance(rule, Refuses):
+        rule = replace(rule, cases=rule.stated)
     return {"code": rule.code, "kind": kind, **asdict(rule), "statement": rule.explain()}

@@ -373,7 +373,7 @@ def test_a_version_says_only_what_changed(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(CARD)
     data = read([path])
-    cards = {name: json.loads(card) for name, card in data["engines"].items()}
+    cards = {name: json.loads(data["texts"][f"engines {name}"]) for name in data["engines"]}
     assert cards["one==2"]["title"] == "Two"
     assert cards["one==1.1"]["title"] == "One"
     assert cards["one==2"]["effects"] == {"ring": "is refused"}

@@ -87,7 +87,7 @@ def test_what_is_written_is_a_card_of_the_catalog(tmp_path: Path) -> None:
     path = tmp_path / "models" / "mine.yaml"
     path.parent.mkdir()
     path.write_text(result.output)
-    (card,) = read([path])["models"].values()
+    (card,) = read([path])["texts"].values()
     assert json.loads(card)["dims"] == yaml.safe_load(result.output)["dims"]
     assert result.output.splitlines()[-1].startswith("# Not known from these files: ")
 
