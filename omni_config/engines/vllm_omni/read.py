@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from itertools import pairwise
 from pathlib import PurePosixPath
 
@@ -14,6 +15,7 @@ from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.engines.vllm_omni.arguments import PARALLEL, cache_config
 from omni_config.engines.vllm_omni.flags import ENGINE, FLAGS
+from omni_config.engines.vllm_omni.language import of_language_models
 from omni_config.engines.vllm_omni.models import PIPELINES
 from omni_config.engines.vllm_omni.scripts import MODELS
 from omni_config.engines.vllm_omni.stages import from_yaml
@@ -109,4 +111,5 @@ def _draft(
     if model and not draft.has("model"):
         draft.set("model", model, start[0].text.span)
     draft.finish()
+    draft.of_version = partial(of_language_models, draft)
     return draft
