@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omni_config.cards import ModelCard
 from omni_config.catalog.load import catalog
-from omni_config.checking.environment import folder_card, missing_adapters
+from omni_config.checking.environment import folder_card, missing_adapters, pipeline_of_folder
 from omni_config.checking.schema_findings import validated
 from omni_config.findings import Finding, Source, Span, spoken
 from omni_config.reading.ignores import apply_ignores
@@ -175,10 +175,13 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
     engine, card = known.engine(settings["engine"]), known.model(settings["model"])
     if card is None and Path(settings["model"]).is_dir():
         card, problem = folder_card(settings["model"], node)
+        if card is None and document.foreign:  # its class may be all that the engine asks
+            pipeline = document.pipeline or pipeline_of_folder(Path(settings["model"]))
+            card = replace(UNNAMED, pipeline=pipeline)
+            problem = [replace(finding, code="OMNI604", severity="advice") for finding in problem]
         findings += problem
     elif card is None and document.foreign:
         card = replace(UNNAMED, pipeline=document.pipeline)
-        settings |= {"pipeline_name": document.pipeline}
     elif card is None:
         findings.append(unknown_model(settings["model"], node))
     if engine is None:
@@ -188,6 +191,8 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
         return findings, None
     if document.pipeline and card.sources:
         card = replace(card, pipeline=document.pipeline)
+    if not card.sources:
+        settings |= {"pipeline_name": card.pipeline}
     settings |= {THEIRS + name: option.value for name, option in document.options.items()}
     if document.says_more:
         settings[SAYS_MORE] = True
@@ -198,7 +203,7 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
         target = target.by(_rules_without_model(target, settings))
     resolution = resolve_settings(settings, target)
     located = [_locate(finding, document) for finding in resolution.findings]
-    return [*located, *missing_adapters(settings, engine, node)], resolution
+    return [*findings, *located, *missing_adapters(settings, engine, node)], resolution
 
 
 class _AskedForModel(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,16 @@ def folder_card(folder: str, node: YamlNode) -> tuple[ModelCard | None, list[Fin
     except ValueError as error:
         place, next_step = node.children["model"].span, "name a diffusers folder of a known pipeline"
         return None, [Finding("OMNI501", f"{folder}: {error}", next_step=next_step, fields=("model",), span=place)]
+
+
+def pipeline_of_folder(folder: Path) -> str:
+    """The pipeline class that a folder's model_index.json names; empty where it names none."""
+    try:
+        index = json.loads((folder / "model_index.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return ""
+    named = index.get("_class_name") if isinstance(index, dict) else None
+    return named if isinstance(named, str) else ""
 
 
 def missing_adapters(settings: Settings, engine: EngineCard, node: YamlNode) -> Iterator[Finding]:

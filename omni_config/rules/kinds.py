@@ -16,7 +16,7 @@ from omni_config.rules import hardware as _hardware  # noqa: F401 (its quantitie
 from omni_config.rules.expressions import Expression, parse
 from omni_config.rules.quantities import DIMS, Quantities
 from omni_config.rules.rule import Rule
-from omni_config.schema.settings import Settings
+from omni_config.schema.settings import FIELDS, Settings
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -302,8 +302,15 @@ class Refuses(Rule):
         return self.cases if isinstance(self.cases, tuple) else tuple(_case(*case) for case in self._split)
 
     @cached_property
-    def _split(self) -> list[tuple[list[str], list[str], str]]:
-        return [] if isinstance(self.cases, tuple) else [tuple(case) for case in json.loads(self.cases())]
+    def _split(self) -> list[tuple[tuple[str, ...], tuple[str, ...], str]]:
+        if isinstance(self.cases, tuple):
+            return []
+        return [(tuple(pipelines), tuple(asks), text) for pipelines, asks, text in json.loads(self.cases())]
+
+    @cached_property
+    def _of_ours(self) -> list[tuple[tuple[str, ...], tuple[str, ...], str]]:
+        """Those that ask for no setting of the engine."""
+        return [case for case in self._split if not case[1]]
 
     def _of(self, q: Quantities) -> Iterable[Case]:
         """The cases that may be true of a config."""
@@ -311,7 +318,7 @@ class Refuses(Rule):
             return self.cases
         return (
             _case(pipelines, asks, text)
-            for pipelines, asks, text in self._split
+            for pipelines, asks, text in (self._split if len(q.settings) > len(FIELDS) else self._of_ours)
             if not (asks and q.settings.keys().isdisjoint(asks))
             and not (pipelines and q["pipeline_name"] not in pipelines)
         )
@@ -395,10 +402,11 @@ KINDS: dict[str, type[Rule]] = {
 }
 
 
-def _case(pipelines: list[str], asks: list[str], text: str) -> Case:
+@cache
+def _case(pipelines: tuple[str, ...], asks: tuple[str, ...], text: str) -> Case:
     case = json.loads(text)
     lists = {key: tuple(case.get(key, ())) for key in ("fields", "guards")}
-    return Case(**case | lists, pipelines=tuple(pipelines), asks=tuple(asks))
+    return Case(**case | lists, pipelines=pipelines, asks=asks)
 
 
 @cache

@@ -209,3 +209,13 @@ def test_fix_leaves_a_file_of_another_engine_as_it_is() -> None:
 )
 def test_a_broken_script_is_no_traceback(text: str) -> None:
     assert check_bytes("run.sh", text.encode())
+
+
+def test_a_folder_is_judged_by_the_class_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "AnimaPipeline"}')
+    line = f"vllm serve {tmp_path} --omni --num-gpus 2 --cfg-parallel-size 2\n"
+    (checked,) = check_bytes("run.sh", line.encode(), assume={"engine": "vllm-omni==0.30"})
+    assert "OMNI5160" in {finding.code for finding in checked.findings}
+    (tmp_path / "model_index.json").write_text("[")
+    (checked,) = check_bytes("run.sh", line.encode(), assume={"engine": "vllm-omni==0.30"})
+    assert {finding.severity for finding in checked.findings} == {"advice"}
