@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from packaging.version import Version
 
 from omni_config import engines
 from omni_config.cards import Claim, ModelCard
@@ -36,14 +37,10 @@ COLUMNS = {
     "step_execution",
 }
 ENGINES = ("guide", "vllm-omni==0.30")
-#: The versions that are known, of each engine the newest first.
+#: The versions of each engine of which facts were compiled.
 VERSIONS = {
-    "vllm-omni": ["0.30", "0.28", "0.26", "0.32.0rc1"],
-    "sglang": ["0.5.23", "0.5.22", "0.5.20", "0.5.18"],
-    "xdit": ["0.7", "0.6"],
-    "tensorrt-llm": ["1.4.0rc0"],
-    "cache-dit": ["1.5.3"],
-    "diffusers": ["0.42.1"],
+    name: [path.stem for path in sorted((FOLDER.parent / "engines" / engine.folder / "facts").glob("*.json"))]
+    for name, engine in engines.ENGINES.items()
 }
 DOCUMENTED, SOURCE = (catalog().engine(name) for name in ENGINES)
 CARDS = [catalog().model(name) for name in catalog().model_ids]
@@ -305,15 +302,16 @@ def test_the_catalog_rejects_typos(tmp_path: Path, file: str, good: str, bad: st
 
 @pytest.mark.parametrize(("family", "versions"), VERSIONS.items())
 def test_an_engine_is_named_as_pip_names_it(family: str, versions: list[str]) -> None:
-    known = [f"{family}=={version}" for version in versions]
-    assert catalog().versions(family) == known
+    known = catalog().versions(family)
+    assert {*known} == {f"{family}=={version}" for version in versions}
+    releases = [Version(name.partition("==")[2]) for name in known if "rc" not in name]
+    assert releases == sorted(releases, reverse=True)
     for name in known:
         card = catalog().engine(name)
         assert card.id == name
         assert all(catalog().engine(f"{name}{more}") is card for more in ([".0"] if "rc" not in name else []))
     if family != "vllm-omni":  # without a version, that is its guide
         assert catalog().engine(family).id == known[0]
-    assert list(VERSIONS) == list(engines.ENGINES)
 
 
 def test_the_guide_has_a_name_and_a_release_candidate_is_its_release() -> None:
