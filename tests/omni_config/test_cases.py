@@ -19,7 +19,7 @@ COMMANDS = {
 MODELS = {"vllm-omni": "Qwen/Qwen-Image", "sglang": "Qwen/Qwen-Image", "xdit": "Qwen-Image"}
 
 
-def cases() -> Iterator[tuple[Refuses, Case]]:
+def stated_cases() -> Iterator[tuple[Refuses, Case]]:
     for rule in catalog().rules:
         if isinstance(rule, Refuses):
             yield from ((rule, case) for case in rule.stated)
@@ -27,7 +27,7 @@ def cases() -> Iterator[tuple[Refuses, Case]]:
 
 CASES = [
     pytest.param(rule, case, id=f"{rule.code}-{number}-{case.bad.splitlines()[0][:60]}")
-    for number, (rule, case) in enumerate(cases())
+    for number, (rule, case) in enumerate(stated_cases())
     if case.bad
 ]
 

@@ -436,11 +436,12 @@ def test_a_process_group_takes_its_address_from_the_environment() -> None:
 
 def test_inductor_finds_out_late_that_there_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
+    from torch._inductor import config
 
     assert callable(compat.torch.inductor())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    assert compat.torch.missing_compiler() == "g++"
+    with config.patch("cpp.cxx", ("no-such-compiler",)):  # monkeypatch would leave it deleted
+        assert compat.torch.missing_compiler() == "g++"
 
 
 def test_diffusers_has_attention_kernels_in_a_private_registry() -> None:

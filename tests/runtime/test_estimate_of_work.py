@@ -103,7 +103,7 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
     "black-forest-labs/FLUX.2-dev": ("Flux2Transformer2DModel", {}),
     "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-720p_t2v": ("HunyuanVideo15Transformer3DModel", {}),
     "AIDC-AI/Ovis-Image-7B": ("OvisImageTransformer2DModel", {}),
-    "zai-org/GLM-Image": ("GlmImageTransformer2DModel", {}),
+    "zai-org/GLM-Image": ("GlmImageTransformer2DModel", {"num_attention_heads": 32, "attention_head_dim": 128}),
     "Lightricks/LTX-2": ("LTX2VideoTransformer3DModel", {}),
     "krea/Krea-2-Raw": ("Krea2Transformer2DModel", {}),
     "BestWishYsh/Helios-Base": ("HeliosTransformer3DModel", {}),

@@ -121,10 +121,12 @@ def test_blocks_that_were_compiled_twice_take_any_size() -> None:
     assert graphs[-3:] == [graphs[2]] * 3  # both the prompt's length and the picture's size have changed once
 
 
-def test_without_a_compiler_it_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+def test_without_a_compiler_it_is_refused_in_one_line() -> None:
+    from torch._inductor import config
+
     plan = tiny(compile=True)
-    with pytest.raises(CannotRunError, match=r"compile needs a C\+\+ compiler; next: install") as caught:
+    refused = pytest.raises(CannotRunError, match=r"compile needs a C\+\+ compiler; next: install")
+    with config.patch("cpp.cxx", ("no-such-compiler",)), refused as caught:
         apply.apply(load.pipeline(plan), plan, None)
     assert "\n" not in str(caught.value)
 
