@@ -19,7 +19,7 @@ from omni_config.schema.overrides import Override
 if TYPE_CHECKING:
     from runtime.measure.bench import Series
 
-TITLES = {"step_seconds": "seconds a step", "seconds": "seconds a picture", "peak_memory": "peak memory, MiB"}
+TITLES = {"step_seconds": "seconds a step", "seconds": "seconds an image", "peak_memory": "peak memory, MiB"}
 
 
 @with_overrides

@@ -44,7 +44,7 @@ def ranks(plan: Plan) -> list[dict[str, int]]:
 
 def made(plan: Plan) -> str:
     """What is made, in a word."""
-    return "video" if plan.sampling.video else "picture"
+    return "video" if plan.sampling.video else "image"
 
 
 def plan_table(plan: Plan) -> Table:
@@ -76,7 +76,7 @@ def plan_table(plan: Plan) -> Table:
         "guidance": ", ".join(f"{name} {value:g}" for name, value in sampling.guidance.items()) or "none",
         "prompt": sampling.prompt,
         "negative prompt": sampling.negative_prompt,
-        "input picture": sampling.image,
+        "input image": sampling.image,
         "output": plan.output,
     }
     for name, value in rows.items():

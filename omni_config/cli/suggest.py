@@ -26,10 +26,10 @@ from omni_config.schema.settings import FIELDS, validate
 @with_overrides
 def suggest(
     file: Annotated[Path | None, typer.Argument(help="A config to start from.", show_default=False)] = None,
-    size: Annotated[str | None, typer.Option("--size", help="Picture size, such as 2048x2048.")] = None,
+    size: Annotated[str | None, typer.Option("--size", help="Image size, such as 2048x2048.")] = None,
     video_frames: Annotated[int | None, typer.Option("--video-frames", min=1, help="Frames of a video.")] = None,
     objective: Annotated[Objective, typer.Option("--objective", help="What to be best at.")] = "latency",
-    lossless: Annotated[bool, typer.Option("--lossless", help="Leave out what changes the picture (caches).")] = False,
+    lossless: Annotated[bool, typer.Option("--lossless", help="Leave out what changes the image (caches).")] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="How many plans to show.")] = 5,
     save: Annotated[Path | None, typer.Option("--save", "-o", help="Write the best plan as a config.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw latency over memory: .svg, .png or .html.")] = None,
@@ -79,7 +79,7 @@ def config(plan: Suggested) -> str:
     import yaml
 
     one, seconds = plan.candidate, plan.estimate.seconds
-    head = f"# {one.title}: about {seconds} s a picture, {plan.estimate.gib} GiB a GPU"
+    head = f"# {one.title}: about {seconds} s an image, {plan.estimate.gib} GiB a GPU"
     head += f"; {one.replicas} of these fill the GPUs\n" if one.replicas > 1 else "\n"
     return head + str(yaml.safe_dump(document(plan.settings), sort_keys=False))
 
@@ -130,7 +130,7 @@ def _show(found: Suggestion, title: str, objective: Objective, unguided: bool) -
         )
     console.print()
     table = Table(title=f"Best by {objective}", title_justify="left")
-    for name in ("", "plan", "GPUs", "seconds (range)", "GiB a GPU (range)", "pictures a second", "mostly"):
+    for name in ("", "plan", "GPUs", "seconds (range)", "GiB a GPU (range)", "images a second", "mostly"):
         table.add_column(name, justify="left" if name in ("plan", "mostly") else "right")
     for number, plan in enumerate(found.best, start=1):
         one, guess = plan.candidate, plan.estimate
