@@ -193,6 +193,28 @@ def pixel_multiple(q: Quantities) -> int | None:
     return None if scale is None or patch is None else scale * patch
 
 
+#: Pipelines of diffusers 0.42.1 and vLLM-Omni 0.26 to 0.32 whose check_inputs warns of other sizes, and rounds them.
+_ROUNDS = frozenset(
+    f"{name}Pipeline"
+    for name in (
+        "Flux",
+        "FluxKontext",
+        "Flux2",
+        "Flux2Klein",
+        "QwenImage",
+        "LongCatImage",
+        "LongCatImageEdit",
+        "OvisImage",
+    )
+)
+
+
+@quantity
+def other_sizes_run(q: Quantities) -> bool:
+    """Whether the engine runs sizes that are no multiples too. SGLang checks none but in stages that have own rules."""
+    return q["engine_name"].startswith("sglang") or (q["engine_name"] != "native" and q["pipeline_name"] in _ROUNDS)
+
+
 @quantity
 def image_tokens(q: Quantities) -> int | None:
     """Tokens of the image or video: latent frames x rows x columns of patches. Text tokens come on top."""

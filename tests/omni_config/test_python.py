@@ -260,11 +260,11 @@ def test_a_notebook_is_read_by_its_cells_and_findings_point_into_it() -> None:
     ids=lambda text: ascii(text[:20]),
 )
 def test_a_hostile_script_ends_at_once(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     results = check_bytes("deploy.py", f"import diffusers\n{text}".encode())
     assert results
     assert not any(checked.foreign for checked in results)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_ten_megabytes_are_refused_at_once() -> None:
