@@ -85,11 +85,11 @@ class Sampling:
 
     prompt: str
     negative_prompt: str | None
-    image: str | None  # path of the input picture of an editing model
+    image: str | None  # path of the input image of an editing model
     width: int
     height: int
     num_images_per_prompt: int
-    video: Video | None  # None: a picture is made
+    video: Video | None  # None: an image is made
     num_inference_steps: int
     guidance: dict[str, float]
     guidance_branches: int  # predictions a step that classifier-free guidance needs; 1 where it is off

@@ -13,7 +13,7 @@ from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES, Settings
 
-#: Settings that are no business of an engine's command: the format itself, who runs it, where pictures go.
+#: Settings that are no business of an engine's command: the format itself, who runs it, where images go.
 #: The last three describe the machine.
 _OWN = {"version", "engine", "output", "memory", "gpu", "gpus_per_node"}
 

@@ -87,7 +87,7 @@ def _transformers(q: Mapping[str, Any], work: Work | None) -> int:
 
 
 def _batch(q: Mapping[str, Any], work: Work) -> int:
-    """Pictures that pass through the DiT together: a pipeline that calls once batches the branches of guidance."""
+    """Images that pass through the DiT together: a pipeline that calls once batches the branches of guidance."""
     return work.batch * (-(-q["cfg_branches"] // q["cfg_parallel_size"]) if q["batched_guidance"] else 1)
 
 

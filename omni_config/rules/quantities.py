@@ -233,7 +233,7 @@ def sequence_ranks(q: Quantities) -> int:
 
 @quantity
 def tokens_per_rank(q: Quantities) -> int | None:
-    """Picture tokens that one rank holds."""
+    """Image tokens that one rank holds."""
     tokens = q["image_tokens"]
     return None if tokens is None else tokens // q["sequence_ranks"]
 

@@ -141,7 +141,7 @@ class Vae(_Section):
     """How latents are decoded."""
 
     vae_use_tiling: bool = Field(default=False, description="Decode tile by tile, which bounds the peak memory.")
-    vae_use_slicing: bool = Field(default=False, description="Decode one picture of a batch at a time.")
+    vae_use_slicing: bool = Field(default=False, description="Decode one image of a batch at a time.")
 
 
 class Execution(_Section):
@@ -173,9 +173,9 @@ class Lora(_Section):
 class Sampling(_Section):
     """What is generated; a server takes these from each request instead."""
 
-    prompt: str = Field(default="", description="What the picture shows.")
+    prompt: str = Field(default="", description="What the image shows.")
     negative_prompt: str | None = Field(default=None, description="What it must not show; '' is a negative prompt too.")
-    image: str | None = Field(default=None, description="Path of the input picture of an editing model.")
+    image: str | None = Field(default=None, description="Path of the input image of an editing model.")
     width: Pixels | None = Field(default=None, description="Pixels; left out, the model's own default.")
     height: Pixels | None = Field(default=None, description="Pixels; left out, the model's own default.")
     num_frames: Annotated[int, Field(ge=1, le=4096)] | None = Field(
@@ -184,7 +184,7 @@ class Sampling(_Section):
     fps: Annotated[int, Field(ge=1, le=240)] | None = Field(
         default=None, description="Frames a second of the video's file; left out, the model's own default."
     )
-    num_images_per_prompt: int = Field(default=1, ge=1, le=64, description="Pictures a prompt.")
+    num_images_per_prompt: int = Field(default=1, ge=1, le=64, description="Images a prompt.")
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="Denoising steps; left out, the model's own default."
     )
@@ -207,14 +207,14 @@ class Server(_Section):
     )
     api_key_file: str | None = Field(default=None, min_length=1, description="File that holds the key.")
     max_queue: int = Field(default=64, ge=1, le=100_000, description="Requests that may wait; more get a 429.")
-    max_batch_size: int = Field(default=1, ge=1, le=64, description="Pictures that are made in one call of the model.")
+    max_batch_size: int = Field(default=1, ge=1, le=64, description="Images that are made in one call of the model.")
     request_timeout: float = Field(default=600.0, gt=0, le=86_400, description="Seconds from request to answer.")
     max_restarts: int = Field(default=3, ge=0, le=1000, description="Times that failed workers are started again.")
     drain_timeout: float = Field(
         default=60.0, ge=0, le=86_400, description="Seconds that requests get to end in after SIGTERM."
     )
-    max_images: int = Field(default=10, ge=1, le=64, description="Pictures a request (n).")
-    max_pixels: int = Field(default=4_194_304, ge=256, le=2**28, description="Pixels a picture, made or sent.")
+    max_images: int = Field(default=10, ge=1, le=64, description="Images a request (n).")
+    max_pixels: int = Field(default=4_194_304, ge=256, le=2**28, description="Pixels an image, made or sent.")
     max_steps: int = Field(default=200, ge=1, le=1000, description="Denoising steps a request.")
     max_prompt_length: int = Field(default=4096, ge=1, le=1_000_000, description="Characters of a prompt.")
     max_body: float = Field(default=32.0, gt=0, le=1024, description="MiB of a request.")
@@ -239,4 +239,4 @@ class Document(_Section):
     server: Annotated[Server | None, BeforeValidator(switch, json_schema_input_type=bool | Server)] = Field(
         default=None, description="The config is for `omni serve`: true, or how it answers."
     )
-    output: str = Field(default="outputs", min_length=1, description="Folder for pictures and report.json.")
+    output: str = Field(default="outputs", min_length=1, description="Folder for images and report.json.")
