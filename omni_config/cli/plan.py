@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from omni_config.cli.flags import with_overrides
-from omni_config.cli.inputs import checked_plan
-from omni_config.mesh import NAMES
+from omni_config.cli.inputs import checked_config, document_of
+from omni_config.mesh import NAMES, further
 from omni_config.plan import Plan
 from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
@@ -27,13 +29,19 @@ def plan(
     policies: tuple[Rule, ...] = (),
 ) -> None:
     """Show what would run: every setting decided, and which rank holds which part of the mesh."""
-    result = checked_plan(file, overrides, policies)
+    checked = checked_config(document_of(file, overrides), policies)
+    result, resolution = checked.plan, checked.resolution
+    assert result is not None
+    assert resolution is not None
+    more = further(resolution.settings)  # with more axes than the mesh has, the engine orders its ranks
     if as_json:
-        typer.echo(json.dumps(result.to_dict() | {"ranks": ranks(result)}, indent=2))
+        grid: dict[str, Any] = {"further_axes": more} if more else {"ranks": ranks(result)}
+        typer.echo(json.dumps(result.to_dict() | grid, indent=2))
         return
     console = Console(highlight=False)
-    console.print(plan_table(result))
-    console.print(rank_table(result))
+    console.print(plan_table(result, more))
+    if not more:
+        console.print(rank_table(result))
 
 
 def ranks(plan: Plan) -> list[dict[str, int]]:
@@ -47,8 +55,8 @@ def made(plan: Plan) -> str:
     return "video" if plan.sampling.video else "image"
 
 
-def plan_table(plan: Plan) -> Table:
-    """The Plan in two columns."""
+def plan_table(plan: Plan, more: Mapping[str, int] | None = None) -> Table:
+    """The Plan in two columns; ``more`` are the axes that its engine has beside those of the mesh."""
     table = Table(title=f"Plan for {plan.model.id}", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
@@ -62,10 +70,12 @@ def plan_table(plan: Plan) -> Table:
     if sampling.video:
         size.append(f"{sampling.video.num_frames} frames at {sampling.video.fps} a second")
     size += [f"{sampling.num_inference_steps} steps", f"seed {sampling.seed}"]
+    axes = [f"{plan.mesh}{tensor}", *(f"{name} {size}" for name, size in (more or {}).items())]
+    count_of_ranks = prod((plan.mesh.world_size, *(more or {}).values()))
     rows: dict[str, Any] = {
         "engine": plan.engine,
         "pipeline": f"{plan.model.pipeline} ({plan.model.dtype}) from {plan.model.source}",
-        "mesh": f"{plan.mesh}{tensor} = {plan.mesh.world_size} rank{'s' if plan.mesh.world_size > 1 else ''}"
+        "mesh": f"{' x '.join(axes)} = {count_of_ranks} rank{'s' * (count_of_ranks > 1)}"
         + (f" on {plan.mesh.nodes} nodes" if plan.mesh.nodes > 1 else ""),
         "cache": " ".join([backend, *(f"{name}={value}" for name, value in cache.items())]),
         "offload": plan.offload,

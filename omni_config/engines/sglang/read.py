@@ -19,7 +19,7 @@ from omni_config.engines.formats.text import File
 from omni_config.engines.sglang.registry import is_registered, native_pipeline
 from omni_config.engines.theirs import asked_of
 from omni_config.findings import Span
-from omni_config.mesh import DEGREES
+from omni_config.mesh import RANKS
 from omni_config.reading.nodes import YamlNode
 
 ENGINE = "sglang"
@@ -34,6 +34,7 @@ SETTINGS: dict[str, str | tuple[str, Any]] = {
     "dp": "data_parallel_size",
     "ulysses-degree": "ulysses_degree",
     "ring-degree": "ring_degree",
+    "kv-gather-degree": "allgather_degree",
     "enable-cfg-parallel": ("cfg_parallel_size", 2),
     "cfg-parallel-size": "cfg_parallel_size",
     "use-fsdp-inference": "use_hsdp",
@@ -74,18 +75,21 @@ SWITCH = "SGLANG_CACHE_DIT_ENABLED"
 
 
 def _sequence(draft: Draft, word: Word, span: Span) -> None:
-    """``--sp-degree``: the engine shares it among Ulysses and Ring, or takes K/V gather, where neither is said."""
-    draft.later.append(lambda: _shared(draft, int(word.value), span) if word.value.isdigit() else None)
+    """``--sp-degree``: the engine shares it by Ulysses or K/V gather, where none of the three ways is said."""
+    if word.value.isdigit():
+        draft.options["sp_degree"] = YamlNode(int(word.value), span)
+        draft.later.append(lambda: _shared(draft, int(word.value), span))
 
 
 def _shared(draft: Draft, degree: int, span: Span) -> None:
     """A sequence of so many ranks, as the engine shares it (server_args.py:1735 of 0.5.23): 2 by K/V gather."""
-    if draft.has("ulysses_degree") or draft.has("ring_degree") or degree == 1:
-        return
-    if degree == 2:
-        _unjudged(draft, "a sequence of 2 ranks (the engine takes K/V gather)", span)
-    else:
-        draft.set("ulysses_degree", degree, span)
+    if degree != 1 and not _says_how(draft):
+        draft.set("allgather_degree" if degree == 2 else "ulysses_degree", degree, span)
+
+
+def _says_how(draft: Draft) -> bool:
+    """Whether the file says how ranks share the sequence."""
+    return any(map(draft.has, ("ulysses_degree", "ring_degree", "allgather_degree")))
 
 
 def _guidance(draft: Draft, word: Word, span: Span) -> None:
@@ -101,12 +105,6 @@ def _guidance(draft: Draft, word: Word, span: Span) -> None:
     draft.later.append(read)
 
 
-def _gather(draft: Draft, word: Word, span: Span) -> None:
-    """``--kv-gather-degree``: a third way to share the sequence, which no setting of ours stands for."""
-    if word.value != "1":
-        draft.later.append(lambda: _unjudged(draft, f"--kv-gather-degree {word.value}", span))
-
-
 def _unjudged(draft: Draft, name: str, span: Span) -> None:
     """Ranks that no setting stands for: the GPUs cannot be held against the degrees."""
     draft.leave_unjudged(name, span)
@@ -119,7 +117,6 @@ FLAGS = Flags(
     special={
         "sp-degree": _sequence,
         "sp-size": _sequence,
-        "kv-gather-degree": _gather,
         "guidance-scale": _guidance,
         "lora-path": lora_path,
     },
@@ -330,19 +327,20 @@ def _pipeline(draft: Draft, engine: str, facts: Facts) -> None:
 
 def _finish(draft: Draft) -> None:
     """The ranks that are not said: the engine starts one, and shares further ones by itself."""
-    said = {name: draft.get(name) for name in (*DEGREES, "data_parallel_size") if draft.has(name)}
+    draft.finish()
+    said = {name: draft.get(name) for name in (*RANKS, "data_parallel_size") if draft.has(name)}
     ranks = prod(said.values()) if all(isinstance(size, int) and size > 0 for size in said.values()) else 1
     if ranks > 1 and not draft.has("gpus"):
         draft.set("gpus", 1, draft.place)
-    before = len(draft.not_judged)
-    draft.finish()
     gpus = draft.root.find(("hardware", "gpus"))
-    if gpus is None or not isinstance(gpus.value, int) or draft.has("ulysses_degree") or draft.has("ring_degree"):
+    if gpus is None or not isinstance(gpus.value, int):
         return
+    if draft.has("ulysses_degree") or draft.has("ring_degree") or "sp_degree" in draft.options:
+        return  # else it may take CFG-parallel by itself, beside K/V gather, too (server_args.py:1701 of 0.5.23)
     left, rest = divmod(gpus.value, ranks)
-    if rest or left <= 1 or len(draft.not_judged) > before:
+    if rest or left <= 1:
         return
     if draft.has("cfg_parallel_size"):
         _shared(draft, left, gpus.span)
-    else:  # it may take CFG-parallel for some of them
+    else:
         _unjudged(draft, f"{gpus.value} GPUs (the engine chooses how to share them)", gpus.span)
