@@ -51,6 +51,8 @@ def _settings(checked: CheckResult, resolution: Resolution) -> Iterator[Decision
             yield _said(
                 name, _value(node) if name in SWITCHES else value, node.key_span or node.span, refused.get(name)
             )
+        elif name == "cfg_scale" and "guidance_scale" in chosen:
+            continue  # of which the engine has its own default
         elif value != DEFAULTS[name] and value is not None and name in {**resolution.card.defaults, "dtype": 0}:
             yield Decision(name, value, "default", "the model's card")
     yield from chosen.values()

@@ -14,7 +14,7 @@ from rich.table import Table
 from omni_config.checking.document import CheckResult, judge
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_config, document_of, show_findings
-from omni_config.mesh import NAMES
+from omni_config.mesh import NAMES, further
 from omni_config.plan import Plan
 from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
@@ -52,14 +52,16 @@ def _of_another_engine(checked: CheckResult, as_json: bool) -> None:
     from omni_config.output.effective import effective_json, effective_table
 
     rows, plan = effective(checked), checked.plan
+    more = further(checked.resolution.settings) if checked.resolution else {}  # the engine itself orders such ranks
     if as_json:
-        of_plan = plan.to_dict() | {"ranks": ranks(plan)} if plan else {}
+        grid: dict[str, Any] = {"further_axes": more} if more or plan is None else {"ranks": ranks(plan)}
+        of_plan = plan.to_dict() | grid if plan else {}
         typer.echo(json.dumps(of_plan | effective_json(checked, rows), indent=2))
     else:
         show_findings(checked)
         console = Console(highlight=False)
         console.print(effective_table(checked, rows))
-        if plan is not None and plan.mesh.world_size > 1:
+        if plan is not None and plan.mesh.world_size > 1 and not more:
             console.print(rank_table(plan))
     if checked.exit_code:
         raise typer.Exit(checked.exit_code)

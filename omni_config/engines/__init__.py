@@ -2,8 +2,8 @@
 
 All else about an engine is in its folder: ``card.yaml`` (what each version can do), ``rules.yaml`` (rules of it only),
 ``read.py`` and ``write.py`` (its commands and files, into and out of our settings), ``examples.yaml`` (those that its
-documentation shows), ``effective.py`` (what it chooses by itself), ``upgrade.yaml`` (new spellings, and what changed
-defaults do).
+documentation shows), ``effective.py`` (what it chooses by itself), ``upgrade.yaml`` (new spellings, and what its
+changed defaults do).
 """
 
 from __future__ import annotations

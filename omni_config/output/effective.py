@@ -25,13 +25,14 @@ _STYLES = {
 
 
 def effective_table(checked: CheckResult, rows: Sequence[Decision]) -> Table:
-    """Setting, value, how it came about, and the place that says so."""
-    table = Table(title=f"Runs as ({checked.judged_by or _engine(checked)})", title_justify="left")
-    for column in ("setting", "value", "is", "by"):
+    """Setting, value, how it came about, and the place that says so: the end of its path."""
+    title = f"Runs as ({checked.judged_by or _engine(checked)})"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in ("setting", "value", "how", "by"):
         table.add_column(column, overflow="fold")
     for row in rows:
         style = _STYLES[row.mark]
-        by = row.source if row.source else f"{row.span}" if row.span else ""
+        by = "/".join(row.source.split("/")[-2:]) if row.source else f"{row.span}" if row.span else ""
         words = f"{by}: {row.why}" if row.why and row.mark not in ("said", "refused", "dropped") else by
         table.add_row(
             named(row), _shown(row.value), Text(row.mark, style), Text(words, "" if row.mark != "default" else "dim")
@@ -48,7 +49,7 @@ def effective_json(checked: CheckResult, rows: Sequence[Decision]) -> dict[str, 
             {
                 "setting": named(row),
                 "value": _plain(row.value),
-                "is": row.mark,
+                "how": row.mark,
                 "source": row.source,
                 "why": row.why,
                 "location": {"file": row.span.source.name, "line": row.span.line, "column": row.span.column}

@@ -36,7 +36,8 @@ def decide(draft: Draft, facts: Facts) -> None:
     _place(draft, facts, entry)
     for setting, name in _REQUEST.items():
         found = facts.default(entry.get("sampling_params", ""), name)
-        if found and found[0] is not None and name not in draft.options:
+        says = found is not None and found[0] is not None and (name, found[0]) != ("num_frames", 1)
+        if found and says and name not in draft.options:
             draft.decide(setting, found[0], "default", found[1])
 
 

@@ -32,6 +32,7 @@ SETTINGS: dict[str, str | tuple[str, Any]] = {
     "dp": "data_parallel_size",
     "ulysses-degree": "ulysses_degree",
     "ring-degree": "ring_degree",
+    "kv-gather-degree": "allgather_degree",
     "enable-cfg-parallel": ("cfg_parallel_size", 2),
     "cfg-parallel-size": "cfg_parallel_size",
     "use-fsdp-inference": "use_hsdp",
