@@ -238,6 +238,7 @@ def _of_version(draft: Draft, environment: dict[str, Word], engine: str) -> None
             near = difflib.get_close_matches(key.name, facts.names, 1, 0.6)
             next_step = f"did you mean {near[0]}?" if near else "remove the key"
             draft.note("OMNI608", f"{engine} has no '{key.name}' and drops it silently", place, next_step=next_step)
+            draft.not_judged = [one for one in draft.not_judged if one[0] != key.name]
     _pipeline(draft, engine, facts)
 
 
