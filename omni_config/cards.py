@@ -131,7 +131,7 @@ class EngineCard:
     pipelines: dict[str, Claim] = field(default_factory=dict)
     registered: tuple[str, ...] = ()
     own_negative_prompt: bool = False
-    capabilities: dict[str, str] = field(default_factory=dict)
+    capabilities: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tells_models_apart(self) -> bool:

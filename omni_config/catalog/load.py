@@ -316,9 +316,9 @@ def _inherited(cards: dict[str, Any], name: str, below: tuple[str, ...] = ()) ->
     return merged
 
 
-def _declared(capabilities: dict[str, str], facts: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _declared(capabilities: dict[str, Any], facts: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """What the classes of an engine declare of each model that they are registered for, by the names of capabilities;
-    of step caches, those that their settings list.
+    of step caches, those that their settings list. A feature may have a capability for each of its values.
     """
     unsaid = {
         field.partition(".")[2]: entry.get("default")
@@ -330,8 +330,15 @@ def _declared(capabilities: dict[str, str], facts: dict[str, Any]) -> Iterator[t
         caches = entry.get("settings", {}).get("step_cache_config")
         listed = {*caches} if isinstance(caches, dict) and declared["supports_step_caching"] else set()
         named = {capability for capability, yes in declared.items() if yes} | listed
-        supported = [feature for feature, capability in capabilities.items() if capability in named]
-        yield from ((name, {"source": entry["at"], "supported": supported}) for name in entry["names"] if "/" in name)
+        claim: dict[str, Any] = {"source": entry["at"], "supported": [], "only": {}}
+        for feature, capability in capabilities.items():
+            by_value = capability if isinstance(capability, dict) else {None: capability}
+            values = [value for value, name in by_value.items() if name in named]
+            if len(values) == len(by_value):
+                claim["supported"].append(feature)
+            elif values:
+                claim["only"][feature] = f"{feature} in {tuple(values)}"
+        yield from ((name, claim) for name in entry["names"] if "/" in name)
 
 
 def _changed_claim(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

@@ -183,7 +183,8 @@ def _of_version(draft: Draft, engine: str) -> None:
     declared = classes[model.value].get("capabilities", {})
     judged = {"supports_step_caching"}
     if card.pipelines.get(str(draft.get("model"))):
-        judged |= {*card.capabilities.values()}  # by the card
+        by_card = [one if isinstance(one, dict) else {"": one} for one in card.capabilities.values()]
+        judged.update(*(one.values() for one in by_card))
     for capability in facts.fields("ModelCapabilities"):
         option, unsaid = draft.options.get(capability), facts.default("ModelCapabilities", capability)
         if option is None or capability in judged or declared.get(capability, unsaid and unsaid[0]):
