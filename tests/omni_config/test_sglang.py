@@ -56,6 +56,10 @@ def errors(text: str) -> list[str]:
         ("sglang serve --model-path Qwen/Qwen-Image --component-precisions.text_encoder fp8\n", ["OMNI612"]),
         ("sglang serve --model-path Qwen/Qwen-Image --component-precisions.text_encoder fp16\n", []),
         ("model_path: Qwen/Qwen-Image\nnum_gpus: 1\nsp_size: 1\n", ["OMNI608"]),
+        ("sglang serve --model-path Qwen/Qwen-Image --num-gpus 4 --cfg-parallel-size 4\n", ["OMNI148"]),
+        ("sglang serve --model-path Qwen/Qwen-Image --backend diffusers --num-gpus 2 --tp-size 2\n", ["OMNI643"]),
+        ("sglang serve --model-path Qwen/Qwen-Image --backend diffusers --num-gpus 2\n", ["OMNI643"]),
+        ("sglang serve --model-path Qwen/Qwen-Image --backend diffusers\n", []),
     ],
 )  # fmt: skip
 def test_reports_and_rules_of_its_source(text: str, codes: list[str]) -> None:
