@@ -64,6 +64,15 @@ class Parallel(_Section):
     allgather_degree: Degree = Field(
         default=1, description="Sequence parallelism in which each rank gathers all keys and values (K/V-gather)."
     )
+    attention_2d: tuple[Degree, Degree] | None = Field(
+        default=None,
+        strict=False,
+        description="Rows and columns of ranks: queries are gathered along one, keys and values along the other.",
+    )
+    async_ulysses: bool = Field(default=False, description="Overlap Ulysses' all-to-all with the projections.")
+    pipeline_parallel_size: Degree = Field(
+        default=1, description="Stages that hold the DiT's blocks in turn; xDiT passes parts of the image (PipeFusion)."
+    )
     cfg_parallel_size: Degree = Field(default=1, description="Branches of classifier-free guidance run side by side.")
     tensor_parallel_size: Degree = Field(default=1, description="Tensor parallelism of the DiT blocks.")
     text_encoder_tensor_parallel: bool = Field(

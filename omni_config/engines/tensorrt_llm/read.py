@@ -53,6 +53,8 @@ SETTINGS = {
         "ulysses_size": "ulysses_degree",
         "ring_size": "ring_degree",
         "tp_size": "tensor_parallel_size",
+        "attn2d_size": "attention_2d",
+        "async_ulysses": "async_ulysses",
         "parallel_vae_size": "vae_patch_parallel_size",
     },
     "TeaCacheConfig": {"teacache_thresh": "rel_l1_thresh", "coefficients": "coefficients"},
@@ -180,7 +182,6 @@ def _section(draft: Draft, owner: str, name: str, section: YamlNode, facts: Fact
 
 def _key(draft: Draft, owner: str, name: str, child: YamlNode, facts: Facts | None) -> None:
     """One key: a setting of ours, one of its own, or one that its class refuses."""
-    span = child.key_span or child.span
     field = facts.field(owner, name) if facts else None
     if field is None:
         draft.keys.append(Key(owner, name, child))  # which the facts of the version judge
@@ -201,9 +202,6 @@ def _key(draft: Draft, owner: str, name: str, child: YamlNode, facts: Facts | No
         draft.set(target, child.value, child.span)
     elif child.value is not None:
         draft.keys.append(Key(owner, name, child))
-        if name == "attn2d_size":
-            # Its ranks have no setting of ours: the other degrees do not make the world, then.
-            draft.options["attn2d_ranks"] = YamlNode(int(child.value[0]) * int(child.value[1]), span)
 
 
 def _is_ours(setting: str, value: Any) -> bool:
@@ -220,6 +218,8 @@ def _is_ours(setting: str, value: Any) -> bool:
         return True
     if setting in TEXTS:
         return isinstance(value, str) and value != ""
+    if setting == "attention_2d":
+        return isinstance(value, list)
     return isinstance(value, int | float) and isinstance(value, bool) == (DEFAULTS[setting] is False)
 
 

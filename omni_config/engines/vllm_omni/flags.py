@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from omni_config.engines.formats.common import guidance, lora_path
-from omni_config.engines.formats.draft import Draft, plain
+from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.flags import REST, Flags
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import Text
 from omni_config.engines.vllm_omni.arguments import (
     BACKENDS,
-    OTHER_AXES,
+    LACKING,
     OTHER_PARALLEL,
     attention_config,
     cache_backend,
     cache_config,
     keys_of,
-    other_axis,
     sampling,
     take,
 )
@@ -28,7 +27,8 @@ from omni_config.schema.settings import FIELDS, PARAMETERS
 
 ENGINE = "vllm-omni"
 
-_SAME = [name for name in FIELDS if FIELDS[name][0] in ("parallel", "memory", "vae", "execution", "sampling")]
+_SECTIONS = ("parallel", "memory", "vae", "execution", "sampling")
+_SAME = [name for name in FIELDS if FIELDS[name][0] in _SECTIONS and name not in LACKING]
 
 
 def _cache_backend(draft: Draft, word: Word, span: Span) -> None:
@@ -59,10 +59,6 @@ _PARAMETERS = {
     for name in PARAMETERS[backend]
     if name != "enable_taylorseer"
 }
-
-
-def _other_axis(name: str) -> Callable[[Draft, Word, Span], None]:
-    return lambda draft, word, span: other_axis(draft, f"--{name}", plain(word.value), span)
 
 
 def _additional_config(draft: Draft, word: Word, span: Span) -> None:
@@ -163,7 +159,6 @@ FLAGS = Flags(
         "lora-path": lora_path,
         "lora-scale": _lora_scale,
         "guidance-scale": guidance,
-        **{name: _other_axis(name) for name in (axis.replace("_", "-") for axis in OTHER_AXES)},
     },
     quiet=_QUIET,
 )

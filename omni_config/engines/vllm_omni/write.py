@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from omni_config.engines.formats.unwritten import Unwritten, command_line, guidance, lora
+from omni_config.engines.vllm_omni.arguments import LACKING
 from omni_config.engines.vllm_omni.scripts import FOLDER, SCRIPTS
 from omni_config.schema.flag_names import ALIASES, dashed
 from omni_config.schema.settings import FIELDS, PARAMETERS
@@ -33,7 +34,8 @@ def write(unwritten: Unwritten) -> str:
         groups.append(["--enforce-eager"])
     if (backend := unwritten.take("attention_backend")) is not None:
         groups.append(["--diffusion-attention-backend", _ATTENTION[backend]])
-    groups += unwritten.flags({name: _short(name, offline) for name in FIELDS if FIELDS[name][0] in _SECTIONS})
+    same = [name for name in FIELDS if FIELDS[name][0] in _SECTIONS and name not in LACKING]
+    groups += unwritten.flags({name: _short(name, offline) for name in same})
     gpus = unwritten.take("gpus")
     if gpus is not None and gpus != unwritten.world_size:
         groups.append(["--num-gpus", str(gpus)])

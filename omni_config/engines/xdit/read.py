@@ -16,13 +16,14 @@ from omni_config.engines.formats.python import Script, words
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.findings import Span
-from omni_config.mesh import DEGREES
+from omni_config.mesh import RANKS, degree
 
 ENGINE = "xdit"
 
 SETTINGS: dict[str, str | tuple[str, Any]] = {
     "ulysses-degree": "ulysses_degree",
     "ring-degree": "ring_degree",
+    "pipefusion-parallel-degree": "pipeline_parallel_size",
     "tensor-parallel-degree": "tensor_parallel_size",
     "data-parallel-degree": "data_parallel_size",
     "use-cfg-parallel": ("cfg_parallel_size", 2),
@@ -91,9 +92,9 @@ def _fully_shard(draft: Draft, word: Word, span: Span) -> None:
 
 def _parallel_vae(draft: Draft, span: Span) -> None:
     """``--use_parallel_vae`` takes every rank of the DiT."""
-    sizes = [draft.get(name) for name in DEGREES]
-    if all(isinstance(size, int) for size in sizes):
-        draft.set("vae_patch_parallel_size", prod(sizes), span)
+    sizes = [draft.get(name) for name in RANKS]
+    if all(size is None or isinstance(size, int) for size in sizes):
+        draft.set("vae_patch_parallel_size", prod(map(degree, sizes)), span)
 
 
 FLAGS = Flags(
