@@ -144,7 +144,8 @@ def dit_group_size(q: Quantities) -> int:
 @quantity
 def text_encoder_ranks(q: Quantities) -> int:
     """Ranks that share one copy of the text encoder."""
-    return int(q["tensor_parallel_size"]) if q["text_encoder_tensor_parallel"] else 1
+    own = int(q["text_encoder_tensor_parallel_size"])
+    return int(q["tensor_parallel_size"]) if own == 1 and q["text_encoder_tensor_parallel"] else own
 
 
 @quantity

@@ -78,6 +78,9 @@ class Parallel(_Section):
     text_encoder_tensor_parallel: bool = Field(
         default=False, description="Split the text encoder over the tensor ranks too."
     )
+    text_encoder_tensor_parallel_size: Degree = Field(
+        default=1, description="Ranks that share the text encoder, whatever tensor_parallel_size is."
+    )
     vae_patch_parallel_size: Degree = Field(default=1, description="Ranks of the DiT group that share the VAE decode.")
     data_parallel_size: Degree | None = Field(
         default=None, description="Whole replicas; left out, 1. vLLM-Omni 0.30 infers it from spare GPUs."

@@ -97,6 +97,7 @@ def test_omni_plan_shows_it(setting: str, tmp_path: Any) -> None:
         ("vllm-omni==0.30", {"allgather_degree": 4}),
         ("vllm-omni==0.30", {"pipeline_parallel_size": 2}),
         ("xdit", {"pipeline_parallel_size": 2, "ulysses_degree": 2}),
+        ("vllm-omni==0.30", {"text_encoder_tensor_parallel_size": 2, "ulysses_degree": 2}),
         ("cache-dit", {"ulysses_degree": 2, "async_ulysses": True}),
         ("tensorrt-llm", {"ulysses_degree": 4, "attention_2d": [3, 3], "cfg_parallel_size": 2}),
         ("tensorrt-llm", {"ulysses_degree": 2, "async_ulysses": True}),
@@ -106,6 +107,8 @@ def test_omni_plan_shows_it(setting: str, tmp_path: Any) -> None:
 def test_what_is_exported_is_read_again_as_the_same(engine: str, parallel: dict[str, Any]) -> None:
     models = {"xdit": "black-forest-labs/FLUX.1-dev", "tensorrt-llm": "Wan-AI/Wan2.2-T2V-A14B-Diffusers"}
     model = models["tensorrt-llm"] if "pipeline_parallel_size" in parallel else "Qwen/Qwen-Image"
+    if "text_encoder_tensor_parallel_size" in parallel:
+        model = "MiniMaxAI/MiniMax-H3"
     text, findings = export(checked(config(models.get(engine, model), engine, **parallel)))
     assert text, findings
     again = checked(text, engine)

@@ -12,11 +12,16 @@ from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS
 #: Parallel settings that it has none of.
 LACKING = ("attention_2d", "async_ulysses")
 
-#: Settings of the diffusion stage under ``parallel_config``.
-PARALLEL = tuple(name for name, path in FIELDS.items() if path[0] == "parallel" and name not in LACKING)
+#: Settings by its names, where those are not ours.
+RENAMED = {"text_encoder_tensor_parallel_size": "text_encoder_tp_size"}
+
+#: Keys of the diffusion stage under ``parallel_config``, with their settings.
+PARALLEL = {
+    RENAMED.get(name, name): name for name, path in FIELDS.items() if path[0] == "parallel" and name not in LACKING
+}
 
 #: Other parallel settings of the engine, which no setting of ours stands for.
-OTHER_PARALLEL = ("sequence_parallel_size", "text_encoder_tp_size")
+OTHER_PARALLEL = ("sequence_parallel_size",)
 
 #: The registry of attention backends (diffusion/attention/backends/registry.py).
 BACKENDS = "attention DiffusionAttentionBackendEnum"
@@ -51,7 +56,7 @@ def take(draft: Draft, arguments: Mapping[str, YamlNode], of_command: bool = Fal
         if key == "stage_id":
             continue  # the number of the stage, not the flag of this name
         if of_command and key in PARALLEL:
-            draft.set(key, child.value, child.span)
+            draft.set(PARALLEL[key], child.value, child.span)
         elif key in (*PARALLEL, *OTHER_PARALLEL):
             _beside(draft, key, child, bool(inside))
         elif key in ("model", "dtype", "quantization") or (key in FIELDS and FIELDS[key][0] in _SECTIONS):
@@ -73,7 +78,7 @@ def take(draft: Draft, arguments: Mapping[str, YamlNode], of_command: bool = Fal
         cache_config(draft, parameters, parameters.span)
     for key, child in inside.items():
         if key in PARALLEL:
-            draft.set(key, child.value, child.span)
+            draft.set(PARALLEL[key], child.value, child.span)
         else:
             draft.keys.append(Key("DiffusionParallelConfig", str(key), child))
     sampling(draft, arguments.get("default_sampling_params"))
@@ -91,7 +96,7 @@ def _beside(draft: Draft, key: str, child: YamlNode, has_config: bool) -> None:
         "OMNI607", f"{key} {child.value} at the top of a diffusion stage: older versions drop it", span, "warning"
     )
     if key in PARALLEL:
-        draft.set(key, child.value, child.span)
+        draft.set(PARALLEL[key], child.value, child.span)
 
 
 def sampling(draft: Draft, node: YamlNode | None) -> None:

@@ -13,6 +13,8 @@ from omni_config.engines.vllm_omni.arguments import (
     BACKENDS,
     LACKING,
     OTHER_PARALLEL,
+    PARALLEL,
+    RENAMED,
     attention_config,
     cache_backend,
     cache_config,
@@ -66,7 +68,7 @@ def _additional_config(draft: Draft, word: Word, span: Span) -> None:
     for key, child in node.children.items() if node else ():
         inner = child.children if key == "parallel_config" else {key: child}
         for name, leaf in inner.items():
-            if name in FIELDS or name in OTHER_PARALLEL:
+            if name in FIELDS or name in (*PARALLEL, *OTHER_PARALLEL):
                 message = f"{name} in --additional-config never reaches the diffusion stage"
                 draft.note("OMNI606", message, leaf.key_span or leaf.span)
 
@@ -137,7 +139,7 @@ _QUIET = {
 FLAGS = Flags(
     engine=ENGINE,
     settings={
-        **{dashed(name)[2:]: name for name in _SAME if name != "guidance_scale"},
+        **{dashed(RENAMED.get(name, name))[2:]: name for name in _SAME if name != "guidance_scale"},
         **{alias[2:]: name for name, aliases in ALIASES.items() for alias in aliases},
         "model": "model",
         **{dashed(name)[2:]: name for name in ("host", "port", "api_key")},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from omni_config.engines.formats.unwritten import Unwritten, command_line, guidance, lora
-from omni_config.engines.vllm_omni.arguments import LACKING
+from omni_config.engines.vllm_omni.arguments import LACKING, RENAMED
 from omni_config.engines.vllm_omni.scripts import FOLDER, SCRIPTS
 from omni_config.schema.flag_names import ALIASES, dashed
 from omni_config.schema.settings import FIELDS, PARAMETERS
@@ -49,4 +49,5 @@ def write(unwritten: Unwritten) -> str:
 
 
 def _short(name: str, offline: bool) -> str:
-    return dashed(name) if offline else _SHORT.get(name, dashed(name))
+    own = dashed(RENAMED.get(name, name))
+    return own if offline else _SHORT.get(name, own)

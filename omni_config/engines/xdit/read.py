@@ -90,6 +90,11 @@ def _fully_shard(draft: Draft, word: Word, span: Span) -> None:
         draft.set("hsdp_shard_size", degree, span)
 
 
+def _text_encoder(draft: Draft, word: Word, span: Span) -> None:
+    """``--text_encoder_tp_degree``, of which 0 means 1."""
+    draft.set("text_encoder_tensor_parallel_size", plain(word.value) or 1, span)
+
+
 def _parallel_vae(draft: Draft, span: Span) -> None:
     """``--use_parallel_vae`` takes every rank of the DiT."""
     sizes = [draft.get(name) for name in RANKS]
@@ -104,6 +109,7 @@ FLAGS = Flags(
         "model": _model,
         "guidance-scale": guidance,
         "fully-shard-degree": _fully_shard,
+        "text-encoder-tp-degree": _text_encoder,
         "cache-method": _cache,
     },
     quiet={
