@@ -135,6 +135,8 @@ def decode_flops(q: Mapping[str, Any], decoder: Decoder) -> float:
     """Flops of decoding on the busiest rank: tiles overlap, and are dealt out whole to the ranks that share them."""
     frames = (q["num_frames"] or 1) if q["vae_temporal_factor"] else 1
     pixels = q["width"] * q["height"] * frames * q["num_images_per_prompt"] * decoder.flops
+    if (q["vae_parallel_mode"] or "").startswith("spatial_shard"):  # strips, whose edges the ranks exchange
+        return float(pixels / q["vae_patch_parallel_size"])
     tiles = decoder.tiles(q["width"], q["height"])
     if not q["vae_use_tiling"] or tiles == 1:
         return float(pixels)

@@ -82,6 +82,9 @@ class Parallel(_Section):
         default=1, description="Ranks that share the text encoder, whatever tensor_parallel_size is."
     )
     vae_patch_parallel_size: Degree = Field(default=1, description="Ranks of the DiT group that share the VAE decode.")
+    vae_parallel_mode: (
+        Literal["auto", "tile", "patch", "batch", "spatial_shard", "spatial_shard_height", "spatial_shard_width"] | None
+    ) = Field(default=None, description="What the ranks share of the VAE decode; left out, the engine's own way.")
     data_parallel_size: Degree | None = Field(
         default=None, description="Whole replicas; left out, 1. vLLM-Omni 0.30 infers it from spare GPUs."
     )

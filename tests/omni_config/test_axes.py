@@ -97,6 +97,15 @@ def test_omni_plan_shows_it(setting: str, tmp_path: Any) -> None:
         ("vllm-omni==0.30", {"allgather_degree": 4}),
         ("vllm-omni==0.30", {"pipeline_parallel_size": 2}),
         ("xdit", {"pipeline_parallel_size": 2, "ulysses_degree": 2}),
+        ("sglang", {"ulysses_degree": 2, "vae_parallel_mode": "spatial_shard"}),
+        (
+            "vllm-omni==0.30",
+            {"ulysses_degree": 2, "vae_patch_parallel_size": 2, "vae_parallel_mode": "spatial_shard_width"},
+        ),
+        (
+            "tensorrt-llm",
+            {"ulysses_degree": 2, "vae_patch_parallel_size": 2, "vae_parallel_mode": "spatial_shard_height"},
+        ),
         ("vllm-omni==0.30", {"text_encoder_tensor_parallel_size": 2, "ulysses_degree": 2}),
         ("cache-dit", {"ulysses_degree": 2, "async_ulysses": True}),
         ("tensorrt-llm", {"ulysses_degree": 4, "attention_2d": [3, 3], "cfg_parallel_size": 2}),
@@ -182,3 +191,11 @@ def test_asynchronous_ulysses_hides_a_part_of_the_exchange() -> None:
     assert {name: hidden.terms[name] for name in ("projections", "attention")} == {
         name: plain.terms[name] for name in ("projections", "attention")
     }
+
+
+def test_strips_of_the_image_share_the_decode() -> None:
+    size = {"ulysses_degree": 4, "vae_patch_parallel_size": 4, "width": 2048, "height": 2048}
+    whole = estimated("vllm-omni==0.30", ulysses_degree=4, width=2048, height=2048)
+    strips = estimated("vllm-omni==0.30", vae_parallel_mode="spatial_shard_width", **size)
+    assert strips.terms["VAE decode"] == pytest.approx(whole.terms["VAE decode"] / 4)
+    assert strips.memory.phases["VAE decode"] < 0.5 * whole.memory.phases["VAE decode"]

@@ -75,6 +75,8 @@ QUIET = {
 #: What quant_algo names, by what is made of the weights: 8 bits, floating or whole.
 QUANTIZATIONS = {"FP8": "fp8", "FP8_PER_CHANNEL_PER_TOKEN": "fp8", "FP8_BLOCK_SCALES": "fp8", "INT8": "int8"}
 BACKENDS = {"VANILLA": "native"}
+#: The side of the image that ranks share in the VAE: its height or its width.
+SPLIT_DIM = "parallel_vae_split_dim"
 
 FLAGS = Flags(
     engine=ENGINE,
@@ -196,6 +198,8 @@ def _key(draft: Draft, owner: str, name: str, child: YamlNode, facts: Facts | No
             draft.set("attention_backend", BACKENDS[child.value], child.span)
         draft.options[name] = child
         draft.left_out += [f"backend {child.value}"] if child.value not in BACKENDS else []
+    elif name == SPLIT_DIM:
+        draft.set("vae_parallel_mode", f"spatial_shard_{child.value}", child.span)
     elif name in QUIET.get(owner, ()):
         draft.left_out.append(name)
     elif target is not None and _is_ours(target, child.value):
