@@ -7,7 +7,7 @@ from math import gcd, prod
 from typing import Any, TypeVar
 
 from omni_config.cards import EngineCard, Feature, ModelCard
-from omni_config.mesh import RANKS, further
+from omni_config.mesh import RANKS, degree, further
 from omni_config.rules.expressions import parse
 
 T = TypeVar("T")
@@ -126,7 +126,7 @@ DIMS = {
 @quantity
 def world_size(q: Quantities) -> int:
     """Ranks: ulysses x ring x cfg x tensor, and what else the engine has."""
-    return prod(q[name] for name in RANKS)
+    return prod(degree(q[name]) for name in RANKS)
 
 
 @quantity
@@ -144,7 +144,8 @@ def dit_group_size(q: Quantities) -> int:
 @quantity
 def text_encoder_ranks(q: Quantities) -> int:
     """Ranks that share one copy of the text encoder."""
-    return int(q["tensor_parallel_size"]) if q["text_encoder_tensor_parallel"] else 1
+    own = int(q["text_encoder_tensor_parallel_size"])
+    return int(q["tensor_parallel_size"]) if own == 1 and q["text_encoder_tensor_parallel"] else own
 
 
 @quantity
@@ -233,8 +234,14 @@ def image_tokens(q: Quantities) -> int | None:
 
 @quantity
 def sequence_ranks(q: Quantities) -> int:
-    """Ranks that share a sequence: ulysses x ring x allgather."""
-    return int(q["ulysses_degree"] * q["ring_degree"] * q["allgather_degree"])
+    """Ranks that share a sequence: ulysses x ring x allgather x those of 2D attention."""
+    return int(q["ulysses_degree"] * q["ring_degree"] * q["allgather_degree"] * q["attention_2d_ranks"])
+
+
+@quantity
+def attention_2d_ranks(q: Quantities) -> int:
+    """Rows times columns of 2D attention; 1 where it is off."""
+    return degree(q["attention_2d"])
 
 
 @quantity
@@ -264,25 +271,19 @@ def replicas(q: Quantities) -> int:
 
 @quantity
 def gpus_needed(q: Quantities) -> int:
-    """GPUs that the degrees, stages and replicas add up to, and those of a VAE with ranks of its own; as many as there
+    """GPUs that the degrees and replicas add up to, and those of a VAE with ranks of its own; as many as there
     are, where only a run knows what else is set.
     """
     if SAYS_MORE in q and q["gpus"]:
         return int(q["gpus"])
-    return int(q["world_size"] * q["replicas"] * q["pipeline_stages"] + _count(q, "their_vae_parallel_size"))
-
-
-@quantity
-def pipeline_stages(q: Quantities) -> int:
-    """Stages of the DiT that work on parts of the image in turn (PipeFusion), each on ranks of its own."""
-    return _count(q, "their_pipefusion_parallel_degree") or 1
+    return int(q["world_size"] * q["replicas"] + _count(q, "their_vae_parallel_size"))
 
 
 @quantity
 def more_ranks(q: Quantities) -> str:
-    """What stages, and a VAE with ranks of its own, add to the product of the degrees: " x stages 2"."""
-    stages, vae = q["pipeline_stages"], _count(q, "their_vae_parallel_size")
-    return (f" x stages {stages}" if stages > 1 else "") + (f" + VAE {vae}" if vae else "")
+    """What a VAE with ranks of its own adds to the product of the degrees: " + VAE 1"."""
+    vae = _count(q, "their_vae_parallel_size")
+    return f" + VAE {vae}" if vae else ""
 
 
 def _count(q: Quantities, name: str) -> int:
