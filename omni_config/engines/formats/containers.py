@@ -63,7 +63,8 @@ def _json_words(body: Text, file: File) -> list[Word] | None:
     words = []
     for child in nodes[0].children.values():
         text = inner.scalar(child)
-        words.append(Word(Text(text.value, [body.offsets[at] for at in text.offsets], file)))
+        item = (body.offsets[child.start], body.offsets[child.end - 1] + 1)
+        words.append(Word(Text(text.value, [body.offsets[at] for at in text.offsets], file), item=item))
     return words
 
 
@@ -116,7 +117,7 @@ def _words(part: YamlNode, file: File) -> Iterator[Word]:
     else:
         for item in part.children.values():
             text = file.scalar(item) if isinstance(item.value, str) else _plain(item, file)
-            yield Word(text)
+            yield Word(text, item=(item.start, item.end))
 
 
 def _plain(item: YamlNode, file: File) -> Text:
@@ -155,6 +156,7 @@ def drafts(found: Iterable[Command], file: File, engines: Iterable[Engine]) -> l
             command = Command(command.words[:-1], command.environment)
         for read in readers:
             if draft := read(command, file):
+                draft.command = command
                 if cut:
                     names = ", ".join(word.value for word in after.words if word.value.startswith("-"))
                     draft.note("OMNI609", f"the command ends above; lost: {names}", after.words[0].text.span)

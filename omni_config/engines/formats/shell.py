@@ -19,10 +19,14 @@ _ENDS = "\n;&|(){}"
 
 @dataclass(frozen=True)
 class Word:
-    """One word of a command; ``unknown`` where a part of it is known only to a run."""
+    """One word of a command; ``unknown`` where a part of it is known only to a run.
+
+    ``item``: where it stands, with its quotes, as one item of a list.
+    """
 
     text: Text
     unknown: bool = False
+    item: tuple[int, int] | None = None
 
     @property
     def value(self) -> str:

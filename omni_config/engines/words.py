@@ -1,0 +1,287 @@
+"""What a file of another engine calls our settings: by the word that the file itself uses, else by the engine's own."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from omni_config.engines import ENGINES
+from omni_config.engines.facts import facts_of, plain_name
+from omni_config.engines.formats.draft import Draft, Typed
+from omni_config.engines.formats.way import Way
+from omni_config.findings import Span
+from omni_config.reading.nodes import Unreadable, YamlNode, parse
+from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
+
+#: Our names as messages have them: with their sections, or alone where they are no words of the language.
+_NAMES = {".".join(path): name for name, path in FIELDS.items() if path[1:]} | {name: name for name in FIELDS if "_" in name}
+_DOTTED = {name for name in _NAMES if "." in name}
+_NAME = "|".join(sorted(map(re.escape, _NAMES), key=len, reverse=True))
+_VALUE = r"[\w.+-]*\w(?![^\s,;)])"
+_SAID = re.compile(
+    rf"(?P<set>\bset )?(?<![\w./{{-])(?P<name>{_NAME})(?![\w-]|\.\w)(?:(?P<to> to (?P<value>{_VALUE}))|(?P<number> \d+(?![\w.])))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A setting that a file says: its word, the way that it is said, the flag as typed, and the keys of YAML."""
+
+    name: str
+    way: Way
+    typed: Typed | None = None
+    path: tuple[str | int, ...] = ()
+    root: YamlNode | None = None
+
+
+class Words:
+    """The words of one deployment; ``node`` is what was made of it."""
+
+    def __init__(self, draft: Draft, node: YamlNode) -> None:
+        self.draft, self.node = draft, node
+        engine = str(node.value["engine"])
+        self._facts = facts_of(engine)
+        self.ways: dict[str, list[Way]] = {}
+        for way in ENGINES[engine.partition("==")[0]].ways(draft):
+            self.ways.setdefault(way.setting, []).append(way)
+        if draft.form == "command" and self._facts:  # what this version has, first
+            for found in self.ways.values():
+                found.sort(key=lambda way: way.kind == "word" and not self._declares(way))
+
+    def _declares(self, way: Way) -> bool:
+        return self._facts is not None and self._facts.declares(way.path[0])
+
+    # What the file says
+
+    def said(self, setting: str) -> Said | None:
+        """How the file says a setting; None where it does not, or only by a word that says another one."""
+        found = self.node.find(FIELDS[setting])
+        if found is None or found.span == self.draft.place:
+            return None
+        span, ways = found.span, self.ways.get(setting, [])
+        for typed in reversed(self.draft.typed):
+            if typed.span == span:
+                plain = plain_name(typed.name).removeprefix("no-" if self._is_switch(setting) else "--")
+                if (way := _fitting(ways, plain, found.value)) is None:
+                    return None
+                name = plain.replace("-", "_") if self.draft.form == "python" else typed.name
+                return Said(name, way, typed, *self._place(span))
+        if self.draft.form == "yaml":
+            return self._said_in_yaml(span, ways, found.value)
+        if self.draft.form == "command":
+            return self._said_beside(span, setting, ways)
+        text = self._text(span)
+        if (keyword := re.match(r"(\w+)\s*=", text)) is not None:
+            way = next((way for way in ways if way.path[-1] == keyword[1]), None)
+        elif (called := re.fullmatch(r"(?:\w+\.)*([A-Za-z_]\w*)", text)) is not None:
+            way = next((way for way in ways if way.path == (called[1],) and way.kind == "call"), None)
+        else:  # an argument by its place, or a value of a mapping
+            way = next((way for way in ways if way.kind == "word"), None)
+        return Said(way.path[-1] + "()" * (way.kind == "call"), way) if way else None
+
+    def _said_in_yaml(self, span: Span, ways: list[Way], value: Any) -> Said | None:
+        path, root = self._place(span)
+        keys = [key for key in path if isinstance(key, str)]
+        for way in ways:
+            fits = not way.text or way.value == (value is not None and value is not False)
+            if keys[-len(way.path) :] == list(way.path) and fits:
+                below = path[len(self.base) :] if path[: len(self.base)] == self.base else path
+                return Said(".".join(map(str, below)), way, None, path, root)
+        return None
+
+    def _said_beside(self, span: Span, setting: str, ways: list[Way]) -> Said | None:
+        """By a variable of the environment, a key of a flag's JSON, or the launcher in front."""
+        command = self.draft.command
+        for name, word in command.environment.items() if command else ():
+            if word.text.offsets and word.text.span == span:
+                way = next((way for way in ways if way.path == (name,)), None)
+                return Said(name, way) if way else None
+        text = self._text(span)
+        key = re.match(r"\\?[\"'](\w+)", text)
+        if key and (way := next((way for way in ways if way.path[1:] == (key[1],)), None)):
+            return Said(key[1], way)
+        launcher = re.match(r"--nproc[-_]per[-_]node", text)
+        return Said(launcher[0], Way(setting, (plain_name(launcher[0]),))) if launcher else None
+
+    def _text(self, span: Span) -> str:
+        return span.source.line(span.line)[span.column - 1 : span.end - 1]
+
+    # YAML
+
+    @cached_property
+    def documents(self) -> list[YamlNode]:
+        """The documents of the file, read again."""
+        try:
+            return parse(self.draft.file.source)
+        except Unreadable:
+            return []
+
+    @cached_property
+    def base(self) -> tuple[str | int, ...]:
+        """Where in its document the keys of the deployment stand: at the top, or in a stage."""
+        path, root = self._place(self.draft.place)
+        base = path[:-1]
+        inner = root.find((*base, "engine_args")) if root else None
+        return (*base, "engine_args") if inner is not None and isinstance(inner.value, dict) else base
+
+    @cached_property
+    def _places(self) -> dict[tuple[int, int], tuple[tuple[str | int, ...], YamlNode]]:
+        """What stands where in a YAML file: the keys of each value, and the document that has it."""
+        found: dict[tuple[int, int], tuple[tuple[str | int, ...], YamlNode]] = {}
+        for root in self.documents if self.draft.form == "yaml" else ():
+            for path, node in _nodes(root):
+                for span in (node.key_span, node.span):
+                    if span is not None:
+                        found.setdefault((span.line, span.column), (path, root))
+        return found
+
+    def _place(self, span: Span) -> tuple[tuple[str | int, ...], YamlNode | None]:
+        return self._places.get((span.line, span.column), ((), None))
+
+    # What it could say
+
+    def way(self, setting: str, value: Any) -> Way | None:
+        """The way to say a value of a setting: the one that the file uses, else the engine's first."""
+        ways = self.ways.get(setting, [])
+        said = self.said(setting)
+        if said is not None and said.way.says(value):
+            return said.way
+        found = (way for way in ways if way.says(value) and self._may_add(way))
+        return next(found, None)
+
+    def _may_add(self, way: Way) -> bool:
+        """Whether an edit could add it to the file: no variable and no call, and the class that takes it is there."""
+        if self.draft.form == "python":
+            return way.kind == "word" and re.search(rf"\b{way.path[0]}\(", self.draft.file.source.text) is not None
+        if self.draft.form == "command":
+            return way.kind == "word" and len(way.path) == 1
+        return True
+
+    def can_say(self, setting: str) -> bool:
+        """Whether the file says the setting, or an edit could make it."""
+        return self.said(setting) is not None or any(map(self._may_add, self.ways.get(setting, ())))
+
+    def _is_switch(self, setting: str) -> bool:
+        return DEFAULTS[setting] is False or setting in SWITCHES
+
+    def off(self, setting: str, value: Any) -> bool:
+        """Whether a value is that of a setting that nothing says."""
+        said = self.said(setting)
+        if said is not None and said.way.value is not None:
+            return not said.way.says(value) and value in (False, None, 1, DEFAULTS[setting])
+        return value is None or (value is False and self._is_switch(setting))
+
+    # Words for people
+
+    def spelled(self, way: Way) -> str:
+        """A way by its engine's own name."""
+        if self.draft.form == "command" and way.kind == "word":
+            if len(way.path) > 1:
+                return way.path[-1]
+            flag = self._facts.flag(way.path[0]) if self._facts and self._declares(way) else None
+            return flag.name if flag else f"--{way.path[0]}"
+        name = ".".join(way.path) if self.draft.form == "yaml" else way.path[-1]
+        return f"{name}()" if way.kind == "call" else name
+
+    def name(self, setting: str) -> str:
+        """A setting by its word; by our own name where the engine has none."""
+        said = self.said(setting)
+        ways = self.ways.get(setting)
+        if said is None and not ways:
+            return ".".join(FIELDS[setting])
+        way = said.way if said else ways[0] if ways else None
+        assert way is not None
+        name = said.name if said else self.spelled(way)
+        return f"{name} {way.text}" if way.text and self.draft.form == "command" else name
+
+    def phrase(self, setting: str, value: Any) -> str | None:
+        """A setting with a value, as the file would say it; empty for one that it would not say, None where it cannot."""
+        said, way = self.said(setting), self.way(setting, value)
+        form = self.draft.form
+        if self.off(setting, value):
+            if said is None:
+                return ""
+            way = said.way
+            if form == "command" or way.text or way.kind == "call" or value is None:
+                return f"{said.name}=false" if way.kind == "variable" else ""
+            return f"{said.name}: false" if form == "yaml" else f"{said.name}=False"
+        if way is None:
+            return None
+        name = said.name if said and said.way == way else self.spelled(way)
+        if form == "command" and len(way.path) > 1:
+            return f'--{way.path[0]} {{"{way.path[1]}": {json.dumps(value)}}}'
+        if way.kind == "call":
+            return name
+        stands = way.text or (True if way.value is not None else value)
+        if form == "python":
+            return f"{name}={stands!r}"
+        if form == "yaml":
+            return f"{name}: {json.dumps(stands) if not isinstance(stands, str) else stands}"
+        if stands is True and way.kind == "word":
+            return name
+        written = str(stands).lower() if isinstance(stands, bool) else str(stands)
+        return f"{name}={written}" if way.kind == "variable" else f"{name} {written}"
+
+    def lines(self, setting: str, old: Any, new: Any) -> list[str]:
+        """A change as the lines of a diff."""
+        before = self.phrase(setting, old) if self.said(setting) else ""
+        after = self.phrase(setting, new)
+        if after is None:
+            shown = str(new).lower() if isinstance(new, bool) else new
+            after = f"{'.'.join(FIELDS[setting])}: {shown} (this file has no word for it)"
+        return [f"{sign} {text}" for sign, text in (("-", before), ("+", after)) if text]
+
+    def translated(self, text: str) -> str:
+        """A message with the file's words in place of our names."""
+        return _SAID.sub(self._translated, text)
+
+    def next_step(self, text: str) -> str:
+        """A next step in the file's words, without what the file has no words for where something else is left."""
+        stated = (f"set {step}" if _SAID.match(step) and " to " in step else step for step in text.split(", or "))
+        steps = [self.translated(step) for step in stated]
+        said = [step for step in steps if not any(found["name"] in _DOTTED for found in _SAID.finditer(step))]
+        return ", or ".join(said or steps)
+
+    def _translated(self, found: re.Match[str]) -> str:
+        setting, value = _NAMES[found["name"]], found["value"]
+        name = self.name(setting)
+        if name == ".".join(FIELDS[setting]):
+            return found[0]
+        verb, said = found["set"] or "", self.said(setting)
+        switch = said is not None and said.way.value is not None and said.way.kind == "word"
+        if self.draft.form == "command" and (value is not None or verb):
+            plain = True if value in (None, "true") else _plain(value)
+            way = self.way(setting, plain)
+            alone = way is not None and way.kind == "word" and (way.value is not None or self._is_switch(setting))
+            if way is not None and alone and not self.off(setting, plain):
+                return f"add {self.spelled(way)}{f' {way.text}' * bool(way.text)}"
+            if value is not None and (switch or self.off(setting, plain)):
+                return f"remove {name}"
+        number = "" if switch and self.draft.form == "command" else found["number"] or ""
+        return f"{verb}{name}{found['to'] or number}"
+
+
+def _fitting(ways: list[Way], flag: str, value: Any) -> Way | None:
+    """The way that a flag as it was typed is; by its beginning, as argparse takes it."""
+    for way in ways:
+        if way.path[0].replace("_", "-") == flag or way.path[-1].replace("_", "-") == flag:
+            if way.value is None or way.text or way.says(value):
+                return way
+    found = {way for way in ways if len(way.path) == 1 and way.path[0].startswith(flag)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _plain(text: str) -> Any:
+    return {"true": True, "false": False}.get(text, int(text) if text.isdigit() else text)
+
+
+def _nodes(root: YamlNode) -> Iterator[tuple[tuple[str | int, ...], YamlNode]]:
+    """Every value of a document with its keys, the inner ones first."""
+    for key, child in root.children.items():
+        for path, node in _nodes(child):
+            yield (key, *path), node
+        yield (key,), child
