@@ -139,6 +139,11 @@ class Words:
                         found.setdefault((span.line, span.column), (path, root))
         return found
 
+    @property
+    def root(self) -> YamlNode | None:
+        """The document of a YAML file that the deployment stands in."""
+        return self._place(self.draft.place)[1]
+
     def _place(self, span: Span) -> tuple[tuple[str | int, ...], YamlNode | None]:
         return self._places.get((span.line, span.column), ((), None))
 

@@ -1,0 +1,137 @@
+"""Repairs of files of other engines, where they stand: each edit is read again, and must say what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from omni_config.checking import edit_command, edit_keys, edit_python
+from omni_config.checking.document import CheckResult, ParsedDocument, judge
+from omni_config.checking.edit import CannotEdit, Edit
+from omni_config.checking.files import read_bytes
+from omni_config.rules.rule import Rule
+from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS, SWITCHES, Settings, validate
+
+_EDITORS = {"command": edit_command.edits, "yaml": edit_keys.edits, "python": edit_python.edits}
+
+
+def edited(checked: CheckResult, changes: Settings, policies: tuple[Rule, ...] = (), *, clean: bool) -> str:
+    """The text of a file with settings of one of its deployments changed.
+
+    ``clean``: it must have no error then; otherwise it must have no new one.
+
+    Raises:
+        CannotEdit: the text cannot be made to say exactly these changes, or that is not enough.
+    """
+    document = checked.document
+    assert document is not None
+    current, waiting, touched = document, {}, set[str]()
+    for name, value in sorted(changes.items(), key=lambda change: change[0] not in SWITCHES):
+        if _value(current, name) == value:
+            continue
+        assert current.words is not None
+        assert current.draft is not None
+        touched |= _options_of(current, name)
+        try:
+            found = list(_EDITORS[current.draft.form](current.words, name, value))
+            current = _again(document, _applied(current.source.text, found))
+        except CannotEdit as error:
+            waiting[name] = error  # what other changes decide may say it all the same
+        touched |= _options_of(current, name)
+    for name, error in waiting.items():
+        if _value(current, name) != changes[name]:
+            raise error
+    _verify(document, current, changes, touched)
+    _judge(checked, current, policies, clean)
+    return current.source.text
+
+
+def _applied(text: str, edits: Iterable[Edit]) -> str:
+    end = len(text) + 1
+    for edit in sorted(set(edits), key=lambda each: -each.start):
+        if edit.end > end:
+            raise CannotEdit("two edits would meet")
+        text = text[: edit.start] + edit.text + text[edit.end :]
+        end = edit.start
+    return text
+
+
+def _again(document: ParsedDocument, text: str) -> ParsedDocument:
+    """The same deployment of the edited text."""
+    before, after = _all(document.source.text, document), _all(text, document)
+    if len(before) != len(after):
+        raise CannotEdit("the edit would change what else the file is")
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        if index != document.index and _whole(old) != _whole(new):
+            raise CannotEdit("the edit would change another deployment of the file")
+    again = after[document.index]
+    if again.node is None or again.words is None:
+        raise CannotEdit("the edited file could not be read")
+    return again
+
+
+def _all(text: str, document: ParsedDocument) -> list[ParsedDocument]:
+    return read_bytes(document.source.name, text.encode())
+
+
+def _whole(document: ParsedDocument) -> str:
+    """All that a deployment says, for comparison: what only a run knows equals nothing."""
+    node = document.node.value if document.node else None
+    return repr((node, sorted((name, repr(option.value)) for name, option in document.options.items())))
+
+
+def _settings(document: ParsedDocument) -> Settings:
+    assert document.node is not None
+    try:
+        return validate(document.node.value)
+    except ValueError as error:
+        raise CannotEdit(str(error)) from None
+
+
+def _value(document: ParsedDocument, name: str) -> Any:
+    return _settings(document)[name]
+
+
+def _options_of(document: ParsedDocument, name: str) -> set[str]:
+    """The engine's own names of what says a setting."""
+    assert document.words is not None
+    said = document.words.said(name)
+    ways = [*document.words.ways.get(name, ()), *([said.way] if said else [])]
+    return {part.replace("-", "_") for way in ways for part in way.path}
+
+
+def _verify(before: ParsedDocument, after: ParsedDocument, changes: Settings, touched: set[str]) -> None:
+    """Refuse an edit after which the file says another thing than was meant."""
+    old, new = _settings(before), _settings(after)
+    assert before.words is not None
+    gone = {name for switch in SWITCHES if changes.get(switch) is False for name in PARAMETERS[switch]}
+    for name in FIELDS:
+        wanted = changes.get(name, old[name])
+        derived = name not in changes and before.words.said(name) is None and old[name] != DEFAULTS[name]
+        if new[name] != wanted and not derived and name not in gone:
+            shown = before.words.name(name)
+            raise CannotEdit(f"the edit would not say {shown} {wanted}, but {new[name]}")
+    names = {option.removesuffix("_count") for option in _changed_options(before, after)}
+    if other := names - touched - _inside(before, touched) - _inside(after, touched) - gone:
+        raise CannotEdit(f"the edit would change {', '.join(sorted(other))}, too")
+
+
+def _changed_options(before: ParsedDocument, after: ParsedDocument) -> Iterator[str]:
+    for name in before.options.keys() | after.options.keys():
+        old, new = before.options.get(name), after.options.get(name)
+        if old is None or new is None or repr(old.value) != repr(new.value):
+            yield name
+
+
+def _inside(document: ParsedDocument, names: set[str]) -> set[str]:
+    """The keys of options that are mappings."""
+    found = (document.options[name].value for name in names if name in document.options)
+    return {str(key) for value in found if isinstance(value, dict) for key in value}
+
+
+def _judge(checked: CheckResult, after: ParsedDocument, policies: tuple[Rule, ...], clean: bool) -> None:
+    """Refuse an edit that leaves an error, or makes one."""
+    known = set() if clean else {finding.code for finding in checked.findings}
+    for finding in judge(after, policies).findings:
+        if finding.severity == "error" and finding.code not in known:
+            raise CannotEdit(f"{finding.code} would be left: {finding.message}")
