@@ -37,7 +37,7 @@ def edits(words: Words, setting: str, value: Any) -> Iterator[Edit]:
     if said.way.kind == "call":
         if not off:
             raise CannotEdit(f"{said.name} cannot say {value}")
-        yield script.without_call(at, said.name)
+        yield script.without_call(at, said.name, bool(PARAMETERS.get(setting)))
     elif off and (value is None or said.way.text):
         yield script.without(at, said.name)
         if PARAMETERS.get(setting):
@@ -125,8 +125,15 @@ class _Script:
 
     # Removals
 
-    def without_call(self, at: int, name: str) -> Edit:
-        """Without a call that is a statement of its own, and not the only one of its block."""
+    def without_call(self, at: int, name: str, cache: bool) -> Edit:
+        """Without a call that is a statement of its own, and not the only one of its block; one that switches a cache
+        on and does more goes without the cache's argument.
+        """
+        for call in self._calls() if cache else ():
+            if self.place(call.func)[0] == at:
+                said = {keyword.arg: keyword for keyword in call.keywords}
+                if {"cache_config", "parallelism_config"} <= said.keys():
+                    return self.without(self.place(said["cache_config"])[0], name)
         for node in ast.walk(self.tree):
             alone = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
             if alone and self.place(node.value.func)[0] == at:  # type: ignore[attr-defined]

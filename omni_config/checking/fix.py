@@ -15,7 +15,7 @@ from omni_config.checking.files import check_bytes
 from omni_config.checking.schema_findings import key_suggestion
 from omni_config.engines.words import Words
 from omni_config.findings import Finding
-from omni_config.resolving.resolver import Resolution
+from omni_config.resolving.resolver import Resolution, resolve_settings
 from omni_config.resolving.search import conflict, nearest
 from omni_config.rules.quantities import THEIRS
 from omni_config.rules.rule import Rule
@@ -91,7 +91,13 @@ def nearest_changes(checked: CheckResult, most: int = 3) -> list[Settings]:
             found = said or ([] if fixed else found)
         if found:
             break
-    return found
+
+    def cost(changes: Settings) -> tuple[int, int, int]:
+        left = resolve_settings(settings | changes, target).findings
+        said = sum(words.said(name) is not None for name in changes) if words else 0
+        return len(changes), sum(finding.severity == "warning" for finding in left), said
+
+    return sorted(found, key=cost)
 
 
 def words_of(checked: CheckResult) -> Words | None:
@@ -136,6 +142,11 @@ def _step(
             failed[f"{finding.code}: {error}"] = None
     broken = [finding for finding in checked.findings if finding.severity == "error"]
     if unsafe and broken:
+        if checked.foreign:
+            from omni_config.checking.fix_foreign import renamed
+
+            if (step := renamed(checked, policies)) is not None:
+                return step
         return _nearest_step(checked, broken, policies)
     return None
 
@@ -208,6 +219,7 @@ def conflict_of(checked: CheckResult) -> list[str]:
     settings, words = settings_written(checked), words_of(checked)
     concerned = {name for finding in checked.findings if finding.severity == "error" for name in finding.fields}
     written = [name for name in FIELDS if name in concerned and checked.node.find(FIELDS[name]) is not None]
+    written = [name for name in written if words is None or words.said(name) is not None]
     core = conflict(settings, checked.unaccepted, written)
     shown = {name: f"{'.'.join(FIELDS[name])}: {_shown(settings[name])}" for name in core}
     return [(words.phrase(name, settings[name]) if words else "") or ours for name, ours in shown.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,9 +10,13 @@ from omni_config.checking import edit_command, edit_keys, edit_python
 from omni_config.checking.document import CheckResult, ParsedDocument, judge
 from omni_config.checking.edit import CannotEdit, Edit
 from omni_config.checking.files import read_bytes
+from omni_config.engines.formats.way import ALL
+from omni_config.findings import Finding
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS, SWITCHES, Settings, validate
 
+#: Findings of readers about flags and keys that an engine does not have.
+_MISSPELT = ("OMNI608", "OMNI611", "OMNI615")
 _EDITORS = {"command": edit_command.edits, "yaml": edit_keys.edits, "python": edit_python.edits}
 
 
@@ -44,6 +49,25 @@ def edited(checked: CheckResult, changes: Settings, policies: tuple[Rule, ...] =
     _verify(document, current, changes, touched)
     _judge(checked, current, policies, clean)
     return current.source.text
+
+
+def renamed(checked: CheckResult, policies: tuple[Rule, ...]) -> tuple[str, list[Finding]] | None:
+    """The text with one flag or key spelt as was probably meant; None where no finding says so."""
+    assert checked.document is not None
+    errors = sum(finding.severity == "error" for finding in checked.findings)
+    for finding in checked.findings:
+        meant = re.fullmatch(r"did you mean (\S+)\?", finding.next_step)
+        if finding.code not in _MISSPELT or meant is None or finding.span is None or checked.document.draft is None:
+            continue
+        text, at = checked.source.text, checked.document.draft.file.offset(finding.span)
+        name = re.compile(r"[\\\"']*(-*[\w.-]+)").match(text, at)
+        if name is None:
+            continue
+        after = _again(checked.document, text[: name.start(1)] + meant[1] + text[name.end(1) :])
+        left = judge(after, policies).findings
+        if sum(each.severity == "error" for each in left) < errors:
+            return after.source.text, [finding]
+    return None
 
 
 def _applied(text: str, edits: Iterable[Edit]) -> str:
@@ -107,7 +131,9 @@ def _verify(before: ParsedDocument, after: ParsedDocument, changes: Settings, to
     gone = {name for switch in SWITCHES if changes.get(switch) is False for name in PARAMETERS[switch]}
     for name in FIELDS:
         wanted = changes.get(name, old[name])
-        derived = name not in changes and before.words.said(name) is None and old[name] != DEFAULTS[name]
+        said = before.words.said(name)
+        own = said is not None and said.way.value != ALL
+        derived = name not in changes and not own and old[name] != DEFAULTS[name]
         if new[name] != wanted and not derived and name not in gone:
             shown = before.words.name(name)
             raise CannotEdit(f"the edit would not say {shown} {wanted}, but {new[name]}")

@@ -68,8 +68,9 @@ class Words:
                 plain = plain_name(typed.name).removeprefix("no-" if self._is_switch(setting) else "--")
                 if (way := _fitting(ways, plain, found.value)) is None:
                     return None
-                name = plain.replace("-", "_") if self.draft.form == "python" else typed.name
-                return Said(name, way, typed, *self._place(span))
+                path, root = self._place(span)
+                of_form = {"python": plain.replace("-", "_"), "yaml": str(path[-1]) if path else plain}
+                return Said(of_form.get(self.draft.form, typed.name), way, typed, path, root)
         if self.draft.form == "yaml":
             return self._said_in_yaml(span, ways, found.value)
         if self.draft.form == "command":
@@ -246,8 +247,9 @@ class Words:
 
     def next_step(self, text: str) -> str:
         """A next step in the file's words, without what the file has no words for where something else is left."""
-        stated = (f"set {step}" if _SAID.match(step) and " to " in step else step for step in text.split(", or "))
-        steps = [self.translated(step) for step in stated]
+        steps = text.split(", or ")
+        verbs = ["set " if (at := _SAID.match(step)) and at["to"] and not at["set"] else "" for step in steps]
+        steps = [self.translated(verb + step) for verb, step in zip(verbs, steps, strict=True)]
         said = [step for step in steps if not any(found["name"] in _DOTTED for found in _SAID.finditer(step))]
         return ", or ".join(said or steps)
 
@@ -257,17 +259,22 @@ class Words:
         if name == ".".join(FIELDS[setting]):
             return found[0]
         verb, said = found["set"] or "", self.said(setting)
+        stated = None if value is None else _plain(value)
+        way = self.way(setting, True if stated is None else stated) or (said and said.way)
         switch = said is not None and said.way.value is not None and said.way.kind == "word"
-        if self.draft.form == "command" and (value is not None or verb):
-            plain = True if value in (None, "true") else _plain(value)
-            way = self.way(setting, plain)
+        if self.draft.form != "command":
+            if stated is not None and way is not None and (way.value is not None or switch):
+                true, false = ("True", "False") if self.draft.form == "python" else ("true", "false")
+                return f"{verb}{self.spelled(way)} to {false if self.off(setting, stated) else true}"
+            return f"{verb}{name}{found['to'] or ('' if switch else found['number'] or '')}"
+        if stated is not None or verb:
+            on = True if stated is None else stated
             alone = way is not None and way.kind == "word" and (way.value is not None or self._is_switch(setting))
-            if way is not None and alone and not self.off(setting, plain):
+            if way is not None and alone and not self.off(setting, on):
                 return f"add {self.spelled(way)}{f' {way.text}' * bool(way.text)}"
-            if value is not None and (switch or self.off(setting, plain)):
+            if stated is not None and (switch or self.off(setting, stated)):
                 return f"remove {name}"
-        number = "" if switch and self.draft.form == "command" else found["number"] or ""
-        return f"{verb}{name}{found['to'] or number}"
+        return f"{verb}{name}{found['to'] or ('' if switch else found['number'] or '')}"
 
 
 def _fitting(ways: list[Way], flag: str, value: Any) -> Way | None:
