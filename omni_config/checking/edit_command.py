@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from omni_config.checking.edit import CannotEdit, Edit, removal
@@ -36,9 +37,9 @@ def edits(words: Words, setting: str, value: Any) -> Iterator[Edit]:
     elif said.typed is None:
         yield _beside(words, said, setting, value)
     elif off:
-        yield _removal(text, said.typed)
+        yield without(text, said.typed)
         for typed in _of_parameters(words, setting, said.typed):
-            yield _removal(text, typed)
+            yield without(text, typed)
     elif said.way == way and said.way.value is None and (said.typed.used or not isinstance(value, bool)):
         yield _replaced(said.typed.words[0] if said.typed.used else None, _written(value), said.name)
     elif way is not None:
@@ -104,7 +105,7 @@ def _place(word: Word) -> tuple[int, int]:
     if not offsets:
         raise CannotEdit("an empty word")
     start, end = offsets[0], offsets[-1] + 1
-    if any(after <= before for before, after in zip(offsets, offsets[1:], strict=False)):
+    if any(after <= before for before, after in pairwise(offsets)):
         raise CannotEdit(f"{word.value} is put together from several places")
     quote = text[end : end + 1]
     if quote and quote in "'\"":
@@ -120,7 +121,7 @@ def _places(typed: Typed) -> list[tuple[int, int]]:
     found = [_place(word) for word in (typed.word, *(() if attached else typed.words[: typed.used]))]
     text = typed.word.text.file.source.text
     between = _BETWEEN_ITEMS if typed.word.item else _BETWEEN
-    for (_, end), (start, _) in zip(found, found[1:], strict=False):
+    for (_, end), (start, _) in pairwise(found):
         if start < end or not between.fullmatch(text, end, start):
             raise CannotEdit(f"the value of {typed.name} does not stand behind it")
     return found
@@ -167,7 +168,8 @@ def _in_json(draft: Draft, setting: str, value: Any) -> Edit:
     raise CannotEdit(f"{setting} stands where no edit reaches")
 
 
-def _removal(text: str, typed: Typed) -> Edit:
+def without(text: str, typed: Typed) -> Edit:
+    """The edit that takes a flag with its values away."""
     places = _places(typed)
     start, end = places[0][0], places[-1][1]
     if not typed.word.item:
@@ -276,4 +278,3 @@ def _line_end(text: str, at: int) -> int:
     end = text.find("\n", at)
     end = len(text) if end < 0 else end
     return end - text[:end].endswith("\r")
-

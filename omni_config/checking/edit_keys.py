@@ -8,6 +8,7 @@ from typing import Any
 from omni_config.checking.edit import CannotEdit, Edit, edit_at, removal
 from omni_config.engines.formats.way import Way
 from omni_config.engines.words import Said, Words
+from omni_config.findings import Span
 from omni_config.schema.settings import PARAMETERS, SWITCHES
 
 
@@ -34,6 +35,14 @@ def edits(words: Words, setting: str, value: Any) -> Iterator[Edit]:
         raise CannotEdit(f"{said.name} cannot say {value}")
     elif (edit := edit_at(words.draft.file.source.text, said.root, said.path, False, _stands(way, value))) is not None:
         yield edit
+
+
+def without(words: Words, place: Span) -> Edit:
+    """The edit that takes the key at a place away."""
+    path, root = words.place(place)
+    if root is None:
+        raise CannotEdit("the place of the key is not known")
+    return removal(words.draft.file.source.text, root, path)
 
 
 def _stands(way: Way, value: Any) -> Any:

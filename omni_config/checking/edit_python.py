@@ -42,8 +42,10 @@ def edits(words: Words, setting: str, value: Any) -> Iterator[Edit]:
         yield script.without(at, said.name)
         if PARAMETERS.get(setting):
             yield from script.without_parameters(at, "cache_config")
-    elif off or way == said.way:
-        yield script.changed(at, said.name, False if off else way.text or way.value is not None or value)
+    elif off:
+        yield script.changed(at, said.name, False)
+    elif way is not None and way == said.way:
+        yield script.changed(at, said.name, way.text or way.value is not None or value)
     else:
         raise CannotEdit(f"{said.name} cannot say {value}")
 

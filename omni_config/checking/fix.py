@@ -142,13 +142,24 @@ def _step(
             failed[f"{finding.code}: {error}"] = None
     broken = [finding for finding in checked.findings if finding.severity == "error"]
     if unsafe and broken:
-        if checked.foreign:
-            from omni_config.checking.fix_foreign import renamed
-
-            if (step := renamed(checked, policies)) is not None:
-                return step
-        return _nearest_step(checked, broken, policies)
+        return _respelled(checked, broken, policies) or _nearest_step(checked, broken, policies)
     return None
+
+
+def _respelled(
+    checked: CheckResult, broken: list[Finding], policies: tuple[Rule, ...]
+) -> tuple[str, list[Finding]] | None:
+    """A file of another engine with its misspelt words righted, and what is then left repaired: all or nothing."""
+    if not checked.foreign:
+        return None
+    from omni_config.checking.fix_foreign import respelled
+
+    if (text := respelled(checked, policies)) is None:
+        return None
+    after = check_bytes(checked.source.name, text.encode(), policies)[checked.index]
+    left = [finding for finding in after.findings if finding.severity == "error"]
+    step = (_respelled(after, left, policies) or _nearest_step(after, left, policies)) if left else None
+    return (step[0] if step else text), broken
 
 
 def _nearest_step(
@@ -211,7 +222,7 @@ SHOWN = " (changes the image)"
 
 
 def conflict_of(checked: CheckResult) -> list[str]:
-    """The smallest set of written settings that cannot hold together, in the file's words; empty where there is none."""
+    """The smallest set of written settings that cannot hold together, in the file's words; empty: there is none."""
     assert checked.resolution is not None
     assert checked.node is not None
     if not checked.resolution.card.pipeline:  # of a file that names no model

@@ -10,8 +10,9 @@ from omni_config.checking import edit_command, edit_keys, edit_python
 from omni_config.checking.document import CheckResult, ParsedDocument, judge
 from omni_config.checking.edit import CannotEdit, Edit
 from omni_config.checking.files import read_bytes
+from omni_config.engines.formats.text import File
 from omni_config.engines.formats.way import ALL
-from omni_config.findings import Finding
+from omni_config.findings import Span
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS, SWITCHES, Settings, validate
 
@@ -30,7 +31,8 @@ def edited(checked: CheckResult, changes: Settings, policies: tuple[Rule, ...] =
     """
     document = checked.document
     assert document is not None
-    current, waiting, touched = document, {}, set[str]()
+    current, touched = document, set[str]()
+    waiting: dict[str, CannotEdit] = {}
     for name, value in sorted(changes.items(), key=lambda change: change[0] not in SWITCHES):
         if _value(current, name) == value:
             continue
@@ -43,31 +45,58 @@ def edited(checked: CheckResult, changes: Settings, policies: tuple[Rule, ...] =
         except CannotEdit as error:
             waiting[name] = error  # what other changes decide may say it all the same
         touched |= _options_of(current, name)
-    for name, error in waiting.items():
+    for name, reason in waiting.items():
         if _value(current, name) != changes[name]:
-            raise error
+            raise reason
     _verify(document, current, changes, touched)
     _judge(checked, current, policies, clean)
     return current.source.text
 
 
-def renamed(checked: CheckResult, policies: tuple[Rule, ...]) -> tuple[str, list[Finding]] | None:
-    """The text with one flag or key spelt as was probably meant; None where no finding says so."""
-    assert checked.document is not None
+def respelled(checked: CheckResult, policies: tuple[Rule, ...]) -> str | None:
+    """The text with one flag or key that the engine does not have spelt as was probably meant, or taken away where
+    that is the next step; None where no finding says so.
+    """
+    document = checked.document
+    assert document is not None
     errors = sum(finding.severity == "error" for finding in checked.findings)
     for finding in checked.findings:
-        meant = re.fullmatch(r"did you mean (\S+)\?", finding.next_step)
-        if finding.code not in _MISSPELT or meant is None or finding.span is None or checked.document.draft is None:
+        if finding.code not in _MISSPELT or finding.span is None or document.draft is None:
             continue
-        text, at = checked.source.text, checked.document.draft.file.offset(finding.span)
-        name = re.compile(r"[\\\"']*(-*[\w.-]+)").match(text, at)
-        if name is None:
+        try:
+            if meant := re.fullmatch(r"did you mean (\S+)\?", finding.next_step):
+                after = _again(document, _with_name(document.draft.file, finding.span, meant[1]))
+            elif finding.next_step in ("remove the flag", "remove the key"):
+                after = _again(document, _applied(checked.source.text, [_without(document, finding.span)]))
+                _verify(document, after, {}, set(document.options) - set(after.options))
+            else:
+                continue
+        except CannotEdit:
             continue
-        after = _again(checked.document, text[: name.start(1)] + meant[1] + text[name.end(1) :])
-        left = judge(after, policies).findings
-        if sum(each.severity == "error" for each in left) < errors:
-            return after.source.text, [finding]
+        if sum(each.severity == "error" for each in judge(after, policies).findings) < errors:
+            return after.source.text
     return None
+
+
+def _with_name(file: File, place: Span, name: str) -> str:
+    """The text with another name of the flag or key at a place."""
+    text = file.source.text
+    found = re.compile(r"[\\\"']*(-*[\w.-]+)").match(text, file.offset(place))
+    if found is None:
+        raise CannotEdit("a name in several places")
+    return text[: found.start(1)] + name + text[found.end(1) :]
+
+
+def _without(document: ParsedDocument, place: Span) -> Edit:
+    """The edit that takes a flag or key away."""
+    assert document.draft is not None
+    assert document.words is not None
+    if document.draft.form == "yaml" and not document.draft.typed:
+        return edit_keys.without(document.words, place)
+    typed = next((typed for typed in document.draft.typed if typed.span == place), None)
+    if document.draft.form != "command" or typed is None or typed.used > 1:
+        raise CannotEdit("what would go with it is not known")
+    return edit_command.without(document.source.text, typed)
 
 
 def _applied(text: str, edits: Iterable[Edit]) -> str:

@@ -18,12 +18,12 @@ from omni_config.reading.nodes import Unreadable, YamlNode, parse
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
 
 #: Our names as messages have them: with their sections, or alone where they are no words of the language.
-_NAMES = {".".join(path): name for name, path in FIELDS.items() if path[1:]} | {name: name for name in FIELDS if "_" in name}
-_DOTTED = {name for name in _NAMES if "." in name}
-_NAME = "|".join(sorted(map(re.escape, _NAMES), key=len, reverse=True))
-_VALUE = r"[\w.+-]*\w(?![^\s,;)])"
+_NAMES = {".".join(path): name for name, path in FIELDS.items() if path[1:]}
+_NAMES |= {name: name for name in FIELDS if "_" in name}
+#: A name in a message, with what it is set to, or is.
 _SAID = re.compile(
-    rf"(?P<set>\bset )?(?<![\w./{{-])(?P<name>{_NAME})(?![\w-]|\.\w)(?:(?P<to> to (?P<value>{_VALUE}))|(?P<number> \d+(?![\w.])))?"
+    r"(?P<set>\bset )?(?<![\w./{-])(?P<name>(?=\w*[_.])\w+(?:\.\w+)*)(?![\w-])"
+    r"(?:(?P<to> to (?P<value>[\w.+-]*\w(?![^\s,;)])))|(?P<number> \d+(?![\w.])))?"
 )
 
 
@@ -68,7 +68,7 @@ class Words:
                 plain = plain_name(typed.name).removeprefix("no-" if self._is_switch(setting) else "--")
                 if (way := _fitting(ways, plain, found.value)) is None:
                     return None
-                path, root = self._place(span)
+                path, root = self.place(span)
                 of_form = {"python": plain.replace("-", "_"), "yaml": str(path[-1]) if path else plain}
                 return Said(of_form.get(self.draft.form, typed.name), way, typed, path, root)
         if self.draft.form == "yaml":
@@ -85,7 +85,7 @@ class Words:
         return Said(way.path[-1] + "()" * (way.kind == "call"), way) if way else None
 
     def _said_in_yaml(self, span: Span, ways: list[Way], value: Any) -> Said | None:
-        path, root = self._place(span)
+        path, root = self.place(span)
         keys = [key for key in path if isinstance(key, str)]
         for way in ways:
             fits = not way.text or way.value == (value is not None and value is not False)
@@ -124,7 +124,7 @@ class Words:
     @cached_property
     def base(self) -> tuple[str | int, ...]:
         """Where in its document the keys of the deployment stand: at the top, or in a stage."""
-        path, root = self._place(self.draft.place)
+        path, root = self.place(self.draft.place)
         base = path[:-1]
         inner = root.find((*base, "engine_args")) if root else None
         return (*base, "engine_args") if inner is not None and isinstance(inner.value, dict) else base
@@ -143,9 +143,10 @@ class Words:
     @property
     def root(self) -> YamlNode | None:
         """The document of a YAML file that the deployment stands in."""
-        return self._place(self.draft.place)[1]
+        return self.place(self.draft.place)[1]
 
-    def _place(self, span: Span) -> tuple[tuple[str | int, ...], YamlNode | None]:
+    def place(self, span: Span) -> tuple[tuple[str | int, ...], YamlNode | None]:
+        """The keys of what stands at a place of a YAML file, and the document that has it."""
         return self._places.get((span.line, span.column), ((), None))
 
     # What it could say
@@ -194,18 +195,16 @@ class Words:
         return f"{name}()" if way.kind == "call" else name
 
     def name(self, setting: str) -> str:
-        """A setting by its word; by our own name where the engine has none."""
-        said = self.said(setting)
-        ways = self.ways.get(setting)
+        """A setting by its word; in plain words where the engine has none."""
+        said, ways = self.said(setting), self.ways.get(setting, [])
         if said is None and not ways:
-            return ".".join(FIELDS[setting])
-        way = said.way if said else ways[0] if ways else None
-        assert way is not None
+            return setting.replace("_", " ")
+        way = said.way if said else ways[0]
         name = said.name if said else self.spelled(way)
         return f"{name} {way.text}" if way.text and self.draft.form == "command" else name
 
     def phrase(self, setting: str, value: Any) -> str | None:
-        """A setting with a value, as the file would say it; empty for one that it would not say, None where it cannot."""
+        """A setting with a value, as the file would say it; empty for one that it leaves out, None where it cannot."""
         said, way = self.said(setting), self.way(setting, value)
         form = self.draft.form
         if self.off(setting, value):
@@ -248,19 +247,23 @@ class Words:
     def next_step(self, text: str) -> str:
         """A next step in the file's words, without what the file has no words for where something else is left."""
         steps = text.split(", or ")
+        steps = [step for step in steps if all(map(self._has_word, _SAID.finditer(step)))] or steps
         verbs = ["set " if (at := _SAID.match(step)) and at["to"] and not at["set"] else "" for step in steps]
-        steps = [self.translated(verb + step) for verb, step in zip(verbs, steps, strict=True)]
-        said = [step for step in steps if not any(found["name"] in _DOTTED for found in _SAID.finditer(step))]
-        return ", or ".join(said or steps)
+        return ", or ".join(self.translated(verb + step) for verb, step in zip(verbs, steps, strict=True))
+
+    def _has_word(self, found: re.Match[str]) -> bool:
+        setting = _NAMES.get(found["name"])
+        return setting is None or bool(self.ways.get(setting)) or self.said(setting) is not None
 
     def _translated(self, found: re.Match[str]) -> str:
-        setting, value = _NAMES[found["name"]], found["value"]
+        setting, value = _NAMES.get(found["name"]), found["value"]
+        if value in _NAMES or setting is None:  # what follows is a name, too
+            first = found[0].removesuffix(found["to"] or "")
+            return (self.translated(first) if setting else first) + self.translated(found["to"] or "")
         name = self.name(setting)
-        if name == ".".join(FIELDS[setting]):
-            return found[0]
         verb, said = found["set"] or "", self.said(setting)
         stated = None if value is None else _plain(value)
-        way = self.way(setting, True if stated is None else stated) or (said and said.way)
+        way = self.way(setting, True if stated is None else stated) or (said.way if said else None)
         switch = said is not None and said.way.value is not None and said.way.kind == "word"
         if self.draft.form != "command":
             if stated is not None and way is not None and (way.value is not None or switch):
@@ -280,9 +283,9 @@ class Words:
 def _fitting(ways: list[Way], flag: str, value: Any) -> Way | None:
     """The way that a flag as it was typed is; by its beginning, as argparse takes it."""
     for way in ways:
-        if way.path[0].replace("_", "-") == flag or way.path[-1].replace("_", "-") == flag:
-            if way.value is None or way.text or way.says(value):
-                return way
+        named = flag in (way.path[0].replace("_", "-"), way.path[-1].replace("_", "-"))
+        if named and (way.value is None or way.text or way.says(value)):
+            return way
     found = {way for way in ways if len(way.path) == 1 and way.path[0].startswith(flag)}
     return found.pop() if len(found) == 1 else None
 

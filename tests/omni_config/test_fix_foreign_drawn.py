@@ -143,7 +143,7 @@ def scripts(draw: st.DrawFn) -> tuple[str, str, str, list[str]]:
     inner = f"\n        {inner},\n    " if lines else inner
     switches = draw(st.lists(st.sampled_from(["enable_cpu_offload", "enable_layerwise_offload"]), unique=True))
     rest = "".join(f"    {name}=True,\n" for name in switches)
-    head = 'from vllm_omni import Omni\nfrom vllm_omni.diffusion.data import DiffusionParallelConfig\n\n# ulysses_degree=5\n'
+    head = "from vllm_omni import Omni\nfrom vllm_omni.diffusion.data import DiffusionParallelConfig\n\n# by hand\n"
     model = draw(st.sampled_from(MODELS))
     body = f'omni = Omni(\n    model="{model}",  # ours\n    parallel_config=DiffusionParallelConfig({inner}),\n{rest})'
     return head, body, "\nprint(5)  # ulysses_degree=5\n", ['",  # ours']
@@ -155,7 +155,7 @@ def keys(draw: st.DrawFn) -> tuple[str, str, str, list[str]]:
     sizes = draw(st.dictionaries(st.sampled_from(["usp", "ring", "tensor-parallel-size"]), DEGREES, min_size=1))
     if draw(st.booleans()):
         lines = "".join(f"{key}: {size}  # by hand\n" for key, size in sizes.items())
-        return "# --usp 5\nmodel: Qwen/Qwen-Image\nomni: true\n", f"cache-backend: cache_dit\n{lines}", "port: 8091\n", []
+        return "# usp\nmodel: Qwen/Qwen-Image\nomni: true\n", f"cache-backend: cache_dit\n{lines}", "port: 8091\n", []
     names = {"usp": "ulysses_size", "ring": "ring_size", "tensor-parallel-size": "tp_size"}
     lines = "".join(f"  {names[key]}: {size}  # by hand\n" for key, size in sizes.items())
     return "model: Qwen/Qwen-Image\nattention_config: {backend: FA4}\n", f"parallel_config:\n{lines}", "# 5\n", []

@@ -17,4 +17,6 @@ def ways(draft: Draft) -> Iterator[Way]:
     yield from (Way(setting, ("", name)) for name, setting in SAMPLING.items())
     argument = guidance(draft, "guidance_scale")
     yield Way(argument.setting, ("", *argument.path))
-    yield from (Way(name, (method,), kind="call") for method, names in METHODS.items() if len(names) == 1 for name in names)
+    yield from (
+        Way(name, (method,), kind="call") for method, names in METHODS.items() if len(names) == 1 for name in names
+    )

@@ -22,4 +22,6 @@ def ways(draft: Draft) -> Iterator[Way]:
     for owner, keys in SETTINGS.items():
         yield from (Way(setting, (*sections.get(owner, ()), key)) for key, setting in keys.items())
     yield from (Way(setting, ("cache_config",), True, cache) for cache, setting in _SWITCHES.items())
-    yield from (Way("attention_backend", ("attention_config", "backend"), ours, said) for said, ours in BACKENDS.items())
+    yield from (
+        Way("attention_backend", ("attention_config", "backend"), ours, said) for said, ours in BACKENDS.items()
+    )
