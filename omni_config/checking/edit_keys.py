@@ -9,7 +9,7 @@ from omni_config.checking.edit import CannotEdit, Edit, edit_at, removal
 from omni_config.engines.formats.way import Way
 from omni_config.engines.words import Said, Words
 from omni_config.findings import Span
-from omni_config.schema.settings import PARAMETERS, SWITCHES
+from omni_config.schema.settings import PARAMETERS
 
 
 def edits(words: Words, setting: str, value: Any) -> Iterator[Edit]:
@@ -26,7 +26,7 @@ def edits(words: Words, setting: str, value: Any) -> Iterator[Edit]:
         return
     if said.root is None or (found := said.root.find(said.path)) is None or found.alias:
         raise CannotEdit(f"{said.name} stands where no edit reaches")
-    if off and (value is None or said.way.text or setting in SWITCHES):
+    if off and (value is None or said.way.text or said.section):
         yield removal(words.draft.file.source.text, said.root, said.path)
         yield from _parameters(words, setting, said)
     elif off:

@@ -19,7 +19,7 @@ from omni_config.resolving.resolver import Resolution, resolve_settings
 from omni_config.resolving.search import conflict, nearest
 from omni_config.rules.quantities import THEIRS
 from omni_config.rules.rule import Rule
-from omni_config.schema.settings import FIELDS, Settings, validate
+from omni_config.schema.settings import FIELDS, PARAMETERS, Settings, validate
 
 MOST_ROUNDS = 20  # each round repairs at least one finding; more rounds than findings would be a loop
 
@@ -166,7 +166,8 @@ def _nearest_step(
     checked: CheckResult, broken: list[Finding], policies: tuple[Rule, ...]
 ) -> tuple[str, list[Finding]] | None:
     """The nearest configuration that works and can be written."""
-    reason = f"{', '.join(dict.fromkeys(finding.code for finding in broken))}: nothing that is known here repairs it"
+    steps = {finding.code: finding.next_step for finding in broken}
+    reason = "; ".join(f"{code} has no repair that is known here, so by hand: {step}" for code, step in steps.items())
     for changes in nearest_changes(checked, most=3 if checked.foreign else 1):
         try:
             if (text := _applied(checked, changes, policies, clean=True)) is not None:
@@ -180,7 +181,17 @@ def _nearest_step(
     return None
 
 
-def _applied(checked: CheckResult, changes: Settings, policies: tuple[Rule, ...], clean: bool = False) -> str | None:
+def text_after(checked: CheckResult, changes: Settings) -> str | None:
+    """The text of a file after changes; None where they change nothing, or cannot be written into it."""
+    try:
+        return _applied(checked, changes)
+    except CannotEdit:
+        return None
+
+
+def _applied(
+    checked: CheckResult, changes: Settings, policies: tuple[Rule, ...] = (), clean: bool = False
+) -> str | None:
     if checked.foreign:
         from omni_config.checking.fix_foreign import edited
 
@@ -201,13 +212,8 @@ def _rename(checked: CheckResult) -> tuple[str, list[Finding]] | None:
 
 def diff_of(checked: CheckResult, changes: Settings) -> list[str]:
     """The lines that changes remove from a file (``- ...``) and add to it (``+ ...``), in its own words."""
-    if words := words_of(checked):
-        before = settings_written(checked)
-        return [
-            line + SHOWN * (name in IMAGE)
-            for name, value in changes.items()
-            for line in words.lines(name, before[name], value)
-        ]
+    if words_of(checked):
+        return lines_of(checked, changes)
     try:
         after = apply(checked.source, checked.index, changes)
     except CannotEdit:
@@ -215,6 +221,20 @@ def diff_of(checked: CheckResult, changes: Settings) -> list[str]:
     lines = list(difflib.unified_diff(checked.source.text.splitlines(), after.splitlines(), n=0, lineterm=""))[2:]
     shown = re.compile(rf"\b({'|'.join(FIELDS[name][-1] for name in changes if name in IMAGE) or 'none of them'})[:\s]")
     return [f"{line[0]} {line[1:]}{SHOWN * bool(shown.search(line))}" for line in lines if line[0] in "+-"]
+
+
+def lines_of(checked: CheckResult, changes: Settings) -> list[str]:
+    """The same for a file of another engine, each setting by itself; of a file of ours, its settings."""
+    words, before = words_of(checked), settings_written(checked)
+    found = []
+    for name, value in changes.items():
+        lines = words.lines(name, before[name], value) if words else [f"+ {'.'.join(FIELDS[name])}: {_shown(value)}"]
+        found += [line + SHOWN * (name in IMAGE) for line in lines]
+        for inner in PARAMETERS.get(name, ()) if not value else ():  # which go with their switch
+            said = words.said(inner) if words else None
+            if words and said and said.way.kind == "word":
+                found.append(f"- {words.phrase(inner, before[inner])}")
+    return found
 
 
 #: What is said of a line of a repair that changes what the image shows.

@@ -38,13 +38,17 @@ def edited(checked: CheckResult, changes: Settings, policies: tuple[Rule, ...] =
             continue
         assert current.words is not None
         assert current.draft is not None
-        touched |= _options_of(current, name)
+        touched |= current.words.options(name)
+        if name in SWITCHES and not value:  # what says its parameters goes with it
+            inner = (way for parameter in PARAMETERS[name] for way in current.words.ways.get(parameter, ()))
+            touched.update(way.path[0].replace("-", "_") for way in inner)
         try:
             found = list(_EDITORS[current.draft.form](current.words, name, value))
             current = _again(document, _applied(current.source.text, found))
         except CannotEdit as error:
             waiting[name] = error  # what other changes decide may say it all the same
-        touched |= _options_of(current, name)
+        assert current.words is not None
+        touched |= current.words.options(name)
     for name, reason in waiting.items():
         if _value(current, name) != changes[name]:
             raise reason
@@ -145,14 +149,6 @@ def _value(document: ParsedDocument, name: str) -> Any:
     return _settings(document)[name]
 
 
-def _options_of(document: ParsedDocument, name: str) -> set[str]:
-    """The engine's own names of what says a setting."""
-    assert document.words is not None
-    said = document.words.said(name)
-    ways = [*document.words.ways.get(name, ()), *([said.way] if said else [])]
-    return {part.replace("-", "_") for way in ways for part in way.path}
-
-
 def _verify(before: ParsedDocument, after: ParsedDocument, changes: Settings, touched: set[str]) -> None:
     """Refuse an edit after which the file says another thing than was meant."""
     old, new = _settings(before), _settings(after)
@@ -166,22 +162,29 @@ def _verify(before: ParsedDocument, after: ParsedDocument, changes: Settings, to
         if new[name] != wanted and not derived and name not in gone:
             shown = before.words.name(name)
             raise CannotEdit(f"the edit would not say {shown} {wanted}, but {new[name]}")
-    names = {option.removesuffix("_count") for option in _changed_options(before, after)}
-    if other := names - touched - _inside(before, touched) - _inside(after, touched) - gone:
+    if other := set(_other_options(before, after, touched | gone)):
         raise CannotEdit(f"the edit would change {', '.join(sorted(other))}, too")
 
 
-def _changed_options(before: ParsedDocument, after: ParsedDocument) -> Iterator[str]:
+def _other_options(before: ParsedDocument, after: ParsedDocument, touched: set[str]) -> Iterator[str]:
+    """The engine's own settings that differ, but for those that were meant, and what is inside of them."""
+    gone = [before.options[name].value for name in touched & before.options.keys() - after.options.keys()]
+    inside = {str(key) for value in gone if isinstance(value, dict) for key in value}
     for name in before.options.keys() | after.options.keys():
         old, new = before.options.get(name), after.options.get(name)
-        if old is None or new is None or repr(old.value) != repr(new.value):
+        meant = name.removesuffix("_count") in touched | inside
+        if not meant and (old is None or new is None or _differ(old.value, new.value, touched)):
             yield name
 
 
-def _inside(document: ParsedDocument, names: set[str]) -> set[str]:
-    """The keys of options that are mappings."""
-    found = (document.options[name].value for name in names if name in document.options)
-    return {str(key) for value in found if isinstance(value, dict) for key in value}
+def _differ(old: Any, new: Any, touched: set[str]) -> bool:
+    """Whether two values differ, at any depth, but for the keys that were meant."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [key for key in old.keys() | new.keys() if str(key) not in touched]
+        return any(key not in old or key not in new or _differ(old[key], new[key], touched) for key in keys)
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return any(_differ(one, other, touched) for one, other in zip(old, new, strict=True))
+    return repr(old) != repr(new)
 
 
 def _judge(checked: CheckResult, after: ParsedDocument, policies: tuple[Rule, ...], clean: bool) -> None:

@@ -37,6 +37,12 @@ class Said:
     path: tuple[str | int, ...] = ()
     root: YamlNode | None = None
 
+    @property
+    def section(self) -> bool:
+        """Whether a whole section switches it on."""
+        found = self.root.find(self.path) if self.root else None
+        return found is not None and isinstance(found.value, dict)
+
 
 class Words:
     """The words of one deployment; ``node`` is what was made of it."""
@@ -172,6 +178,16 @@ class Words:
         """Whether the file says the setting, or an edit could make it."""
         return self.said(setting) is not None or any(map(self._may_add, self.ways.get(setting, ())))
 
+    def options(self, setting: str) -> set[str]:
+        """The names that a setting may have among the engine's own."""
+        said = self.said(setting)
+        ways = [*self.ways.get(setting, ()), *([said.way] if said else [])]
+        names = {way.path[-1].replace("-", "_") for way in ways}
+        flags = (
+            self._facts.flag(way.path[0]) if self._facts and self.draft.form == "command" else None for way in ways
+        )
+        return names | {flag.setting for flag in flags if flag}
+
     def _is_switch(self, setting: str) -> bool:
         return DEFAULTS[setting] is False or setting in SWITCHES
 
@@ -211,7 +227,7 @@ class Words:
             if said is None:
                 return ""
             way = said.way
-            if form == "command" or way.text or way.kind == "call" or value is None:
+            if form == "command" or way.text or way.kind == "call" or value is None or said.section:
                 return f"{said.name}=false" if way.kind == "variable" else ""
             return f"{said.name}: false" if form == "yaml" else f"{said.name}=False"
         if way is None:
@@ -248,8 +264,9 @@ class Words:
         """A next step in the file's words, without what the file has no words for where something else is left."""
         steps = text.split(", or ")
         steps = [step for step in steps if all(map(self._has_word, _SAID.finditer(step)))] or steps
-        verbs = ["set " if (at := _SAID.match(step)) and at["to"] and not at["set"] else "" for step in steps]
-        return ", or ".join(self.translated(verb + step) for verb, step in zip(verbs, steps, strict=True))
+        at = _SAID.match(steps[0])
+        verb = "set " if at and at["name"] in _NAMES and not at["set"] else ""  # it was said of another
+        return self.translated(verb + ", or ".join(steps))
 
     def _has_word(self, found: re.Match[str]) -> bool:
         setting = _NAMES.get(found["name"])

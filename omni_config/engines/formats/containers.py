@@ -14,6 +14,7 @@ from omni_config.findings import Source
 from omni_config.reading.nodes import Unreadable, YamlNode, parse
 
 _INSTRUCTION = re.compile(r"^[ \t]*(RUN|CMD|ENTRYPOINT)[ \t]+", re.IGNORECASE | re.MULTILINE)
+_COMMENT = re.compile(r"(?<=\n)[ \t]*#.*\n")
 
 
 def dockerfile(file: File) -> Iterator[Command]:
@@ -21,7 +22,7 @@ def dockerfile(file: File) -> Iterator[Command]:
     text = file.text
     entry: list[Word] = []
     for match in _INSTRUCTION.finditer(text.value):
-        body = text[match.end() : _end(text.value, match.end())]
+        body = _without_comments(text[match.end() : _end(text.value, match.end())])
         words = _json_words(body, file) if body.value.lstrip().startswith("[") else None
         kind = match[1].upper()
         if words is None:
@@ -31,6 +32,17 @@ def dockerfile(file: File) -> Iterator[Command]:
             yield from _run(words) if not _takes_arguments(text.value, match.end()) else ()
         else:
             yield from _run([*entry, *words] if kind == "CMD" else words)
+
+
+def _without_comments(body: Text) -> Text:
+    """An instruction without the lines of comments in it, which a continued one may have."""
+    if not _COMMENT.search(body.value):
+        return body
+    parts, at = [], 0
+    for match in _COMMENT.finditer(body.value):
+        parts.append(body[at : match.start()])
+        at = match.end()
+    return joined([*parts, body[at:]], body.file)
 
 
 def _takes_arguments(value: str, at: int) -> bool:
