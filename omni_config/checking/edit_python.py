@@ -149,20 +149,25 @@ class _Script:
         raise CannotEdit(f"{name} is no statement of its own")
 
     def without(self, at: int, name: str) -> Edit:
-        """Without a keyword argument."""
+        """Without a keyword argument, or an entry of a mapping."""
         node, _ = self._value(at, name)
-        call = self.parents.get(node)
-        if not isinstance(node, ast.keyword) or not isinstance(call, ast.Call):
+        owner = self.parents.get(node)
+        if isinstance(node, ast.keyword) and isinstance(owner, ast.Call):
+            parts = [(each, self.place(each)) for each in (*owner.args, *owner.keywords)]
+        elif isinstance(owner, ast.Dict) and None not in owner.keys:
+            entries = zip(owner.keys, owner.values, strict=True)
+            parts = [(item, (self.place(key)[0], self.place(item)[1])) for key, item in entries]
+        else:
             raise CannotEdit(f"{name} is no keyword argument")
-        parts = sorted([*call.args, *call.keywords], key=lambda each: self.place(each)[0])
-        number = parts.index(node)
-        start, end = self.place(node)
+        parts.sort(key=lambda part: part[1])
+        number = next(at for at, (each, _) in enumerate(parts) if each is node)
+        start, end = parts[number][1]
         first, last = self._lines(start, end)
         if not self.file[first:start].strip() and re.fullmatch(r"\s*,?\s*(#.*)?", self._after(end)):
             return Edit(first, last, "")
         if number + 1 < len(parts):
-            return Edit(start, self.place(parts[number + 1])[0], "")
-        return Edit(self.place(parts[number - 1])[1] if number else start, end, "")
+            return Edit(start, parts[number + 1][1][0], "")
+        return Edit(parts[number - 1][1][1] if number else start, end, "")
 
     def without_parameters(self, at: int, name: str) -> Iterator[Edit]:
         """Without another argument of the same call."""

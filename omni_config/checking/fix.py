@@ -129,7 +129,9 @@ def _step(
 ) -> tuple[str, list[Finding]] | None:
     """The next repair of a document; what could not be edited, where others may be, goes to ``failed``."""
     if checked.resolution is None:
-        return _rename(checked) if unsafe and not checked.foreign else None
+        if unsafe and checked.foreign and checked.exit_code:
+            raise CannotEdit(_by_hand([finding for finding in checked.findings if finding.severity == "error"]))
+        return _rename(checked) if unsafe else None
     for finding in checked.findings:
         rule = _rule(finding, checked.resolution)
         changes = repair_of(finding, checked) if rule and rule.safe else None
@@ -144,6 +146,12 @@ def _step(
     if unsafe and broken:
         return _respelled(checked, broken, policies) or _nearest_step(checked, broken, policies)
     return None
+
+
+def _by_hand(broken: list[Finding]) -> str:
+    """Why nothing is edited, and what is to be done."""
+    steps = {finding.code: finding.next_step for finding in broken}
+    return "; ".join(f"{code} has no repair that is known here, so by hand: {step}" for code, step in steps.items())
 
 
 def _respelled(
@@ -166,8 +174,7 @@ def _nearest_step(
     checked: CheckResult, broken: list[Finding], policies: tuple[Rule, ...]
 ) -> tuple[str, list[Finding]] | None:
     """The nearest configuration that works and can be written."""
-    steps = {finding.code: finding.next_step for finding in broken}
-    reason = "; ".join(f"{code} has no repair that is known here, so by hand: {step}" for code, step in steps.items())
+    reason = _by_hand(broken)
     for changes in nearest_changes(checked, most=3 if checked.foreign else 1):
         try:
             if (text := _applied(checked, changes, policies, clean=True)) is not None:

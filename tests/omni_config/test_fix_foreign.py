@@ -210,6 +210,12 @@ EDITS: dict[str, tuple[str, dict[str, str]]] = {
         "o = Omni(**kw)\n",
         {'degree": 5': 'degree": 4'},
     ),
+    "Python: an entry of a mapping goes": (
+        "from diffusers import QwenImagePipeline\n"
+        'pipe = QwenImagePipeline.from_pretrained("Qwen/Qwen-Image")\n'
+        'pipe(**{"prompt": "a cat", "negative_prompt": " ", "true_cfg_scale": 1.0})\n',
+        {'"negative_prompt": " ", ': ""},
+    ),
     "Python: a name that is assigned once": (
         "from diffusers import ContextParallelConfig, DiffusionPipeline\nN = 5  # ranks\n"
         'pipe = DiffusionPipeline.from_pretrained("Qwen/Qwen-Image")\n'
