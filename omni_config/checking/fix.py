@@ -175,6 +175,8 @@ def _nearest_step(
 ) -> tuple[str, list[Finding]] | None:
     """The nearest configuration that works and can be written."""
     reason = _by_hand(broken)
+    if checked.foreign and not checked.unaccepted.card.pipeline:
+        reason = f"the file names no model that is known here, so no configuration is searched for; {reason}"
     for changes in nearest_changes(checked, most=3 if checked.foreign else 1):
         try:
             if (text := _applied(checked, changes, policies, clean=True)) is not None:
