@@ -14,7 +14,7 @@ from omni_config.engines.formats.text import File
 from omni_config.engines.formats.way import ALL
 from omni_config.findings import Span
 from omni_config.rules.rule import Rule
-from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS, SWITCHES, Settings, validate
+from omni_config.schema.settings import FIELDS, PARAMETERS, SWITCHES, Settings, validate
 
 #: Findings of readers about flags and keys that an engine does not have.
 _MISSPELT = ("OMNI608", "OMNI611", "OMNI615")
@@ -156,14 +156,18 @@ def _verify(before: ParsedDocument, after: ParsedDocument, changes: Settings, to
     gone = {name for switch in SWITCHES if changes.get(switch) is False for name in PARAMETERS[switch]}
     for name in FIELDS:
         wanted = changes.get(name, old[name])
-        said = before.words.said(name)
-        own = said is not None and said.way.value != ALL
-        derived = name not in changes and not own and old[name] != DEFAULTS[name]
+        derived = name not in changes and not _own(before, name) and not _own(after, name)
         if new[name] != wanted and not derived and name not in gone:
             shown = before.words.name(name)
             raise CannotEdit(f"the edit would not say {shown} {wanted}, but {new[name]}")
     if other := set(_other_options(before, after, touched | gone)):
         raise CannotEdit(f"the edit would change {', '.join(sorted(other))}, too")
+
+
+def _own(document: ParsedDocument, name: str) -> bool:
+    """Whether a setting has a word of its own in the file, rather than following from others."""
+    said = document.words.said(name) if document.words else None
+    return said is not None and said.way.value != ALL
 
 
 def _other_options(before: ParsedDocument, after: ParsedDocument, touched: set[str]) -> Iterator[str]:

@@ -14,7 +14,6 @@ def ways(draft: Draft) -> Iterator[Way]:
     found = [
         *of_flags(FLAGS),
         guidance(draft),
-        *(Way("ulysses_degree", (name,)) for name in ("sp-degree", "sp-size")),
     ]
     if draft.form == "command":
         yield from found
