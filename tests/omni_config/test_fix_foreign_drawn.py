@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni_config.checking.files import check_bytes
 from omni_config.checking.fix import fix
+from omni_config.engines.facts import FOLDER as ENGINES
 
 MODELS = ("Qwen/Qwen-Image", "Tongyi-MAI/Z-Image-Turbo")
 DEGREES = st.sampled_from([1, 2, 3, 4, 5, 6, 8])
@@ -174,3 +178,13 @@ def test_fix_ends_in_a_clean_check_and_all_else_stays(drawn: tuple[str, str, str
     assert fixed.after.startswith(above), shown
     assert fixed.after.endswith(below), shown
     assert all(word in fixed.after[len(above) : -len(below)] for word in kept), shown
+
+
+@pytest.mark.parametrize("path", sorted(ENGINES.glob("*/examples.yaml")), ids=lambda path: path.parent.name)
+def test_documented_files_are_mended_or_refused_and_once_is_enough(path: Path) -> None:
+    for example in yaml.safe_load(path.read_text()):
+        fixed = fix("file", example["text"], unsafe=True)
+        left = [document for document in check_bytes("file", fixed.after.encode()) if document.exit_code]
+        assert bool(left) == bool(fixed.failed), (example["text"], fixed.failed)
+        assert not left or fixed.after == fix("file", example["text"]).after, example["text"]
+        assert fix("file", fixed.after, unsafe=True).after == fixed.after, example["text"]
