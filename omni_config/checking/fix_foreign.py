@@ -31,6 +31,8 @@ def edited(checked: CheckResult, changes: Settings, policies: tuple[Rule, ...] =
     """
     document = checked.document
     assert document is not None
+    if document.words is None:
+        raise CannotEdit("a file of this kind is not edited; do it by hand")
     current, touched = document, set[str]()
     waiting: dict[str, CannotEdit] = {}
     for name, value in sorted(changes.items(), key=lambda change: change[0] not in SWITCHES):
@@ -63,6 +65,8 @@ def respelled(checked: CheckResult, policies: tuple[Rule, ...]) -> str | None:
     """
     document = checked.document
     assert document is not None
+    if document.words is None:
+        return None
     errors = sum(finding.severity == "error" for finding in checked.findings)
     for finding in checked.findings:
         if finding.code not in _MISSPELT or finding.span is None or document.draft is None:
