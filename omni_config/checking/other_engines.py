@@ -56,6 +56,7 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
         pipeline=draft.pipeline,
         says_more=draft.says_more,
         judged_by=judge_by,
+        draft=draft,
         decisions=tuple(draft.decisions),
     )
     return parsed
