@@ -98,7 +98,7 @@ def decode_values(q: Mapping[str, Any], decoder: Decoder) -> float:
     images = 1 if q["vae_use_slicing"] else q["num_images_per_prompt"]
     result = 3 * pixels * frames * q["num_images_per_prompt"]
     at_once = pixels * images
-    if q["vae_use_tiling"]:
+    if q["vae_use_tiling"] or decoder.always_tiled:
         at_once = min(at_once, decoder.tile**2 * images)
     if decoder.first_frame is not None and frames == 1:
         return float(decoder.first_frame * at_once + result)
