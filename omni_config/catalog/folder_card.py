@@ -40,7 +40,7 @@ def card_of_folder(folder: Path, known: Catalog) -> ModelCard:
         defaults = {name: value for name, value in alike.defaults.items() if name != "guidance_scale"}
         alike = replace(alike, guidance=replace(alike.guidance, distilled_argument=None), defaults=defaults)
     vae = read_config(folder / "vae" / "config.json") if (folder / "vae").is_dir() else {}
-    known_vae = vae.get("_class_name") == alike.vae and vae.get("sample_size") in (None, PIXELS_OF_A_TILE)
+    known_vae = _decoder(vae) == alike.vae and vae.get("sample_size") in (None, PIXELS_OF_A_TILE)
     splits = tuple(name for name in alike.tensor_parallel_splits if name in dims)
     return replace(
         alike,
@@ -133,6 +133,11 @@ def _transformer(config: dict[str, Any], alike: Mapping[str, int]) -> dict[str, 
     }
     found |= {name: alike[name] for name in OF_THE_CLASS if name in alike}
     return {name: size for name, size in found.items() if size}
+
+
+def _decoder(config: Mapping[str, Any]) -> str:
+    """The name that a VAE has among the known decoders: its class, with the latent channels of one of another size."""
+    return f"{config.get('_class_name')}{'48' if config.get('z_dim') == 48 else ''}"
 
 
 def _vae(path: Path, alike: Mapping[str, int]) -> dict[str, int]:

@@ -22,7 +22,7 @@ from omni_config.schema.settings import validate
 
 _INITIALS = {axis.name[0]: axis.setting for axis in AXES}  # by which a table names its columns
 #: What is not in a reading: PyTorch counts neither CUDA's own memory nor NCCL's, and its allocated bytes no fragments.
-_NOT_READ = {
+_NOT_READ: dict[str, dict[str, float]] = {
     "allocated": {"context": 0.0, "communicator": 0.0, "fragments": 0.0},
     "reserved": {"context": 0.0, "communicator": 0.0},
     "device": {},
@@ -101,20 +101,22 @@ def median_error(chosen: Iterable[Peak]) -> float:
 
 def report() -> str:
     """All rows as Markdown."""
-    lines = ["| table | model | config | read | use | published | estimated | error |", "|---|---|---|---|---|---:|---:|---:|"]
+    lines = ["| table | model | config | read | use | published | estimated | error |"]
+    lines += ["|---|---|---|---|---|---:|---:|---:|"]
     lines += [
         f"| {peak.table} | {peak.model.rpartition('/')[2]} | {peak.settings} | {peak.measure} | {peak.use} |"
         f" {peak.published:.1f} | {peak.memory.peak:.1f} | {peak.error:+.0%} |"
         for peak in peaks()
     ]
+    for use in ("learn", "judge"):
+        chosen = [peak for peak in peaks() if peak.use == use]
+        lines += ["", f"{len(chosen)} rows to {use}: median error {median_error(chosen):.1%}."]
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
     print(report())
-    for use in ("learn", "judge"):
-        chosen = [peak for peak in peaks() if peak.use == use]
-        print(f"{use}: {len(chosen)} rows, median error {median_error(chosen):.1%}")
     for peak in peaks():
-        parts = {**peak.memory.resident, "| largest": max(peak.memory.phases.values(), default=0.0)}
-        print(f"{peak.table} {peak.settings}:", ", ".join(f"{k} {v:.2f}" for k, v in parts.items()), peak.memory.phases)
+        largest = {f"then {name}": gib for name, gib in peak.memory.phases.items() if name == peak.memory.largest_phase}
+        parts = {**peak.memory.resident, **largest}
+        print(f"{peak.table}, {peak.settings}:", ", ".join(f"{name} {gib:.2f}" for name, gib in parts.items()))

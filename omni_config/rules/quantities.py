@@ -101,6 +101,7 @@ DIMS = {
     "num_attention_heads": "attention heads",
     "num_kv_heads": "key/value heads",
     "hidden_size": "hidden size",
+    "attention_width": "width of all attention heads together, where it is not the hidden size",
     "ffn_dim": "feed-forward width",
     "output_dim": "output width",
     "num_layers": "blocks",
@@ -117,6 +118,7 @@ DIMS = {
     "vae_temporal_factor": "frames a latent frame",
     "transformer_parameters": "parameters of the transformer, in millions",
     "text_encoder_parameters": "parameters of the text encoders, in millions",
+    "text_encoder_whole_parameters": "those of them that no rank shares: embeddings, heads, vision; in millions",
     "text_encoder_heads": "attention heads of the text encoder",
     "text_encoder_kv_heads": "key/value heads of the text encoder",
     "text_encoder_ffn_dim": "feed-forward width of the text encoder",
@@ -137,8 +139,13 @@ def dit_group_size(q: Quantities) -> int:
 
 @quantity
 def text_encoder_ranks(q: Quantities) -> int:
-    """Ranks that share one copy of the text encoder."""
-    return int(q["tensor_parallel_size"]) if q["text_encoder_tensor_parallel"] else 1
+    """Ranks that share one copy of the text encoder: as many as an engine's own setting says, else those of tensor
+    parallelism; with cache-dit all.
+    """
+    stated = max(_count(q, f"their_text_encoder_{name}") for name in ("tp_size", "tp_degree"))
+    if stated or not q["text_encoder_tensor_parallel"]:
+        return stated or 1
+    return int(q["world_size"] if q["engine_name"].startswith("cache-dit") else q["tensor_parallel_size"])
 
 
 @quantity
@@ -295,6 +302,20 @@ def other_ranks(q: Quantities) -> int:
 def bytes_per_value(q: Quantities) -> int:
     """Bytes of a weight or an activation that is not quantized: 4 in float32, else 2."""
     return 4 if (q["dtype"] or q.card.dtype) == "float32" else 2
+
+
+#: Pipelines whose text encoder SGLang 0.5.18 to 0.5.23 keeps in float32 (configs/pipeline_configs/wan.py, helios.py).
+_FLOAT32_TEXT = frozenset(
+    f"{name}Pipeline"
+    for name in ("Wan", "WanImageToVideo", "WanDMD", "WanCausalDMD", "WanImageToVideoDmd", "Helios", "HeliosPyramid")
+)
+
+
+@quantity
+def text_encoder_bytes(q: Quantities) -> int:
+    """Bytes of a weight of the text encoder; 4 where the engine keeps it in float32 whatever the DiT has."""
+    wide = q["engine_name"].startswith("sglang") and q["pipeline_name"] in _FLOAT32_TEXT
+    return 4 if wide else int(q["bytes_per_value"])
 
 
 @quantity

@@ -28,6 +28,7 @@ PLACES = facts_of(DIFFUSERS).pipelines
 REAL = json.loads((Path(__file__).parent / "real_configs.json").read_text())
 #: What is in no configuration: it is in a tokenizer, in the pipeline's code, or in the headers of weights.
 IN_NO_CONFIGURATION = {"text_tokens", "condition_tokens", "transformer_parameters", "text_encoder_parameters"}
+IN_NO_CONFIGURATION |= {"text_encoder_whole_parameters"}
 OF_A_COMPONENT = {"text_encoder": "text_encoder_", "vae": "vae_"}
 
 
