@@ -71,7 +71,7 @@ def _without_card(found: Sequence[Coverage]) -> list[str]:
         for reason, names in one.pipelines_explained.items():
             reasons.setdefault(reason, {}).update(dict.fromkeys(name.rpartition(" ")[2] for name in names))
     lines = ["Pipelines that need no card, each because it", ""]
-    for reason, names in sorted(reasons.items()):
-        which = ", ".join(f"`{name}`" for name in names) if len(names) <= 12 else f"{len(names)} of diffusers"
+    for reason, known in sorted(reasons.items()):
+        which = ", ".join(f"`{name}`" for name in known) if len(known) <= 12 else f"{len(known)} of diffusers"
         lines.append(f"- {reason}: {which}")
     return lines
