@@ -379,9 +379,8 @@ def known_coefficients(q: Quantities) -> bool:
 
 @quantity
 def coefficients_are_its_own(q: Quantities) -> bool:
-    """Whether the model card's coefficients of TeaCache were found on runs of this very model."""
-    fit = q.card.teacache_fit
-    return fit is not None and fit.found in ("fitted", "tuned") and fit.to == q.card.id
+    """Whether the model card's coefficients of TeaCache were found on runs of the model, or of one of its family."""
+    return q.card.teacache_fit is not None and q.card.teacache_fit.found in ("fitted", "tuned")
 
 
 @quantity
