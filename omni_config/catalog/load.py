@@ -193,7 +193,8 @@ def read(files: list[Path]) -> dict[str, Any]:
         else:
             raise ValueError(f"{path.name}: the catalog has no place for it")
     data["engines"] = {
-        name: _inherited(data["engines"], name) | {"registered": _registered(name, registered)} for name in data["engines"]
+        name: _inherited(data["engines"], name) | {"registered": _registered(name, registered)}
+        for name in data["engines"]
     }
     data["aliases"] = _aliases(data["engines"])
     for kind, key in ((Feature, "features"), (ModelCard, "models"), (EngineCard, "engines")):
@@ -222,7 +223,7 @@ def _registered(name: str, known: dict[str, list[str]]) -> list[str]:
     """The pipelines that a version registers; of an engine without one, such as its guide, those of all versions."""
     if "==" in name:
         return known.get(name, [])
-    return list({one: None for engine, pipelines in known.items() if versions.family(engine) == name for one in pipelines})
+    return list(dict.fromkeys(one for engine in known if versions.family(engine) == name for one in known[engine]))
 
 
 def _text_of(part: str, name: str) -> str:

@@ -86,8 +86,8 @@ def _yaml(result: Calibration) -> str:
     held = f"lowest: {min(moved):.3g}, highest: {max(moved):.3g}"
     return (
         f"# {result.model}: {len(result.points)} points of {len(result.prompts)} prompts, {result.steps} steps;\n"
-        f"# error of the fit {result.fit_error:.3g}, of the identity {result.identity_error:.3g}. They hold for relative\n"
-        f"# L1 distances of the input between these; other steps and other samplers make other distances. On a card:\n"
+        f"# error of the fit {result.fit_error:.3g}, of the identity {result.identity_error:.3g}. They hold for the\n"
+        f"# relative L1 distances of these runs; other steps and other samplers make other distances. On a card:\n"
         f"# teacache_fit: {{found: fitted, by: omni calibrate teacache, to: {result.model}, {held}}}\n"
         f"cache:\n  tea_cache:\n    coefficients: [{numbers}]\n"
     )

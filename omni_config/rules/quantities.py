@@ -411,7 +411,9 @@ def most_change(q: Quantities) -> float | None:
 def _changes(q: Quantities) -> list[float]:
     """What the card's polynomial gives at a hundred places of the range that it holds for."""
     fit, coefficients = q.card.teacache_fit, q.card.teacache_coefficients
-    if q["coefficients"] is not None or fit is None or coefficients is None or fit.lowest is None or fit.highest is None:
+    if q["coefficients"] is not None or coefficients is None or fit is None:
+        return []
+    if fit.lowest is None or fit.highest is None:
         return []
     found = []
     for place in range(101):
@@ -422,7 +424,7 @@ def _changes(q: Quantities) -> list[float]:
     return found
 
 
-#: Pipelines of diffusers 0.42.1 whose latent frames are (num_frames - 1) // factor + 1, so that they make 1 + a multiple.
+#: Pipelines of diffusers 0.42.1 whose latent frames are (num_frames - 1) // factor + 1: they make 1 + a multiple.
 _ONE_MORE = frozenset(
     f"{name}Pipeline"
     for name in (
