@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from omni_config.plan import Plan
     from omni_config.schema.overrides import Override
 
+#: More are not listed where a name is unknown.
+MOST_NAMES = 30
 #: Stands in for a model that another engine's file does not name, or that has no card: rules that ask for it are
 #: skipped.
 UNNAMED = ModelCard(
@@ -196,10 +198,9 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
             card = replace(UNNAMED, pipeline=pipeline)
             problem = [replace(finding, code="OMNI604", severity="advice") for finding in problem]
         findings += problem
-    elif card is None and document.foreign:
-        card = replace(UNNAMED, pipeline=document.pipeline)
     elif card is None:
-        findings.append(unknown_model(settings["model"], node))
+        card, problem = _by_another_name(document, settings["model"], node)
+        findings += problem
     if engine is None:
         near = known.nearest_engines(settings["engine"])
         findings.append(_unknown("OMNI502", "engine", settings["engine"], known.engine_ids, node, near))
@@ -220,6 +221,20 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
     resolution = resolve_settings(settings, target)
     located = [_locate(finding, document) for finding in resolution.findings]
     return [*findings, *located, *missing_adapters(settings, engine, node)], resolution
+
+
+def _by_another_name(document: ParsedDocument, name: str, node: YamlNode) -> tuple[ModelCard | None, list[Finding]]:
+    """The card of a model that is written otherwise, or a relative's, with a word about what differs."""
+    from omni_config.catalog.identify import identify, same
+
+    found = identify(name, catalog())
+    if found is not None:
+        card, words = found
+        place = node.children["model"].span if "model" in node.children else node.span
+        return card, [] if same(name, card) else [Finding("OMNI523", words, "advice", fields=("model",), span=place)]
+    if document.foreign:
+        return replace(UNNAMED, pipeline=document.pipeline), []
+    return None, [unknown_model(name, node)]
 
 
 class _AskedForModel(Exception):
@@ -310,7 +325,8 @@ def _unknown(code: str, key: str, value: str, known: list[str], node: YamlNode, 
 
     folded = {name.lower(): name for name in known}
     near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded, 3, 0.6)]
-    next_step = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    few = f"known: {', '.join(known)}" if len(known) <= MOST_NAMES else f"name one of the {len(known)} that have a card"
+    next_step = f"did you mean {' or '.join(near)}?" if near else few
     if nearest:
         next_step = f"the nearest versions that have one: {', '.join(nearest)}"
     place = node.children.get(key, node)

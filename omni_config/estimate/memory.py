@@ -92,8 +92,9 @@ def _weights(
         on_rank = total / (q["hsdp_shard_size"] if q["hsdp_shard_size"] > 0 else q["other_ranks"])
     bytes_of_dit = on_rank * (1 if q["quantization"] else size)
     vae = decoder.parameters * 1e6 * size if decoder else 0.0
-    text_share = (text or 0) * 1e6 / q["text_encoder_ranks"]
-    return bytes_of_dit / GIB, text_share * size / GIB, vae / GIB, tuple(missing)
+    whole = q["text_encoder_whole_parameters"] or 0
+    text_share = (((text or 0) - whole) / q["text_encoder_ranks"] + whole) * 1e6 if text else 0.0
+    return bytes_of_dit / GIB, text_share * q["text_encoder_bytes"] / GIB, vae / GIB, tuple(missing)
 
 
 def _transformers(q: Mapping[str, Any], work: Work | None) -> int:
@@ -115,7 +116,7 @@ def decode_values(q: Mapping[str, Any], decoder: Decoder) -> float:
     at_once = pixels * images
     if (q["vae_parallel_mode"] or "").startswith("spatial_shard"):  # each rank has a strip
         at_once /= q["vae_patch_parallel_size"]
-    elif q["vae_use_tiling"]:
+    elif q["vae_use_tiling"] or decoder.always_tiled:
         at_once = min(at_once, decoder.tile**2 * images)
     if decoder.first_frame is not None and frames == 1:
         return float(decoder.first_frame * at_once + result)

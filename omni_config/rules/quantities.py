@@ -101,10 +101,13 @@ DIMS = {
     "num_attention_heads": "attention heads",
     "num_kv_heads": "key/value heads",
     "hidden_size": "hidden size",
+    "attention_width": "width of all attention heads together, where it is not the hidden size",
     "ffn_dim": "feed-forward width",
     "output_dim": "output width",
     "num_layers": "blocks",
     "two_transformers": "1 where two transformers take turns",
+    "without_text_encoder": "1 where the pipeline has no text encoder",
+    "vae_only_tiles": "1 where the VAE decodes in tiles in any case",
     "ffn_matrices": "matrices of a feed-forward: 2, or 3 where it is gated",
     "double_stream_layers": "blocks with weights of their own for the text",
     "refiner_layers": "blocks that the image passes before it meets the text, which passes as many",
@@ -117,6 +120,7 @@ DIMS = {
     "vae_temporal_factor": "frames a latent frame",
     "transformer_parameters": "parameters of the transformer, in millions",
     "text_encoder_parameters": "parameters of the text encoders, in millions",
+    "text_encoder_whole_parameters": "those of them that no rank shares: embeddings, heads, vision; in millions",
     "text_encoder_heads": "attention heads of the text encoder",
     "text_encoder_kv_heads": "key/value heads of the text encoder",
     "text_encoder_ffn_dim": "feed-forward width of the text encoder",
@@ -143,9 +147,13 @@ def dit_group_size(q: Quantities) -> int:
 
 @quantity
 def text_encoder_ranks(q: Quantities) -> int:
-    """Ranks that share one copy of the text encoder."""
+    """Ranks that share one copy of the text encoder: as many as its own setting says, else those of tensor parallelism;
+    with cache-dit all.
+    """
     own = int(q["text_encoder_tensor_parallel_size"])
-    return int(q["tensor_parallel_size"]) if own == 1 and q["text_encoder_tensor_parallel"] else own
+    if own > 1 or not q["text_encoder_tensor_parallel"]:
+        return own
+    return int(q["world_size"] if q["engine_name"].startswith("cache-dit") else q["tensor_parallel_size"])
 
 
 @quantity
@@ -302,6 +310,20 @@ def other_ranks(q: Quantities) -> int:
 def bytes_per_value(q: Quantities) -> int:
     """Bytes of a weight or an activation that is not quantized: 4 in float32, else 2."""
     return 4 if (q["dtype"] or q.card.dtype) == "float32" else 2
+
+
+#: Pipelines whose text encoder SGLang 0.5.18 to 0.5.23 keeps in float32 (configs/pipeline_configs/wan.py, helios.py).
+_FLOAT32_TEXT = frozenset(
+    f"{name}Pipeline"
+    for name in ("Wan", "WanImageToVideo", "WanDMD", "WanCausalDMD", "WanImageToVideoDmd", "Helios", "HeliosPyramid")
+)
+
+
+@quantity
+def text_encoder_bytes(q: Quantities) -> int:
+    """Bytes of a weight of the text encoder; 4 where the engine keeps it in float32 whatever the DiT has."""
+    wide = q["engine_name"].startswith("sglang") and q["pipeline_name"] in _FLOAT32_TEXT
+    return 4 if wide else int(q["bytes_per_value"])
 
 
 @quantity
