@@ -71,7 +71,7 @@ VARIABLES = {
     "SGLANG_CACHE_DIT_SCM_PRESET": "scm_steps_mask_policy",
     "SGLANG_CACHE_DIT_SCM_POLICY": "scm_steps_policy",
 }
-#: How ranks share the VAE decode, by its words (configs/models/vaes/base.py:237 of 0.5.23); the first of two is written.
+#: How ranks share the VAE decode, by its words (configs/models/vaes/base.py:237 of 0.5.23); the first one is written.
 DECODE_MODES = {
     "auto": "auto",
     "tiled": "tile",
