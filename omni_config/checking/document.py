@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from omni_config.cards import ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.checking.environment import folder_card, missing_adapters, pipeline_of_folder
 from omni_config.checking.schema_findings import validated
-from omni_config.findings import Finding, Source, Span, spoken
+from omni_config.findings import Decision, Finding, Source, Span, spoken
 from omni_config.reading.ignores import apply_ignores
 from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution, resolve_settings
@@ -24,6 +25,8 @@ from omni_config.rules.rule import Rule
 from omni_config.schema.settings import FIELDS, Settings
 
 if TYPE_CHECKING:
+    from omni_config.engines.formats.draft import Draft
+    from omni_config.engines.words import Words
     from omni_config.plan import Plan
     from omni_config.schema.overrides import Override
 
@@ -52,8 +55,9 @@ class ParsedDocument:
     is of another engine's file, in whose text our keys do not stand; ``left_out`` are its flags on which nothing
     depends that is judged. ``options`` are the engine's own settings, ``says_more`` that only a run knows whether there
     are others, ``unknown`` our settings whose value only a run knows, and ``pipeline`` the class of its model where no
-    card of ours says it; ``judged_by`` says which version of the engine judges, and why. ``changed``: it says other
-    than the text, by flags or for another engine.
+    card of ours says it; ``judged_by`` says which version of the engine judges, and why; ``decisions`` are what that
+    engine chooses where nothing is said. ``changed``: it says other than the text, by flags or for another engine.
+    ``draft`` is what its reader has made of a foreign one.
     """
 
     source: Source
@@ -68,7 +72,18 @@ class ParsedDocument:
     pipeline: str = ""
     says_more: bool = False
     judged_by: str = ""
+    decisions: tuple[Decision, ...] = ()
     changed: bool = False
+    draft: Draft | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def words(self) -> Words | None:
+        """What the text of a foreign one calls our settings; None where ours are the words."""
+        if not self.foreign or self.changed or self.draft is None or self.node is None:
+            return None
+        from omni_config.engines.words import Words
+
+        return Words(self.draft, self.node)
 
     def overridden(self, overrides: Sequence[Override]) -> ParsedDocument:
         """With settings from flags over its own."""
@@ -86,7 +101,8 @@ class ParsedDocument:
             return self
         same = str(self.node.value.get("engine")).partition("==")[0] == engine.partition("==")[0]
         options = self.options if same else {}
-        return replace(self, node=with_engine(self.node, engine), options=options, changed=True)
+        decisions = self.decisions if same else ()
+        return replace(self, node=with_engine(self.node, engine), options=options, decisions=decisions, changed=True)
 
     def as_ours(self) -> ParsedDocument:
         """Only the settings: of another engine's file, not what its reader has noted, and the model must be known."""
@@ -308,9 +324,12 @@ def documented(finding: Finding) -> Finding:
 
 
 def _locate(finding: Finding, document: ParsedDocument) -> Finding:
-    """Put a finding where its first field that the file says stands; the other fields become related places."""
+    """Put a finding where its first field that the file says stands, in the file's words; the others become related."""
     assert document.node is not None
     spans = list(_spans(finding.fields, document)) or [document.node.children["model"].span]
+    if words := document.words:
+        message, next_step = words.translated(finding.message), words.next_step(finding.next_step)
+        finding = replace(finding, message=message, next_step=next_step)
     return replace(finding, span=spans[0], related=tuple(spans[1:]))
 
 

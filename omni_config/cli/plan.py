@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
@@ -13,8 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from omni_config.checking.document import CheckResult, judge
 from omni_config.cli.flags import with_overrides
-from omni_config.cli.inputs import checked_config, document_of
+from omni_config.cli.inputs import checked_config, document_of, show_findings
 from omni_config.mesh import NAMES, further
 from omni_config.plan import Plan
 from omni_config.rules.rule import Rule
@@ -28,20 +28,48 @@ def plan(
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
     policies: tuple[Rule, ...] = (),
 ) -> None:
-    """Show what would run: every setting decided, and which rank holds which part of the mesh."""
-    checked = checked_config(document_of(file, overrides), policies)
-    result, resolution = checked.plan, checked.resolution
+    """Show what would run: every setting decided, and which rank holds which part of the mesh.
+
+    For another engine each setting says whether it is said, a default, or chosen, changed or dropped by the engine.
+    """
+    document = document_of(file, overrides)
+    checked = judge(document, policies)
+    if checked.resolution is not None and checked.resolution.engine.id != "native":
+        _of_another_engine(checked, as_json)
+        return
+    result = checked_config(document, policies).plan
     assert result is not None
-    assert resolution is not None
-    more = further(resolution.settings)  # with more axes than the mesh has, the engine orders its ranks
     if as_json:
-        grid: dict[str, Any] = {"further_axes": more} if more else {"ranks": ranks(result)}
-        typer.echo(json.dumps(result.to_dict() | grid, indent=2))
+        typer.echo(json.dumps(result.to_dict() | {"ranks": ranks(result)}, indent=2))
         return
     console = Console(highlight=False)
-    console.print(plan_table(result, more))
-    if not more:
-        console.print(rank_table(result))
+    console.print(plan_table(result))
+    console.print(rank_table(result))
+
+
+def _of_another_engine(checked: CheckResult, as_json: bool) -> None:
+    """Print the effective configuration, with the findings on stderr; exit code 1 for an error among them."""
+    from omni_config.checking.effective import effective
+    from omni_config.output.effective import effective_json, effective_table
+
+    rows, plan = effective(checked), checked.plan
+    more = further(checked.resolution.settings) if checked.resolution else {}  # the engine itself orders such ranks
+    if as_json:
+        grid: dict[str, Any] = {"further_axes": more} if more or plan is None else {"ranks": ranks(plan)}
+        of_plan = plan.to_dict() | grid if plan else {}
+        typer.echo(json.dumps(of_plan | effective_json(checked, rows), indent=2))
+    else:
+        show_findings(checked)
+        console = Console(highlight=False)
+        console.print(effective_table(checked, rows))
+        if plan is not None:
+            axes = [str(plan.mesh), *(f"{name} {size}" for name, size in more.items())]
+            count = prod((plan.mesh.world_size, *more.values()))
+            console.print(f"\nMesh: {' x '.join(axes)} = {count} rank{'s' * (count > 1)}")
+        if plan is not None and plan.mesh.world_size > 1 and not more:
+            console.print(rank_table(plan))
+    if checked.exit_code:
+        raise typer.Exit(checked.exit_code)
 
 
 def ranks(plan: Plan) -> list[dict[str, int]]:
@@ -55,8 +83,8 @@ def made(plan: Plan) -> str:
     return "video" if plan.sampling.video else "image"
 
 
-def plan_table(plan: Plan, more: Mapping[str, int] | None = None) -> Table:
-    """The Plan in two columns; ``more`` are the axes that its engine has beside those of the mesh."""
+def plan_table(plan: Plan) -> Table:
+    """The Plan in two columns."""
     table = Table(title=f"Plan for {plan.model.id}", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
@@ -70,12 +98,10 @@ def plan_table(plan: Plan, more: Mapping[str, int] | None = None) -> Table:
     if sampling.video:
         size.append(f"{sampling.video.num_frames} frames at {sampling.video.fps} a second")
     size += [f"{sampling.num_inference_steps} steps", f"seed {sampling.seed}"]
-    axes = [f"{plan.mesh}{tensor}", *(f"{name} {size}" for name, size in (more or {}).items())]
-    count_of_ranks = prod((plan.mesh.world_size, *(more or {}).values()))
     rows: dict[str, Any] = {
         "engine": plan.engine,
         "pipeline": f"{plan.model.pipeline} ({plan.model.dtype}) from {plan.model.source}",
-        "mesh": f"{' x '.join(axes)} = {count_of_ranks} rank{'s' * (count_of_ranks > 1)}"
+        "mesh": f"{plan.mesh}{tensor} = {plan.mesh.world_size} rank{'s' if plan.mesh.world_size > 1 else ''}"
         + (f" on {plan.mesh.nodes} nodes" if plan.mesh.nodes > 1 else ""),
         "cache": " ".join([backend, *(f"{name}={value}" for name, value in cache.items())]),
         "offload": plan.offload,

@@ -1,8 +1,9 @@
 """The engines whose commands and files are read and written: the one list of them.
 
 All else about an engine is in its folder: ``card.yaml`` (what each version can do), ``rules.yaml`` (rules of it only),
-``read.py`` and ``write.py`` (its commands and files, into and out of our settings), ``examples.yaml`` (those that its
-documentation shows), ``upgrade.yaml`` (new spellings, and what its changed defaults do).
+``read.py`` and ``write.py`` (its commands and files, into and out of our settings), ``words.py`` (what they call each),
+``examples.yaml`` (those that its documentation shows), ``effective.py`` (what it chooses by itself), ``upgrade.yaml``
+(new spellings, and what its changed defaults do).
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from omni_config.engines.facts import Facts
     from omni_config.engines.formats.draft import Draft
     from omni_config.engines.formats.python import Script
     from omni_config.engines.formats.shell import Command
     from omni_config.engines.formats.text import File
     from omni_config.engines.formats.unwritten import Unwritten
+    from omni_config.engines.formats.way import Way
     from omni_config.reading.nodes import YamlNode
 
 
@@ -28,7 +31,8 @@ class Engine:
 
     ``read.py`` has ``from_command(command, file)`` for an engine with ``commands``, and ``from_yaml(node, file)`` for
     one with ``files``, and ``from_python(script)`` for one with ``scripts``; ``write.py`` has ``write(unwritten)`` for
-    one that is ``exported`` to. They are imported when they are needed.
+    one that is ``exported`` to; ``effective.py`` has ``decide(draft, facts)`` for one that ``decides`` by itself. They
+    are imported when they are needed.
     """
 
     folder: str
@@ -38,6 +42,7 @@ class Engine:
     packages: tuple[str, ...] = ()
     scripts: bool = True
     exported: bool = True
+    decides: bool = False
 
     def from_command(self, command: Command, file: File) -> Draft | None:
         """The deployment that a command starts; None where it does not start this engine."""
@@ -54,19 +59,28 @@ class Engine:
         drafts: list[Draft] = import_module(f"{__name__}.{self.folder}.read").from_python(script)
         return drafts
 
+    def decide(self, draft: Draft, facts: Facts) -> None:
+        """Add to a deployment what the engine chooses where nothing is said."""
+        import_module(f"{__name__}.{self.folder}.effective").decide(draft, facts)
+
     def write(self, unwritten: Unwritten) -> str:
         """The command or file of a config."""
         text: str = import_module(f"{__name__}.{self.folder}.write").write(unwritten)
         return text
+
+    def ways(self, draft: Draft) -> list[Way]:
+        """How a file of its kind says our settings; of several ways, the engine's own name first."""
+        return list(import_module(f"{__name__}.{self.folder}.words").ways(draft))
 
 
 ENGINES = {
     "vllm-omni": Engine(
         "vllm_omni",
         words=("vllm", "omni", "usp", "stage_id", "text_to_", "image_to_", "image_edit"),
+        decides=True,
     ),
-    "sglang": Engine("sglang", words=("sglang", "model_path")),
-    "xdit": Engine("xdit", words=("xdit", "xfuser", "_example.py"), files=False, packages=("xfuser",)),
+    "sglang": Engine("sglang", words=("sglang", "model_path"), decides=True),
+    "xdit": Engine("xdit", words=("xdit", "xfuser", "_example.py"), files=False, packages=("xfuser",), decides=True),
     "tensorrt-llm": Engine(
         "tensorrt_llm",
         words=("trtllm-serve", "_config:", "teacache:", "parallel:"),

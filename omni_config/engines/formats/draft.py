@@ -6,17 +6,20 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from omni_config.catalog.load import catalog
 from omni_config.engines.formats.text import File, Text
-from omni_config.findings import Finding, Severity, Source, Span
+from omni_config.findings import Decision, Finding, Mark, Severity, Source, Span
 from omni_config.reading.nodes import Unreadable, YamlNode, parse
 from omni_config.rules.quantities import UNKNOWN
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
 
 if TYPE_CHECKING:
-    from omni_config.engines.formats.shell import Word
+    from omni_config.engines.formats.shell import Command, Word
+
+#: What a file is, as far as its words go.
+Form = Literal["command", "yaml", "python"]
 
 #: Settings that are text, also where they look like numbers.
 TEXTS = {
@@ -36,14 +39,19 @@ _DTYPES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "f
 _QUANTIZATIONS = ("fp8", "int8")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Typed:
-    """A flag as it was typed: its name with the dashes, its place, its words, and whether a setting of ours took it."""
+    """A flag as it was typed: its name with the dashes, its place, its words, and whether a setting of ours took it.
+
+    ``word`` is the one that it stands in, and ``used`` how many of its words are its own.
+    """
 
     name: str
     span: Span
     words: tuple[Word, ...]
     taken: bool
+    word: Word
+    used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,8 @@ class Draft:
     def __init__(self, file: File, engine: str, place: Span) -> None:
         self.file = file
         self.place = place
+        self.form: Form = "command"
+        self.command: Command | None = None  # that it was read from
         self.notes: list[Finding] = []
         self.not_judged: list[tuple[str, Span]] = []
         self.left_out: list[str] = []  # flags on which nothing depends that is judged here
@@ -81,6 +91,7 @@ class Draft:
         self.own_parser = False  # whether the engine's own parser reads them, which refuses what it does not know
         self.unknown: set[str] = set()  # settings that it says in words whose value only a run knows
         self.options: dict[str, YamlNode] = {}  # the engine's own settings, for which there is none of ours
+        self.decisions: list[Decision] = []  # what the engine chooses where nothing is said
         self.root = YamlNode({}, place)
         self._put(("version",), YamlNode(1, place))
         self._put(("engine",), YamlNode(engine, place))
@@ -114,6 +125,14 @@ class Draft:
                 return
             node = self.root.find(FIELDS[setting]) or YamlNode({}, span)
         self._put(FIELDS[setting], node)
+
+    def decide(self, setting: str, value: Any, mark: Mark, source: str, why: str = "", *, judged: bool = True) -> None:
+        """What the engine chooses for a setting that is not said; one of ours is judged as if it was said, unless it
+        is a default, or rules of the engine find the same.
+        """
+        self.decisions.append(Decision(setting, value, mark, source, why))
+        if judged and setting in FIELDS and mark != "default":
+            self.set(setting, value, self.place)
 
     def drop(self, setting: str) -> None:
         """Take a setting back."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from functools import partial
-from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,7 +18,6 @@ from omni_config.engines.formats.text import File
 from omni_config.engines.sglang.registry import is_registered, native_pipeline
 from omni_config.engines.theirs import asked_of
 from omni_config.findings import Span
-from omni_config.mesh import RANKS
 from omni_config.reading.nodes import YamlNode
 
 ENGINE = "sglang"
@@ -71,7 +69,7 @@ VARIABLES = {
     "SGLANG_CACHE_DIT_SCM_PRESET": "scm_steps_mask_policy",
     "SGLANG_CACHE_DIT_SCM_POLICY": "scm_steps_policy",
 }
-#: How ranks share the VAE decode, by its words (configs/models/vaes/base.py:237 of 0.5.23); the first one is written.
+#: How ranks share the VAE decode, by its words (configs/models/vaes/base.py:237 of 0.5.23); the first is written.
 DECODE_MODES = {
     "auto": "auto",
     "tiled": "tile",
@@ -80,24 +78,6 @@ DECODE_MODES = {
     "spatial": "spatial_shard",
 }
 SWITCH = "SGLANG_CACHE_DIT_ENABLED"
-
-
-def _sequence(draft: Draft, word: Word, span: Span) -> None:
-    """``--sp-degree``: the engine shares it by Ulysses or K/V gather, where none of the three ways is said."""
-    if word.value.isdigit():
-        draft.options["sp_degree"] = YamlNode(int(word.value), span)
-        draft.later.append(lambda: _shared(draft, int(word.value), span))
-
-
-def _shared(draft: Draft, degree: int, span: Span) -> None:
-    """A sequence of so many ranks, as the engine shares it (server_args.py:1735 of 0.5.23): 2 by K/V gather."""
-    if degree != 1 and not _says_how(draft):
-        draft.set("allgather_degree" if degree == 2 else "ulysses_degree", degree, span)
-
-
-def _says_how(draft: Draft) -> bool:
-    """Whether the file says how ranks share the sequence."""
-    return any(map(draft.has, ("ulysses_degree", "ring_degree", "allgather_degree")))
 
 
 def _decode_mode(draft: Draft, word: Word, span: Span) -> None:
@@ -119,10 +99,8 @@ def _guidance(draft: Draft, word: Word, span: Span) -> None:
     draft.later.append(read)
 
 
-def _unjudged(draft: Draft, name: str, span: Span) -> None:
-    """Ranks that no setting stands for: the GPUs cannot be held against the degrees."""
-    draft.leave_unjudged(name, span)
-    draft.drop("gpus")
+def _sequence(draft: Draft, word: Word, span: Span) -> None:
+    """``--sp-degree``: how its ranks share the sequence, ``effective.py`` says."""
 
 
 FLAGS = Flags(
@@ -185,7 +163,7 @@ def from_command(command: Command, file: File) -> Draft | None:
             return None  # a language model
         _environment(draft, command.environment)
         draft.of_version = partial(_of_version, draft, command.environment)
-        _finish(draft)
+        draft.finish()
         return draft
     return None
 
@@ -206,7 +184,7 @@ def from_python(script: Script) -> list[Draft]:
                 sampling = made.keywords.get("sampling_params_kwargs") or next(iter(made.arguments), None)
                 FLAGS.read(draft, words(sampling.children if sampling else {}, script.file))
                 break
-        _finish(draft)
+        draft.finish()
         drafts.append(draft)
     return drafts
 
@@ -231,7 +209,7 @@ def from_yaml(node: YamlNode, file: File) -> list[Draft]:
         taken = target is not None or name in FLAGS.special or name in FLAGS.quiet
         draft.keys.append(Key("", str(key).replace("-", "_"), child, taken))
     draft.of_version = partial(_of_version, draft, {})
-    _finish(draft)
+    draft.finish()
     return [draft]
 
 
@@ -281,6 +259,7 @@ def _of_version(draft: Draft, environment: dict[str, Word], engine: str) -> None
             near = difflib.get_close_matches(key.name, facts.names, 1, 0.6)
             next_step = f"did you mean {near[0]}?" if near else "remove the key"
             draft.note("OMNI608", f"{engine} has no '{key.name}' and drops it silently", place, next_step=next_step)
+            draft.not_judged = [one for one in draft.not_judged if one[0] != key.name]
     _pipeline(draft, engine, facts)
 
 
@@ -338,24 +317,3 @@ def _pipeline(draft: Draft, engine: str, facts: Facts) -> None:
         draft.note("OMNI614", message, place, next_step="remove --backend sglang: diffusers runs it then")
     elif native == "":
         draft.options["backend"] = YamlNode("diffusers", place)
-
-
-def _finish(draft: Draft) -> None:
-    """The ranks that are not said: the engine starts one, and shares further ones by itself."""
-    draft.finish()
-    said = {name: draft.get(name) for name in (*RANKS, "data_parallel_size") if draft.has(name)}
-    ranks = prod(said.values()) if all(isinstance(size, int) and size > 0 for size in said.values()) else 1
-    if ranks > 1 and not draft.has("gpus"):
-        draft.set("gpus", 1, draft.place)
-    gpus = draft.root.find(("hardware", "gpus"))
-    if gpus is None or not isinstance(gpus.value, int):
-        return
-    if draft.has("ulysses_degree") or draft.has("ring_degree") or "sp_degree" in draft.options:
-        return  # else it may take CFG-parallel by itself, beside K/V gather, too (server_args.py:1701 of 0.5.23)
-    left, rest = divmod(gpus.value, ranks)
-    if rest or left <= 1:
-        return
-    if draft.has("cfg_parallel_size"):
-        _shared(draft, left, gpus.span)
-    else:
-        _unjudged(draft, f"{gpus.value} GPUs (the engine chooses how to share them)", gpus.span)
