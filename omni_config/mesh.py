@@ -57,7 +57,8 @@ def degree(size: Any) -> int:
 
 def ranks(settings: Mapping[str, Any]) -> int:
     """The product of all axes; a search asks this of each of thousands of configs."""
-    return prod([settings[name] for name in _NUMBERS]) * prod([degree(settings[name]) for name in _PAIRS])
+    numbers: int = prod([settings[name] for name in _NUMBERS])
+    return numbers * prod([degree(settings[name]) for name in _PAIRS])
 
 
 def further(settings: Mapping[str, Any]) -> dict[str, int]:
