@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import gcd, prod
+from math import gcd
 from typing import Any, TypeVar
 
 from omni_config.cards import EngineCard, Feature, ModelCard
-from omni_config.mesh import RANKS, degree, further
+from omni_config.mesh import degree, further, ranks
 from omni_config.rules.expressions import parse
 
 T = TypeVar("T")
@@ -130,7 +130,7 @@ DIMS = {
 @quantity
 def world_size(q: Quantities) -> int:
     """Ranks: ulysses x ring x cfg x tensor, and what else the engine has."""
-    return prod(degree(q[name]) for name in RANKS)
+    return ranks(q)
 
 
 @quantity
@@ -243,7 +243,7 @@ def image_tokens(q: Quantities) -> int | None:
 @quantity
 def sequence_ranks(q: Quantities) -> int:
     """Ranks that share a sequence: ulysses x ring x allgather x those of 2D attention."""
-    return int(q["ulysses_degree"] * q["ring_degree"] * q["allgather_degree"] * q["attention_2d_ranks"])
+    return int(q["ulysses_degree"] * q["ring_degree"] * q["allgather_degree"] * degree(q["attention_2d"]))
 
 
 @quantity
