@@ -34,6 +34,15 @@ def identify(name: str, known: Catalog) -> tuple[ModelCard, str] | None:
     return None
 
 
+def same_model(name: str, known: Catalog) -> ModelCard | None:
+    """The card of a model by its id, or by a path that ends in the last part of its id, in any case of letters."""
+    if (card := known.model(name)) is not None:
+        return card
+    same = identify(name, known)
+    end = same[0].id.rpartition("/")[2].lower() if same else ""
+    return same[0] if same and name.lower().rstrip("/").endswith(end) else None
+
+
 def _by_case(name: str, known: Catalog) -> tuple[str, str] | None:
     wanted = name.lower()
     id_ = next((id_ for id_ in known.model_ids if id_.lower() == wanted), None)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from omni_config.catalog.identify import identify
+from omni_config.catalog.identify import identify, same_model
 from omni_config.catalog.load import catalog
 from omni_config.checking.document import UNNAMED, ParsedDocument
 from omni_config.engines.detect import drafts_of
@@ -51,6 +51,7 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
         unknown=frozenset(draft.unknown),
         pipeline=draft.pipeline,
         says_more=draft.says_more,
+        not_run=draft.not_run,
         judged_by=judge_by,
     )
     return parsed
@@ -103,10 +104,10 @@ def _model_of(draft: Draft) -> list[Finding]:
     if not draft.pipeline:
         of_model = next((draft.pipelines[part] for part in reversed(parts) if part in draft.pipelines), "")
         draft.pipeline = of_model if facts and of_model in facts.pipelines else ""
-    same = identify(name, known)
-    if same is not None and name.lower().endswith(same[0].id.rpartition("/")[2].lower()):
-        draft.set("model", same[0].id, place)
+    if (card := same_model(name, known)) is not None:
+        draft.set("model", card.id, place)
     elif not draft.pipeline:
+        same = identify(name, known)
         relative = f": it may be a relative of {same[0].id}" if same else ""  # whose card is not all true of it
         message = f"no card for model {name}{relative}"
         found.append(Finding("OMNI604", message, "advice", fields=("model",), span=place))

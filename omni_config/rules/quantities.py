@@ -349,6 +349,12 @@ def task(q: Quantities) -> str:
 
 
 @quantity
+def takes_image(q: Quantities) -> bool:
+    """Whether a pipeline of the model looks at an input image; the built-in runtime has those of the task only."""
+    return q.card.task.startswith("image_to_") or (q.card.takes_image and q["engine_name"] != "native")
+
+
+@quantity
 def known_coefficients(q: Quantities) -> bool:
     """Whether TeaCache has coefficients: the config's own, or the model card's."""
     return q["coefficients"] is not None or q.card.teacache_coefficients is not None
