@@ -97,7 +97,15 @@ class Flags:
             self.special[name](draft, values[0], span)
         else:
             draft.words(str(target), values[0].text, span)
-        return 1
+        return 1 if len(values) < 2 else self._more(draft, name, flag.value, values)
+
+    def _more(self, draft: Draft, name: str, flag: str, values: list[Word]) -> int:
+        """How many words a flag of ours has that takes several; our setting is the first of them."""
+        known = self._known(name)
+        count = min(len(values), known.most_values or len(values)) if known is not None else 1
+        if count > 1:
+            draft.leave_unjudged(f"further words of {flag}", values[1].text.span)
+        return count
 
 
 def _is_flag(word: Word) -> bool:

@@ -21,6 +21,7 @@ from omni_config.engines.theirs import asked_of
 from omni_config.findings import Span
 from omni_config.mesh import DEGREES
 from omni_config.reading.nodes import YamlNode
+from omni_config.schema.settings import DEFAULTS
 
 ENGINE = "sglang"
 
@@ -128,6 +129,8 @@ FLAGS = Flags(
         **dict.fromkeys(("host", "port", "output-path", "output-file-name", "fps", "lora-nickname"), 1),
     },
 )
+#: Those that are on or off, and take either as a word.
+_SWITCHES = {flag for flag, setting in SETTINGS.items() if isinstance(setting, str) and DEFAULTS[setting] is False}
 #: By these a worker of Dynamo (``python3 -m dynamo.sglang``) makes images or videos; it has further flags of its own.
 _WORKERS = {"--image-diffusion-worker", "--video-generation-worker"}
 #: What it takes by component, as ``--NAME.COMPONENT``, and as ``--COMPONENT-SUFFIX`` (server_args.py:3451 to 3670 of
@@ -188,7 +191,8 @@ def from_python(script: Script) -> list[Draft]:
             continue
         draft = Draft(script.file, ENGINE, call.span)
         said = call.keywords | dict(zip(("local_mode",), call.arguments, strict=False))
-        FLAGS.read(draft, words({name: node for name, node in said.items() if name != "local_mode"}, script.file))
+        said = {name: node for name, node in said.items() if name != "local_mode"}
+        FLAGS.read(draft, words(said, script.file, _SWITCHES))
         for made in script.of(call):
             if made.last == "generate":
                 sampling = made.keywords.get("sampling_params_kwargs") or next(iter(made.arguments), None)

@@ -31,7 +31,8 @@ def write(unwritten: Unwritten) -> str:
     for method, setting in CACHES.items():
         if unwritten.take(setting):
             groups.append(["--cache_method", method])
-    own = card.guidance is not None and card.guidance.argument == "guidance_scale"
+    known = card.guidance
+    own = known is not None and known.argument == "guidance_scale" != known.distilled_argument
     scale = unwritten.take("cfg_scale") if own else unwritten.take("guidance_scale")
     if scale is not None:
         groups.append(["--guidance_scale", str(scale)])
