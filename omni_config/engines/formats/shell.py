@@ -29,6 +29,12 @@ class Word:
         """What the program would be given."""
         return self.text.value
 
+    @property
+    def names_model(self) -> bool:
+        """Whether it may be taken for a model's name: only a run may know the folder of a path, not its last part."""
+        folder, slash, last = self.value.rstrip("/").rpartition("/")
+        return not self.unknown or bool(slash and "$" in folder and not {"$", "`"} & set(last))
+
 
 @dataclass
 class Command:
@@ -179,7 +185,8 @@ class _Reader:
                 begun |= not known
                 self.at = found.end() - 1
             elif (character == "`" or self.value.startswith("$(", self.at)) and quote != "'":
-                self.at, unknown, begun = self._substitution_end(), True, True
+                start, self.at, unknown, begun = self.at, self._substitution_end(), True, True
+                word.append(self.text[start : self.at + 1])
             else:
                 word.append(self.text[self.at : self.at + 1])
                 begun = True

@@ -8,6 +8,7 @@ from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
+from omni_config.catalog.identify import same_model
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import Facts, facts_of
 from omni_config.engines.formats.common import lora_path
@@ -116,6 +117,7 @@ def _unjudged(draft: Draft, name: str, span: Span) -> None:
 
 FLAGS = Flags(
     engine=ENGINE,
+    model_first=True,
     settings=SETTINGS,
     special={
         "sp-degree": _sequence,
@@ -167,7 +169,7 @@ def from_command(command: Command, file: File) -> Draft | None:
         arguments = command.words[at + 1 if worker else at + 2 :]
         for number, word in enumerate(FLAGS.read(draft, arguments)):
             if number == 0 and word is command.words[at + 2] and following == ["serve"]:  # sglang serve MODEL
-                if not word.unknown:
+                if word.names_model:
                     draft.set("model", word.value, word.text.span)
             elif not word.unknown and word.value.strip():
                 draft.note("OMNI611", f"no flag takes the word {word.value}", word.text.span)
@@ -245,7 +247,7 @@ def _environment(draft: Draft, environment: dict[str, Word]) -> None:
 def _is_known(draft: Draft) -> bool:
     """Whether the model is one of ours, or one that the newest version registers: no language model."""
     model, facts = str(draft.get("model")) if draft.has("model") else "", facts_of(catalog().versions(ENGINE)[0])
-    return bool(model) and (catalog().model(model) is not None or (facts is not None and is_registered(model, facts)))
+    return bool(model) and (same_model(model, catalog()) is not None or (facts is not None and is_registered(model, facts)))
 
 
 def _of_version(draft: Draft, environment: dict[str, Word], engine: str) -> None:
