@@ -93,6 +93,9 @@ _LOADING = ("device_map", "low_cpu_mem_usage", "quantization_config", "parallel_
 #: Parts whose settings decide those of the deployment, where several parts have their own.
 _DENOISERS = ("", "transformer", "unet", "transformer_2")
 
+#: Configurations that need to know the step of their pipeline.
+_STEPPED = ("PyramidAttentionBroadcastConfig", "FasterCacheConfig")
+
 
 def from_python(script: Script) -> list[Draft]:
     """The deployments of a script: every pipeline that it loads and hands to no other engine, or what it has of one."""
@@ -108,6 +111,8 @@ def from_python(script: Script) -> list[Draft]:
     if not loaded and (configs := [call for call in script.calls if _is_config(call)]):
         draft = Draft(script.file, ENGINE, configs[0].span)
         for call in configs:
+            if call.last in _STEPPED:  # given where the pipeline is
+                call.keywords.setdefault("current_timestep_callback", YamlNode(UNKNOWN, call.span))
             _config(draft, YamlNode(Made(call), call.span), {})
         drafts = [draft]
     if drafts and script.cut:
@@ -239,7 +244,8 @@ def _config(draft: Draft, node: YamlNode, seen: dict[str, Call]) -> None:
         return
     if call.last == "ContextParallelConfig" and "mesh" in call.keywords:
         draft.not_known(_DEGREES[:2], "mesh", call.keywords["mesh"].span)
-    for name, child in _arguments(call, call.last):
+    later = {name: child for name, child in call.attributes.items() if "." not in name}
+    for name, child in {**dict(_arguments(call, call.last)), **later}.items():
         inner = [child, *(child.children.values() if isinstance(child.value, dict) else ())]
         for each in inner:
             if isinstance(each.value, Made) and _is_config(each.value.call):

@@ -651,7 +651,7 @@ def plain(node: YamlNode) -> YamlNode:
     """A value that may be compared: text, numbers, lists and mappings of them, or ``UNKNOWN``."""
     value = node.value
     if isinstance(value, Name):
-        return replace(node, value=value.text, children={})
+        return replace(node, value=value.text.removeprefix("torch."), children={})  # torch.bfloat16 is "bfloat16"
     if isinstance(value, Made | Local):
         return replace(node, value=UNKNOWN, children={})
     if isinstance(value, dict | list):

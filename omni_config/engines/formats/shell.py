@@ -14,6 +14,7 @@ from omni_config.engines.formats.text import Text, joined
 _VARIABLE = re.compile(r"\$(?:(\w+|[@*])|\{(\w+|[@*])(\[@\]|\[\*\])?(?::?-([^}]*))?\})")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=")
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
+_PLACEHOLDER = re.compile(r"<[A-Za-z][\w ./:-]*>")
 _ENDS = "\n;&|(){}"
 
 
@@ -102,6 +103,9 @@ class _Reader:
                 self.at = self.value.index("\n", self.at) + 1
             elif character == "#":
                 self._skip_line()
+            elif found := _PLACEHOLDER.match(self.value, self.at):  # as pages write what their reader is to put in
+                words.append(Word(self.text[self.at : found.end()], unknown=True))
+                self.at = found.end()
             elif character in "<>":
                 document = _HEREDOC.match(self.value, self.at)
                 heredoc = document[1] if document else heredoc
