@@ -37,8 +37,8 @@ def codes(text: str) -> set[str]:
         ),
         pytest.param(
             "OMNI135",
-            "torchrun --nnodes=2 --nproc_per_node=8 -m xfuser.runner --model FLUX.1-dev --ulysses_degree 8 --ring_degree 2",
-            "torchrun --nnodes=2 --nproc_per_node=4 -m xfuser.runner --model FLUX.1-dev --ulysses_degree 8 --ring_degree 2",
+            "torchrun --nnodes=2 --nproc-per-node=8 -m xfuser.runner --model FLUX.1-dev --ulysses_degree 16",
+            "torchrun --nnodes=2 --nproc-per-node=4 -m xfuser.runner --model FLUX.1-dev --ulysses_degree 16",
             id="processes of several nodes",
         ),
         pytest.param(
@@ -85,8 +85,8 @@ def codes(text: str) -> set[str]:
         ),
         pytest.param(
             "OMNI2501",
-            "from diffusers import FasterCacheConfig\nconfig = FasterCacheConfig(spatial_attention_block_skip_range=2)\n",
-            "from diffusers import FasterCacheConfig\nconfig = FasterCacheConfig(tensor_format='BSC')\n",
+            "from diffusers import FasterCacheConfig\nFasterCacheConfig(spatial_attention_block_skip_range=2)\n",
+            "from diffusers import FasterCacheConfig\nFasterCacheConfig(tensor_format='BSC')\n",
             id="a configuration that is only made",
         ),
         pytest.param(
@@ -102,7 +102,7 @@ def codes(text: str) -> set[str]:
         ),
         pytest.param(
             "OMNI503",
-            "torchrun --nproc_per_node=2 flux_example.py --model black-forest-labs/FLUX.1-dev --pipefusion_parallel_degree 2",
+            "torchrun --nproc_per_node=2 flux_example.py --model /models/FLUX.1-dev --pipefusion_parallel_degree 2",
             None,
             id="a script of its own is not judged by what the runner can do",
         ),

@@ -247,7 +247,9 @@ def _environment(draft: Draft, environment: dict[str, Word]) -> None:
 def _is_known(draft: Draft) -> bool:
     """Whether the model is one of ours, or one that the newest version registers: no language model."""
     model, facts = str(draft.get("model")) if draft.has("model") else "", facts_of(catalog().versions(ENGINE)[0])
-    return bool(model) and (same_model(model, catalog()) is not None or (facts is not None and is_registered(model, facts)))
+    return bool(model) and (
+        same_model(model, catalog()) is not None or (facts is not None and is_registered(model, facts))
+    )
 
 
 def _of_version(draft: Draft, environment: dict[str, Word], engine: str) -> None:
