@@ -142,3 +142,13 @@ def test_what_another_package_does_to_a_pipeline_is_named() -> None:
     assert [finding.message for finding in checked.findings if finding.code == "OMNI605"] == [
         "not judged: apply_cache_on_pipe of para_attn"
     ]
+
+
+def test_degrees_of_a_role_are_those_of_its_worker() -> None:
+    command = "sglang serve --model-path Wan-AI/Wan2.1-T2V-14B-Diffusers --num-gpus 4 --denoiser-ulysses 2"
+    worker = " --disagg-role denoiser --disagg-server-addr tcp://10.0.0.4:19655 --denoiser-ring 2\n"
+    for text, degrees in ((command + worker, (2, 2, None)), (command + "\n", (None, None, 2))):
+        node = read(text).node
+        assert node is not None
+        found = [node.find(FIELDS[name]) for name in ("ulysses_degree", "ring_degree", "cfg_parallel_size")]
+        assert tuple(each and each.value for each in found) == degrees
