@@ -52,7 +52,7 @@ def decide(draft: Draft, facts: Facts) -> None:
 def _role(draft: Draft) -> None:
     """The degrees of a worker's own role (``ServerArgs.for_disagg_role``)."""
     role = draft.options.get("disagg_role")
-    if role is None or role.value not in ("denoiser", "denoising"):
+    if role is None or role.value is UNKNOWN or role.value not in ("denoiser", "denoising"):
         return
     for name, setting in _DENOISER.items():
         degree = draft.options.get(name)
