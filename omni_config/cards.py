@@ -89,7 +89,8 @@ class ModelCard:
     ``dims`` are counts and widths of the transformer; ``tensor_parallel_splits`` names those that tensor parallelism
     divides. ``vae`` is the diffusers class of the decoder. ``claims`` is by the name of the claimant, which an engine
     card refers to. ``teacache_coefficients`` is a polynomial, highest power first; ``teacache_fit`` tells more of it.
-    ``aliases`` are other names under which an engine runs it.
+    ``aliases`` are other names under which an engine runs it. ``takes_image``: an engine's pipeline of it takes an
+    image where one is given, and runs without.
     """
 
     id: str
@@ -107,6 +108,7 @@ class ModelCard:
     teacache_coefficients: tuple[float, ...] | None = None
     teacache_fit: TeaCacheFit | None = None
     aliases: tuple[str, ...] = ()
+    takes_image: bool = False
     notes: tuple[str, ...] = ()
 
 

@@ -378,6 +378,19 @@ def task(q: Quantities) -> str:
 
 
 @quantity
+def takes_image(q: Quantities) -> bool:
+    """Whether a pipeline of the model looks at an input image; the built-in runtime has those of the task only."""
+    return q.card.task.startswith("image_to_") or (q.card.takes_image and q["engine_name"] != "native")
+
+
+@quantity
+def needs_image(q: Quantities) -> bool:
+    """Whether an engine's pipeline of the model fails without an input image; xDiT's runner asks for one by itself."""
+    optional = q.card.takes_image and str(q["engine_name"]).partition("==")[0] not in ("native", "xdit")
+    return q.card.task.startswith("image_to_") and not optional
+
+
+@quantity
 def known_coefficients(q: Quantities) -> bool:
     """Whether TeaCache has coefficients: the config's own, or the model card's."""
     return q["coefficients"] is not None or q.card.teacache_coefficients is not None

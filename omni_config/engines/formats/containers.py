@@ -163,8 +163,8 @@ def drafts(found: Iterable[Command], file: File, engines: Iterable[Engine]) -> l
         one for command in found for one in ([command] if _script(command.words) is None else _run(command.words))
     ]
     for command, after in zip(all_found, [*all_found[1:], Command()], strict=False):
-        cut = _cut(command, after)
-        if cut:
+        cut = _cut(after)
+        if cut and command.words[-1:] and command.words[-1].value.isspace():
             command = Command(command.words[:-1], command.environment)
         for read in readers:
             if draft := read(command, file):
@@ -176,7 +176,9 @@ def drafts(found: Iterable[Command], file: File, engines: Iterable[Engine]) -> l
     return result
 
 
-def _cut(command: Command, after: Command) -> bool:
-    """Whether a backslash before a space, not before the end of the line, cuts a command in two."""
-    last, first = command.words[-1:], after.words[:1]
-    return bool(last and first and last[0].value.isspace() and first[0].value.startswith("--"))
+def _cut(after: Command) -> bool:
+    """Whether the next command begins with a flag, which no program does: it was meant to be part of the one above.
+
+    A backslash before a space or a line of comments does that, and so does one that is missing.
+    """
+    return bool(after.words) and after.words[0].value.startswith("--")

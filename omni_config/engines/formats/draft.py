@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from omni_config.catalog.identify import same_model
 from omni_config.catalog.load import catalog
 from omni_config.engines.formats.text import File, Text
 from omni_config.findings import Decision, Finding, Mark, Severity, Source, Span
@@ -88,6 +89,7 @@ class Draft:
         self.pipelines: Mapping[str, str] = {}  # of models without a card: by the last part of the id, small letters
         self.forms: re.Pattern[str] | None = None  # of flags that it takes though no parser declares them
         self.says_more = False  # whether the command has flags that only a run knows
+        self.not_run = ""  # where in the engine's source its program stands, if another one is started
         self.own_parser = False  # whether the engine's own parser reads them, which refuses what it does not know
         self.unknown: set[str] = set()  # settings that it says in words whose value only a run knows
         self.options: dict[str, YamlNode] = {}  # the engine's own settings, for which there is none of ours
@@ -147,7 +149,7 @@ class Draft:
 
     def guidance(self, value: Any, span: Span) -> None:
         """``guidance_scale``: an input of some models, and the scale of classifier-free guidance of others."""
-        card = catalog().model(str(self.get("model"))) if self.has("model") else None
+        card = same_model(str(self.get("model")), catalog()) if self.has("model") else None
         guidance = card.guidance if card else None
         if guidance and guidance.distilled_argument == "guidance_scale":
             self.set("guidance_scale", value, span)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from omni_config.catalog.identify import same_model
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import Facts, facts_of
 from omni_config.engines.formats.draft import TEXTS, Draft, Key
@@ -80,6 +81,7 @@ SPLIT_DIM = "parallel_vae_split_dim"
 
 FLAGS = Flags(
     engine=ENGINE,
+    model_first=True,
     settings={"host": "host", "port": "port"},
     quiet={"enable-visual-gen": 0, "log-level": 1, "served-model-name": 1, "media-storage-path": 1},
 )
@@ -97,9 +99,9 @@ def from_command(command: Command, file: File) -> Draft | None:
     flags = {word.value.partition("=")[0].replace("-", "_").replace("__", "--", 1) for word in words}
     draft = Draft(file, ENGINE, command.words[at].text.span)
     positional = FLAGS.read(draft, words)
-    if positional and not positional[0].unknown:
+    if positional and positional[0].names_model:
         draft.set("model", positional[0].value, positional[0].text.span)
-    known = catalog().model(str(draft.get("model"))) if draft.has("model") else None
+    known = same_model(str(draft.get("model")), catalog()) if draft.has("model") else None
     if known is None and not flags.intersection(_ARGUMENTS):
         return None  # a language model
     for typed in draft.typed:

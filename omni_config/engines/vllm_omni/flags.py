@@ -138,6 +138,7 @@ _QUIET = {
 
 FLAGS = Flags(
     engine=ENGINE,
+    model_first=True,
     settings={
         **{dashed(RENAMED.get(name, name))[2:]: name for name in _SAME if name != "guidance_scale"},
         **{alias[2:]: name for name, aliases in ALIASES.items() for alias in aliases},

@@ -106,7 +106,7 @@ def _draft(
     arguments = [word for word in arguments if word.value != "--omni"]  # which only says whose command it is
     positional = [word for word in FLAGS.read(draft, arguments) if word.value != "diffusion"]  # serve diffusion MODEL
     draft.says_more |= any(plain_name(typed.name) in _FILES for typed in draft.typed)
-    if positional and not positional[0].unknown and not draft.has("model"):
+    if positional and positional[0].names_model and not draft.has("model"):
         draft.set("model", positional[0].value, positional[0].text.span)
     if model and not draft.has("model"):
         draft.set("model", model, start[0].text.span)

@@ -47,6 +47,8 @@ SETTINGS: dict[str, str | tuple[str, Any]] = {
     "width": "width",
 }
 
+#: The classes of the runner, which its example scripts go without: they use its pipelines.
+RUNNER = "xfuser/model_executor/models/runner_models/"
 CACHES = {"dbcache": "cache_dit", "teacache": "tea_cache"}
 
 
@@ -138,6 +140,7 @@ def from_command(command: Command, file: File) -> Draft | None:
         if name == "xdit" or (launched and (name.endswith("_example.py") or _is_runner(words[at].value))):
             draft = Draft(file, ENGINE, words[at].text.span)
             draft.own_parser = not name.endswith("_example.py")  # of which some have parsers of their own
+            draft.not_run = "" if draft.own_parser else RUNNER
             FLAGS.read(draft, words[at + 1 :])
             draft.finish()
             for word in words[at + 1 :]:
