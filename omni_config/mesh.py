@@ -26,7 +26,9 @@ class Axis(NamedTuple):
 #: Outermost first. CFG moves the fewest bytes and tensor parallelism the most, so tensor ranks are neighbours.
 ALL_AXES = (
     Axis("cfg", setting="cfg_parallel_size", short="cfg"),
+    Axis("pipeline", setting="pipeline_parallel_size", short="pipeline", ours=False),
     Axis("ring", setting="ring_degree", short="ring"),
+    Axis("attention-2d", setting="attention_2d", short="2d", ours=False),
     Axis("allgather", setting="allgather_degree", short="allgather", ours=False),
     Axis("ulysses", setting="ulysses_degree", short="ulysses"),
     Axis("tensor", setting="tensor_parallel_size", short="tp"),
@@ -43,9 +45,15 @@ RANKS = tuple(axis.setting for axis in ALL_AXES)
 WITHIN_A_BRANCH = tuple(name for name in NAMES if name != "cfg")
 
 
+def degree(size: Any) -> int:
+    """The ranks of an axis by its setting: a number, or rows and columns; None is one rank."""
+    return size if isinstance(size, int) else prod(size or (1,))
+
+
 def further(settings: Mapping[str, Any]) -> dict[str, int]:
-    """The axes of other engines that are in use, with their sizes."""
-    return {axis.name: settings[axis.setting] for axis in FURTHER if settings[axis.setting] != 1}
+    """The axes of other engines that are in use, with their ranks."""
+    sizes = {axis.name: degree(settings[axis.setting]) for axis in FURTHER}
+    return {name: size for name, size in sizes.items() if size > 1}
 
 
 @dataclass(frozen=True, slots=True)

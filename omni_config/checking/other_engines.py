@@ -57,6 +57,7 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
         says_more=draft.says_more,
         not_run=draft.not_run,
         judged_by=judge_by,
+        draft=draft,
         decisions=tuple(draft.decisions),
     )
     return parsed
@@ -124,11 +125,8 @@ def _model_of(draft: Draft) -> list[Finding]:
         draft.pipeline = of_model if facts and of_model in facts.pipelines else ""
     if (card := same_model(name, known)) is not None:
         draft.set("model", card.id, place)
-    elif not draft.pipeline:
-        same = identify(name, known)
-        relative = f": it may be a relative of {same[0].id}" if same else ""  # whose card is not all true of it
-        message = f"no card for model {name}{relative}"
-        found.append(Finding("OMNI604", message, "advice", fields=("model",), span=place))
+    elif identify(name, known) is None and not draft.pipeline:
+        found.append(Finding("OMNI604", f"no card for model {name}", "advice", fields=("model",), span=place))
     return found
 
 

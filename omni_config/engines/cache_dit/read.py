@@ -165,6 +165,8 @@ def _parallel(draft: Draft, section: YamlNode) -> None:
                 draft.leave_unjudged(str(key), child.key_span or child.span)
             elif child.value is True:
                 draft.set("ulysses_mode", "advanced_uaa", child.span)
+        elif key == "ulysses_async" and isinstance(child.value, bool):
+            draft.set("async_ulysses", child.value, child.span)
         elif key == "extra_parallel_modules" and isinstance(child.value, list):
             modules += child.children.values()
         elif key != "parallel_kwargs" and child.value is not None:
@@ -311,6 +313,7 @@ FLAGS = Flags(
         "vae-tiling": "vae_use_tiling",
         "vae-slicing": "vae_use_slicing",
         "compile": "compile",
+        "ulysses-async": "async_ulysses",
     },
     special={"lora-path": lora_path},
 )

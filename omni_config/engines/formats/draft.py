@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from omni_config.catalog.identify import same_model
 from omni_config.catalog.load import catalog
@@ -17,7 +17,10 @@ from omni_config.rules.quantities import UNKNOWN
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
 
 if TYPE_CHECKING:
-    from omni_config.engines.formats.shell import Word
+    from omni_config.engines.formats.shell import Command, Word
+
+#: What a file is, as far as its words go.
+Form = Literal["command", "yaml", "python"]
 
 #: Settings that are text, also where they look like numbers.
 TEXTS = {
@@ -37,14 +40,19 @@ _DTYPES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "f
 _QUANTIZATIONS = ("fp8", "int8")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Typed:
-    """A flag as it was typed: its name with the dashes, its place, its words, and whether a setting of ours took it."""
+    """A flag as it was typed: its name with the dashes, its place, its words, and whether a setting of ours took it.
+
+    ``word`` is the one that it stands in, and ``used`` how many of its words are its own.
+    """
 
     name: str
     span: Span
     words: tuple[Word, ...]
     taken: bool
+    word: Word
+    used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,8 @@ class Draft:
     def __init__(self, file: File, engine: str, place: Span) -> None:
         self.file = file
         self.place = place
+        self.form: Form = "command"
+        self.command: Command | None = None  # that it was read from
         self.notes: list[Finding] = []
         self.not_judged: list[tuple[str, Span]] = []
         self.left_out: list[str] = []  # flags on which nothing depends that is judged here

@@ -51,6 +51,7 @@ class Flags:
             while not equals and at + len(values) < len(words) and not _is_flag(words[at + len(values)]):
                 values.append(words[at + len(values)])
             used = self._flag(draft, word, name.lstrip("-").replace("_", "-"), values)
+            draft.typed[-1].used = 1 if equals else used
             at += 0 if equals else used
         return positional
 
@@ -72,7 +73,7 @@ class Flags:
         if not taken:
             known = self._known(name)
             values = values[: known.most_values] if known is not None else values
-        draft.typed.append(Typed(flag.value, span if values else flag.span, tuple(values), taken))
+        draft.typed.append(Typed(flag.value, span if values else flag.span, tuple(values), taken, word))
         negated = name.startswith("no-") and name[3:] in self.settings
         target = self.settings.get(name[3:] if negated else name)
         if name in self.quiet:

@@ -141,9 +141,7 @@ class Script:
 
 def read(file: File) -> Script | None:
     """The calls of a script or notebook; None where it is no Python, or too large to be one that people write."""
-    if len(file.source.text) > MAX_LENGTH:
-        return None
-    text = _cells(file) if file.source.name.endswith(".ipynb") else file.text
+    text = code(file)
     if text is None:
         return None
     try:
@@ -158,6 +156,13 @@ def read(file: File) -> Script | None:
     except (_TooMuch, RecursionError):
         reader.script.cut = True
     return reader.script
+
+
+def code(file: File) -> Text | None:
+    """The Python of a script or notebook; None where it is none, or too large to be one that people write."""
+    if len(file.source.text) > MAX_LENGTH:
+        return None
+    return _cells(file) if file.source.name.endswith(".ipynb") else file.text
 
 
 def _cells(file: File) -> Text | None:

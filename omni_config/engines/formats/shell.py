@@ -20,10 +20,14 @@ _ENDS = "\n;&|(){}"
 
 @dataclass(frozen=True)
 class Word:
-    """One word of a command; ``unknown`` where a part of it is known only to a run."""
+    """One word of a command; ``unknown`` where a part of it is known only to a run.
+
+    ``item``: where it stands, with its quotes, as one item of a list.
+    """
 
     text: Text
     unknown: bool = False
+    item: tuple[int, int] | None = None
 
     @property
     def value(self) -> str:
@@ -107,13 +111,14 @@ class _Reader:
                 words.append(Word(self.text[self.at : found.end()], unknown=True))
                 self.at = found.end()
             elif character in "<>":
+                numbered = self.value[self.at - 1 : self.at].isdigit()  # 2> is a stream, 2 > is a word
                 document = _HEREDOC.match(self.value, self.at)
                 heredoc = document[1] if document else heredoc
                 self.at = document.end() if document else self.at + 1
                 while not document and not self.done and self.value[self.at] in "<>&-":
                     self.at += 1
                 dropped = document is None
-                if words and words[-1].value.isdigit():
+                if numbered and words and words[-1].value.isdigit():
                     words.pop()
             elif character in _ENDS:
                 self.at += 1

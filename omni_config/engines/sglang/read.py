@@ -71,7 +71,21 @@ VARIABLES = {
     "SGLANG_CACHE_DIT_SCM_PRESET": "scm_steps_mask_policy",
     "SGLANG_CACHE_DIT_SCM_POLICY": "scm_steps_policy",
 }
+#: How ranks share the VAE decode, by its words (configs/models/vaes/base.py:237 of 0.5.23); the first is written.
+DECODE_MODES = {
+    "auto": "auto",
+    "tiled": "tile",
+    "patch": "patch",
+    "spatial_shard": "spatial_shard",
+    "spatial": "spatial_shard",
+}
 SWITCH = "SGLANG_CACHE_DIT_ENABLED"
+
+
+def _decode_mode(draft: Draft, word: Word, span: Span) -> None:
+    """``--vae-config.parallel-decode-mode``; the facts of the version refuse other words."""
+    if word.value in DECODE_MODES:
+        draft.set("vae_parallel_mode", DECODE_MODES[word.value], span)
 
 
 def _guidance(draft: Draft, word: Word, span: Span) -> None:
@@ -99,6 +113,7 @@ FLAGS = Flags(
         "sp-degree": _sequence,
         "sp-size": _sequence,
         "guidance-scale": _guidance,
+        "vae-config.parallel-decode-mode": _decode_mode,
         "lora-path": lora_path,
     },
     quiet={

@@ -54,6 +54,8 @@ SETTINGS = {
         "ulysses_size": "ulysses_degree",
         "ring_size": "ring_degree",
         "tp_size": "tensor_parallel_size",
+        "attn2d_size": "attention_2d",
+        "async_ulysses": "async_ulysses",
         "parallel_vae_size": "vae_patch_parallel_size",
     },
     "TeaCacheConfig": {"teacache_thresh": "rel_l1_thresh", "coefficients": "coefficients"},
@@ -74,6 +76,8 @@ QUIET = {
 #: What quant_algo names, by what is made of the weights: 8 bits, floating or whole.
 QUANTIZATIONS = {"FP8": "fp8", "FP8_PER_CHANNEL_PER_TOKEN": "fp8", "FP8_BLOCK_SCALES": "fp8", "INT8": "int8"}
 BACKENDS = {"VANILLA": "native"}
+#: The side of the image that ranks share in the VAE: its height or its width.
+SPLIT_DIM = "parallel_vae_split_dim"
 
 FLAGS = Flags(
     engine=ENGINE,
@@ -182,7 +186,6 @@ def _section(draft: Draft, owner: str, name: str, section: YamlNode, facts: Fact
 
 def _key(draft: Draft, owner: str, name: str, child: YamlNode, facts: Facts | None) -> None:
     """One key: a setting of ours, one of its own, or one that its class refuses."""
-    span = child.key_span or child.span
     field = facts.field(owner, name) if facts else None
     if field is None:
         draft.keys.append(Key(owner, name, child))  # which the facts of the version judge
@@ -197,15 +200,14 @@ def _key(draft: Draft, owner: str, name: str, child: YamlNode, facts: Facts | No
             draft.set("attention_backend", BACKENDS[child.value], child.span)
         draft.options[name] = child
         draft.left_out += [f"backend {child.value}"] if child.value not in BACKENDS else []
+    elif name == SPLIT_DIM:
+        draft.set("vae_parallel_mode", f"spatial_shard_{child.value}", child.span)
     elif name in QUIET.get(owner, ()):
         draft.left_out.append(name)
     elif target is not None and _is_ours(target, child.value):
         draft.set(target, child.value, child.span)
     elif child.value is not None:
         draft.keys.append(Key(owner, name, child))
-        if name == "attn2d_size":
-            # Its ranks have no setting of ours: the other degrees do not make the world, then.
-            draft.options["attn2d_ranks"] = YamlNode(int(child.value[0]) * int(child.value[1]), span)
 
 
 def _is_ours(setting: str, value: Any) -> bool:
@@ -222,6 +224,8 @@ def _is_ours(setting: str, value: Any) -> bool:
         return True
     if setting in TEXTS:
         return isinstance(value, str) and value != ""
+    if setting == "attention_2d":
+        return isinstance(value, list)
     return isinstance(value, int | float) and isinstance(value, bool) == (DEFAULTS[setting] is False)
 
 

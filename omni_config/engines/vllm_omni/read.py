@@ -84,7 +84,7 @@ def from_python(script: Script) -> list[Draft]:
         parallel, cache = said.pop("parallel_config", None), said.pop("cache_config", None)
         inner = parallel.children if parallel and isinstance(parallel.value, dict) else {}
         if parallel and not inner:
-            draft.not_known(PARALLEL, "parallel_config", parallel.span)
+            draft.not_known(PARALLEL.values(), "parallel_config", parallel.span)
         FLAGS.read(draft, words(said | inner, script.file))
         if len(made) == len(sampling) == 1:
             FLAGS.read(draft, words(sampling[0].keywords, script.file))
