@@ -60,6 +60,14 @@ def _but_for(end: str, card: ModelCard) -> ModelCard:
     )
 
 
+def same_model(name: str, known: Catalog) -> ModelCard | None:
+    """The card of a model by its id, or by a path that ends in the last part of its id, in any case of letters."""
+    if (card := known.model(name)) is not None:
+        return card
+    found = identify(name, known)
+    return found[0] if found is not None and same(name, found[0]) else None
+
+
 def _by_case(name: str, known: Catalog) -> tuple[str, str] | None:
     wanted = name.lower()
     id_ = next((id_ for id_ in known.model_ids if id_.lower() == wanted), None)

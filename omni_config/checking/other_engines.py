@@ -55,7 +55,9 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
         unknown=frozenset(draft.unknown),
         pipeline=draft.pipeline,
         says_more=draft.says_more,
+        not_run=draft.not_run,
         judged_by=judge_by,
+        draft=draft,
         decisions=tuple(draft.decisions),
     )
     return parsed

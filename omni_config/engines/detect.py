@@ -36,7 +36,10 @@ def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
     for node in nodes or ():
         if isinstance(node.value, dict):
             readers = (engine.from_yaml(node, file) for engine in engines if engine.files)
-            found += next(filter(None, readers), [])  # a document is that of one engine
+            read = next(filter(None, readers), [])  # a document is that of one engine
+            for draft in read:
+                draft.form = "yaml"
+            found += read
             if not found:
                 found += containers.drafts(containers.manifest(node, file), file, engines)
     if found or any(isinstance(node.value, dict) and "model" in node.value for node in nodes or ()):
@@ -54,6 +57,8 @@ def _of_python(source: Source) -> list[Draft]:
     if script is None:
         return []
     drafts = [draft for engine in ENGINES.values() if engine.scripts for draft in engine.from_python(script)]
+    for draft in drafts:
+        draft.form = "python"
     for call in script.calls if not drafts else ():
         if call.name.startswith("fastvideo.") and call.name.endswith("VideoGenerator.from_pretrained"):
             drafts.append(Draft(script.file, "", call.span))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import gcd, prod
+from math import gcd
 from typing import Any, TypeVar
 
 from omni_config.cards import EngineCard, Feature, ModelCard
-from omni_config.mesh import RANKS, further
+from omni_config.mesh import degree, further, ranks
 from omni_config.rules.expressions import parse
 
 T = TypeVar("T")
@@ -130,7 +130,7 @@ DIMS = {
 @quantity
 def world_size(q: Quantities) -> int:
     """Ranks: ulysses x ring x cfg x tensor, and what else the engine has."""
-    return prod(q[name] for name in RANKS)
+    return ranks(q)
 
 
 @quantity
@@ -147,12 +147,12 @@ def dit_group_size(q: Quantities) -> int:
 
 @quantity
 def text_encoder_ranks(q: Quantities) -> int:
-    """Ranks that share one copy of the text encoder: as many as an engine's own setting says, else those of tensor
-    parallelism; with cache-dit all.
+    """Ranks that share one copy of the text encoder: as many as its own setting says, else those of tensor parallelism;
+    with cache-dit all.
     """
-    stated = max(_count(q, f"their_text_encoder_{name}") for name in ("tp_size", "tp_degree"))
-    if stated or not q["text_encoder_tensor_parallel"]:
-        return stated or 1
+    own = int(q["text_encoder_tensor_parallel_size"])
+    if own > 1 or not q["text_encoder_tensor_parallel"]:
+        return own
     return int(q["world_size"] if q["engine_name"].startswith("cache-dit") else q["tensor_parallel_size"])
 
 
@@ -242,8 +242,14 @@ def image_tokens(q: Quantities) -> int | None:
 
 @quantity
 def sequence_ranks(q: Quantities) -> int:
-    """Ranks that share a sequence: ulysses x ring x allgather."""
-    return int(q["ulysses_degree"] * q["ring_degree"] * q["allgather_degree"])
+    """Ranks that share a sequence: ulysses x ring x allgather x those of 2D attention."""
+    return int(q["ulysses_degree"] * q["ring_degree"] * q["allgather_degree"] * degree(q["attention_2d"]))
+
+
+@quantity
+def attention_2d_ranks(q: Quantities) -> int:
+    """Rows times columns of 2D attention; 1 where it is off."""
+    return degree(q["attention_2d"])
 
 
 @quantity
@@ -273,25 +279,19 @@ def replicas(q: Quantities) -> int:
 
 @quantity
 def gpus_needed(q: Quantities) -> int:
-    """GPUs that the degrees, stages and replicas add up to, and those of a VAE with ranks of its own; as many as there
+    """GPUs that the degrees and replicas add up to, and those of a VAE with ranks of its own; as many as there
     are, where only a run knows what else is set.
     """
     if SAYS_MORE in q and q["gpus"]:
         return int(q["gpus"])
-    return int(q["world_size"] * q["replicas"] * q["pipeline_stages"] + _count(q, "their_vae_parallel_size"))
-
-
-@quantity
-def pipeline_stages(q: Quantities) -> int:
-    """Stages of the DiT that work on parts of the image in turn (PipeFusion), each on ranks of its own."""
-    return _count(q, "their_pipefusion_parallel_degree") or 1
+    return int(q["world_size"] * q["replicas"] + _count(q, "their_vae_parallel_size"))
 
 
 @quantity
 def more_ranks(q: Quantities) -> str:
-    """What stages, and a VAE with ranks of its own, add to the product of the degrees: " x stages 2"."""
-    stages, vae = q["pipeline_stages"], _count(q, "their_vae_parallel_size")
-    return (f" x stages {stages}" if stages > 1 else "") + (f" + VAE {vae}" if vae else "")
+    """What a VAE with ranks of its own adds to the product of the degrees: " + VAE 1"."""
+    vae = _count(q, "their_vae_parallel_size")
+    return f" + VAE {vae}" if vae else ""
 
 
 def _count(q: Quantities, name: str) -> int:
@@ -375,6 +375,19 @@ def guided(q: Quantities) -> bool:
 def task(q: Quantities) -> str:
     """What the model makes of what."""
     return q.card.task
+
+
+@quantity
+def takes_image(q: Quantities) -> bool:
+    """Whether a pipeline of the model looks at an input image; the built-in runtime has those of the task only."""
+    return q.card.task.startswith("image_to_") or (q.card.takes_image and q["engine_name"] != "native")
+
+
+@quantity
+def needs_image(q: Quantities) -> bool:
+    """Whether an engine's pipeline of the model fails without an input image; xDiT's runner asks for one by itself."""
+    optional = q.card.takes_image and str(q["engine_name"]).partition("==")[0] not in ("native", "xdit")
+    return q.card.task.startswith("image_to_") and not optional
 
 
 @quantity

@@ -18,14 +18,15 @@ def lora_path(draft: Draft, word: Word, span: Span) -> None:
 
 
 def torchrun_processes(launcher: Sequence[Word]) -> tuple[int, Span] | None:
-    """The processes that torchrun starts, where a launcher's words say a number, and where."""
+    """The processes that torchrun starts on all machines, where a launcher's words say a number, and where."""
+    said: dict[str, tuple[str, Span]] = {}
     for at, word in enumerate(launcher):
         name, equals, _ = word.value.replace("_", "-").partition("=")
-        if name == "--nproc-per-node":
+        if name in ("--nproc-per-node", "--nnodes"):
             given = word.text[len(name) + 1 :] if equals else launcher[at + 1].text if at + 1 < len(launcher) else None
-            if given is not None and given.value.isdigit():
-                return int(given.value), word.text.span
-    return None
+            said[name] = (given.value if given is not None else "", word.text.span)
+    (each, span), (machines, _) = (said.get(name, ("1", None)) for name in ("--nproc-per-node", "--nnodes"))
+    return (int(each) * int(machines), span) if span and each.isdigit() and machines.isdigit() else None
 
 
 def guidance(draft: Draft, word: Word, span: Span) -> None:

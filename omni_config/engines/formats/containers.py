@@ -14,6 +14,7 @@ from omni_config.findings import Source
 from omni_config.reading.nodes import Unreadable, YamlNode, parse
 
 _INSTRUCTION = re.compile(r"^[ \t]*(RUN|CMD|ENTRYPOINT)[ \t]+", re.IGNORECASE | re.MULTILINE)
+_COMMENT = re.compile(r"(?<=\n)[ \t]*#.*\n")
 
 
 def dockerfile(file: File) -> Iterator[Command]:
@@ -21,7 +22,7 @@ def dockerfile(file: File) -> Iterator[Command]:
     text = file.text
     entry: list[Word] = []
     for match in _INSTRUCTION.finditer(text.value):
-        body = text[match.end() : _end(text.value, match.end())]
+        body = _without_comments(text[match.end() : _end(text.value, match.end())])
         words = _json_words(body, file) if body.value.lstrip().startswith("[") else None
         kind = match[1].upper()
         if words is None:
@@ -31,6 +32,17 @@ def dockerfile(file: File) -> Iterator[Command]:
             yield from _run(words) if not _takes_arguments(text.value, match.end()) else ()
         else:
             yield from _run([*entry, *words] if kind == "CMD" else words)
+
+
+def _without_comments(body: Text) -> Text:
+    """An instruction without the lines of comments in it, which a continued one may have."""
+    if not _COMMENT.search(body.value):
+        return body
+    parts, at = [], 0
+    for match in _COMMENT.finditer(body.value):
+        parts.append(body[at : match.start()])
+        at = match.end()
+    return joined([*parts, body[at:]], body.file)
 
 
 def _takes_arguments(value: str, at: int) -> bool:
@@ -63,7 +75,8 @@ def _json_words(body: Text, file: File) -> list[Word] | None:
     words = []
     for child in nodes[0].children.values():
         text = inner.scalar(child)
-        words.append(Word(Text(text.value, [body.offsets[at] for at in text.offsets], file)))
+        item = (body.offsets[child.start], body.offsets[child.end - 1] + 1)
+        words.append(Word(Text(text.value, [body.offsets[at] for at in text.offsets], file), item=item))
     return words
 
 
@@ -116,7 +129,7 @@ def _words(part: YamlNode, file: File) -> Iterator[Word]:
     else:
         for item in part.children.values():
             text = file.scalar(item) if isinstance(item.value, str) else _plain(item, file)
-            yield Word(text)
+            yield Word(text, item=(item.start, item.end))
 
 
 def _plain(item: YamlNode, file: File) -> Text:
@@ -150,11 +163,12 @@ def drafts(found: Iterable[Command], file: File, engines: Iterable[Engine]) -> l
         one for command in found for one in ([command] if _script(command.words) is None else _run(command.words))
     ]
     for command, after in zip(all_found, [*all_found[1:], Command()], strict=False):
-        cut = _cut(command, after)
-        if cut:
+        cut = _cut(after)
+        if cut and command.words[-1:] and command.words[-1].value.isspace():
             command = Command(command.words[:-1], command.environment)
         for read in readers:
             if draft := read(command, file):
+                draft.command = command
                 if cut:
                     names = ", ".join(word.value for word in after.words if word.value.startswith("-"))
                     draft.note("OMNI609", f"the command ends above; lost: {names}", after.words[0].text.span)
@@ -162,7 +176,9 @@ def drafts(found: Iterable[Command], file: File, engines: Iterable[Engine]) -> l
     return result
 
 
-def _cut(command: Command, after: Command) -> bool:
-    """Whether a backslash before a space, not before the end of the line, cuts a command in two."""
-    last, first = command.words[-1:], after.words[:1]
-    return bool(last and first and last[0].value.isspace() and first[0].value.startswith("--"))
+def _cut(after: Command) -> bool:
+    """Whether the next command begins with a flag, which no program does: it was meant to be part of the one above.
+
+    A backslash before a space or a line of comments does that, and so does one that is missing.
+    """
+    return bool(after.words) and after.words[0].value.startswith("--")
