@@ -13,6 +13,7 @@ from omni_config.checking.document import UNNAMED, ParsedDocument
 from omni_config.engines.detect import drafts_of
 from omni_config.engines.facts import facts_of
 from omni_config.engines.formats.draft import Draft
+from omni_config.engines.formats.gpus import put
 from omni_config.engines.said_version import said_version
 from omni_config.engines.theirs import settle
 from omni_config.findings import Finding, Source
@@ -36,6 +37,7 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
     settle(draft, str(draft.get("engine")))
     if draft.of_version is not None:
         draft.of_version(str(draft.get("engine")))
+    put(draft)
     notes = [*draft.findings(), *_model_of(draft)]
     if not draft.has("model"):
         draft.set("model", UNNAMED.id, draft.place)

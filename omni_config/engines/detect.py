@@ -29,21 +29,28 @@ def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
     if not engines:
         return []
     from omni_config.engines.formats import containers
-    from omni_config.engines.formats.shell import commands
+    from omni_config.engines.formats.gpus import of_job
+    from omni_config.engines.formats.manifests import commands_of
+    from omni_config.engines.formats.shell import Command, commands
 
     file = File(source)
+    if nodes is None and "{{" in source.text and not source.text.startswith("#!"):
+        from omni_config.engines.formats.templates import template
+
+        file, nodes = template(source) or (file, None)
     found = []
-    for node in nodes or ():
-        if isinstance(node.value, dict):
-            readers = (engine.from_yaml(node, file) for engine in engines if engine.files)
-            found += next(filter(None, readers), [])  # a document is that of one engine
-            if not found:
-                found += containers.drafts(containers.manifest(node, file), file, engines)
+    documents = [node for node in nodes or () if isinstance(node.value, dict)]
+    for node in documents:
+        readers = (engine.from_yaml(node, file) for engine in engines if engine.files)
+        found += next(filter(None, readers), [])  # a document is that of one engine
+    if documents and not found:
+        found = containers.drafts(commands_of(documents, file), file, engines)
     if found or any(isinstance(node.value, dict) and "model" in node.value for node in nodes or ()):
         return found
     if re.search(r"^FROM[ \t]", source.text, re.MULTILINE):
         return containers.drafts(containers.dockerfile(file), file, engines)
-    return containers.drafts(commands(file.text), file, engines)  # a script; one line of it may well be YAML, too
+    job = Command(gpus=of_job(source.text, file.span))
+    return containers.drafts(commands(file.text, within=job), file, engines)  # one line of it may well be YAML, too
 
 
 def _of_python(source: Source) -> list[Draft]:

@@ -267,6 +267,13 @@ def gpus_needed(q: Quantities) -> int:
 
 
 @quantity
+def used_gpus(q: Quantities) -> Any:
+    """GPUs that the engine takes: as many as it is told, else what its ranks add up to."""
+    said = q["their_used_gpus"]
+    return int(q["gpus"] or q["gpus_needed"]) if said is None else said
+
+
+@quantity
 def pipeline_stages(q: Quantities) -> int:
     """Stages of the DiT that work on parts of the image in turn (PipeFusion), each on ranks of its own."""
     return _count(q, "their_pipefusion_parallel_degree") or 1

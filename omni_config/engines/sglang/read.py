@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from functools import partial
 from math import prod
 from pathlib import PurePosixPath
@@ -83,7 +84,7 @@ def _shared(draft: Draft, degree: int, span: Span) -> None:
     if draft.has("ulysses_degree") or draft.has("ring_degree") or degree == 1:
         return
     if degree == 2:
-        _unjudged(draft, "a sequence of 2 ranks (the engine takes K/V gather)", span)
+        draft.ranks_not_known("a sequence of 2 ranks (the engine takes K/V gather)", span)
     else:
         draft.set("ulysses_degree", degree, span)
 
@@ -104,13 +105,7 @@ def _guidance(draft: Draft, word: Word, span: Span) -> None:
 def _gather(draft: Draft, word: Word, span: Span) -> None:
     """``--kv-gather-degree``: a third way to share the sequence, which no setting of ours stands for."""
     if word.value != "1":
-        draft.later.append(lambda: _unjudged(draft, f"--kv-gather-degree {word.value}", span))
-
-
-def _unjudged(draft: Draft, name: str, span: Span) -> None:
-    """Ranks that no setting stands for: the GPUs cannot be held against the degrees."""
-    draft.leave_unjudged(name, span)
-    draft.drop("gpus")
+        draft.later.append(lambda: draft.ranks_not_known(f"--kv-gather-degree {word.value}", span))
 
 
 FLAGS = Flags(
@@ -223,7 +218,7 @@ def from_yaml(node: YamlNode, file: File) -> list[Draft]:
     return [draft]
 
 
-def _environment(draft: Draft, environment: dict[str, Word]) -> None:
+def _environment(draft: Draft, environment: Mapping[str, Word]) -> None:
     enabled = environment.get(SWITCH)
     on = enabled is not None and enabled.value.lower() in ("1", "true")
     if on and enabled is not None:
@@ -244,7 +239,7 @@ def _is_known(draft: Draft) -> bool:
     return bool(model) and (catalog().model(model) is not None or (facts is not None and is_registered(model, facts)))
 
 
-def _of_version(draft: Draft, environment: dict[str, Word], engine: str) -> None:
+def _of_version(draft: Draft, environment: Mapping[str, Word], engine: str) -> None:
     """What only the facts of the version say: the pipeline, its variables, and what it takes by component."""
     facts = facts_of(engine)
     if facts is None:
@@ -332,7 +327,7 @@ def _finish(draft: Draft) -> None:
     """The ranks that are not said: the engine starts one, and shares further ones by itself."""
     said = {name: draft.get(name) for name in (*DEGREES, "data_parallel_size") if draft.has(name)}
     ranks = prod(said.values()) if all(isinstance(size, int) and size > 0 for size in said.values()) else 1
-    if ranks > 1 and not draft.has("gpus"):
+    if ranks > 1 and not draft.has("gpus") and "gpus" not in draft.unknown:
         draft.set("gpus", 1, draft.place)
     before = len(draft.not_judged)
     draft.finish()
@@ -345,4 +340,4 @@ def _finish(draft: Draft) -> None:
     if draft.has("cfg_parallel_size"):
         _shared(draft, left, gpus.span)
     else:  # it may take CFG-parallel for some of them
-        _unjudged(draft, f"{gpus.value} GPUs (the engine chooses how to share them)", gpus.span)
+        draft.ranks_not_known(f"{gpus.value} GPUs (the engine chooses how to share them)", gpus.span)

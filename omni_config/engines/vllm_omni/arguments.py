@@ -163,5 +163,4 @@ def cache_config(draft: Draft, node: YamlNode, span: Span) -> None:
 def other_axis(draft: Draft, name: str, value: object, span: Span) -> None:
     """Ranks that no setting of ours stands for, with a share of the GPUs: no degrees are held against these."""
     if value not in (1, None):
-        draft.leave_unjudged(f"{name} {value}", span)
-        draft.later.append(lambda: draft.drop("gpus"))
+        draft.later.append(lambda: draft.ranks_not_known(f"{name} {value}", span))

@@ -35,11 +35,13 @@ _SETTINGS = frozenset(
 _STAGED = ("bagel", "glm", "hunyuan", "mammoth", "ming", "lance", "omnivoice", "sensenova", "nextstep", "dreamzero")
 
 
-def of_language_models(draft: Draft, engine: str) -> None:
-    """Note the flags that have no effect on a diffusion model that is served alone."""
+def of_version(draft: Draft, engine: str) -> None:
+    """Note the flags that have no effect on a diffusion model that is served alone; another stage takes GPUs, too."""
     facts = facts_of(engine)
     card = catalog().model(str(draft.get("model"))) if draft.has("model") else None
-    if facts is None or card is None or draft.says_more or card.family.lower().startswith(_STAGED):
+    alone = card is not None and not card.family.lower().startswith(_STAGED)
+    draft.others = not alone
+    if facts is None or not alone or draft.says_more:
         return
     for typed in draft.typed:
         flag = facts.flag(typed.name)

@@ -9,7 +9,7 @@ from typing import Any
 
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import facts_of
-from omni_config.engines.formats.common import guidance, torchrun_processes
+from omni_config.engines.formats.common import by_torchrun, guidance, torchrun
 from omni_config.engines.formats.draft import Draft, plain
 from omni_config.engines.formats.flags import Flags
 from omni_config.engines.formats.python import Script, words
@@ -119,7 +119,7 @@ def from_command(command: Command, file: File) -> Draft | None:
     words = command.words
     names = [PurePosixPath(word.value).name for word in words]
     for at, name in enumerate(names):
-        launched = "torchrun" in names[:at] or "python" in names[0]
+        launched = by_torchrun(words[:at]) or "python" in names[0]
         if name == "xdit" or (launched and (name.endswith("_example.py") or _is_runner(words[at].value))):
             draft = Draft(file, ENGINE, words[at].text.span)
             draft.own_parser = not name.endswith("_example.py")  # of which some have parsers of their own
@@ -128,8 +128,11 @@ def from_command(command: Command, file: File) -> Draft | None:
             for word in words[at + 1 :]:
                 if word.value.replace("-", "_") == "__use_parallel_vae":
                     _parallel_vae(draft, word.text.span)
-            if found := torchrun_processes(words[:at]):
-                draft.set("gpus", *found)
+            if found := torchrun(words[:at]):
+                draft.set("gpus", found.processes, found.span)
+                draft.nodes = found.nodes
+            elif by_torchrun(words[:at]):
+                draft.unknown.add("gpus")
             return draft
     return None
 
