@@ -28,10 +28,23 @@ def run(
     strict: bool = False,
     policies: tuple[Rule, ...] = (),
     assume: Mapping[str, str] | None = None,
+    charts: Sequence[str] = (),
 ) -> int:
-    """Check files, folders, globs and standard input, print the findings, and return the exit code."""
+    """Check files, folders, globs, standard input and ``charts``, which are rendered first; print the findings, and
+    return the exit code.
+    """
     skipped: list[str] = []
-    checked = list(_checked(names, policies, skipped, assume))
+    checked: list[CheckResult] = []
+    if charts:
+        from omni_config.reading.render import NotRendered, render
+
+        try:
+            for chart in charts:
+                checked += check_bytes(*render(chart), policies, assume)
+        except NotRendered as error:
+            print(f"omni check: {error}", file=sys.stderr)
+            return 2
+    checked += _checked(names, policies, skipped, assume)
     if output_format != "text":
         from omni_config.output import formats
 

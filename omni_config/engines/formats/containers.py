@@ -31,7 +31,7 @@ def dockerfile(file: File) -> Iterator[Command]:
         words = arguments or []
         start = entry if entry is not None else entry_point(image, words) if image else []
         if start or words:
-            yield Command([*start, *words], environment)
+            yield Command([*start, *words], environment, image=image.value if image else "")
 
     for match in _INSTRUCTION.finditer(text.value):
         body = text[match.end() : _end(text.value, match.end())]
@@ -47,7 +47,7 @@ def dockerfile(file: File) -> Iterator[Command]:
             environment |= found
             variables |= found if image is None else {}
         elif kind == "RUN" or (words := _json_words(body, file)) is None:
-            yield from commands(body, within=Command(environment=environment))
+            yield from commands(body, within=Command(environment=environment, image=image.value if image else ""))
         elif kind == "ENTRYPOINT":
             entry, arguments = words, None
         else:
@@ -101,7 +101,10 @@ def drafts(found: Iterable[Command], file: File, engines: Iterable[Engine]) -> l
                 if cut:
                     names = ", ".join(word.value for word in after.words if word.value.startswith("-"))
                     draft.note("OMNI609", f"the command ends above; lost: {names}", after.words[0].text.span)
-                draft.says_more |= command.open
+                draft.image = command.image
+                if command.open:
+                    draft.says_more = True
+                    draft.leave_unjudged("words that only a render of the template knows", draft.place)
                 for name, span in command.unseen:
                     draft.leave_unjudged(name, span)
                 result.append((draft, command))

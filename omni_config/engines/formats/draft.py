@@ -82,6 +82,7 @@ class Draft:
         self.own_parser = False  # whether the engine's own parser reads them, which refuses what it does not know
         self.unknown: set[str] = set()  # settings that it says in words whose value only a run knows
         self.options: dict[str, YamlNode] = {}  # the engine's own settings, for which there is none of ours
+        self.image = ""  # of the container that it is started in
         self.given: Given | None = None  # the GPUs that the deployment says it has
         self.nodes = 1  # machines that the command itself is for
         self.others = False  # whether something beside its ranks may take GPUs

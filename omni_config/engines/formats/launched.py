@@ -136,7 +136,7 @@ def _container(command: Command) -> Command | None:
     program = words[at + 1 :]
     start = entry_point(words[at].text, program) if entry is None else entry
     inner = command.of([*start, *program], variables)
-    inner.gpus = gpus
+    inner.gpus, inner.image = gpus, words[at].value
     return inner
 
 

@@ -200,26 +200,31 @@ class _Manifest:
         parts = [part for part in parts if isinstance(part.value, str | list) and part.value]
         if not parts:
             return
-        image = node.children.get("image")
-        named = self._image(image) if image is not None else None
+        named = self._image(node.children.get("image"), around)
         words: list[Word] = []
         for part in parts:
             words += self._words(part, around)
         own = "entrypoint" in node.value or ("command" in node.value and around.kind != "compose")
         start = entry_point(named, words) if named is not None and not own else []
+        command = replace(around.command([*start, *words]), image=named.value if named is not None else "")
         if start or all(isinstance(part.value, list) for part in parts):
-            yield around.command([*start, *words])
+            yield command
             return
         for part in parts:
             if isinstance(part.value, str):
-                yield from commands(self._script_text(part, around), within=around.command([]))
+                yield from commands(self._script_text(part, around), within=command)
             else:
-                yield around.command(list(self._words(part, around)))
+                yield command.of(list(self._words(part, around)))
 
-    def _image(self, image: YamlNode) -> Text | None:
-        """The name of an image; of Helm's values its repository."""
-        name = image.children.get("repository", image)
-        return self.file.scalar(name) if isinstance(name.value, str) and name.value else None
+    def _image(self, image: YamlNode | None, around: _Around) -> Text | None:
+        """The name of an image; of Helm's values, its repository and tag."""
+        parts = [image] if image is not None else []
+        if image is not None and isinstance(image.value, dict):
+            parts = [image.children[key] for key in ("repository", "tag") if key in image.children]
+        texts = [self._value(part, around, around.environment).text for part in parts if part.value]
+        if len(texts) > 1:
+            texts.insert(1, Text(":", texts[1].offsets[:1], self.file))
+        return joined(texts, self.file) if texts and texts[0].offsets else None
 
     def _words(self, part: YamlNode, around: _Around) -> Iterator[Word]:
         if isinstance(part.value, str):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from omni_config.engines.formats.text import Text, joined
@@ -44,11 +44,12 @@ class Command:
     gpus: tuple[Gpus, ...] = ()
     unseen: tuple[tuple[str, Span], ...] = ()
     open: bool = False  # it may have further words, which only a render of the template knows
+    image: str = ""  # that it is started in
 
     def of(self, words: list[Word], environment: Mapping[str, Word] | None = None) -> Command:
         """Other words, started with the same; ``environment``: its variables, if they are others."""
         variables = self.environment if environment is None else environment
-        return Command(words, variables, self.gpus, self.unseen, self.open)
+        return replace(self, words=words, environment=variables)
 
 
 def commands(text: Text, arguments: Sequence[Word] | None = None, within: Command | None = None) -> Iterator[Command]:
