@@ -16,7 +16,8 @@ class Feature:
     ``active`` tells from the settings that it is on; ``switch_on`` are the smallest settings that make it so, and
     ``switch_off`` those that undo it. The rest says how the matrix asks about it: the ``sizes`` that a plain yes stands
     for, the settings that it is asked ``beside``, in turn, and those that may help where it is refused.
-    A ``lossy`` feature changes the result by more than rounding.
+    A ``lossy`` feature changes the result by more than rounding. A ``rare`` one is asked about only where the
+    engine has it for some model.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Feature:
     beside: tuple[dict[str, Any], ...] = ()
     helped_by: tuple[dict[str, Any], ...] = ()
     lossy: bool = False
+    rare: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -146,6 +148,12 @@ class EngineCard:
         if not self.tells_models_apart:
             return Claim()
         return self.pipelines.get(card.id) or self.pipelines.get(card.pipeline)
+
+    def has_for_some(self, feature: str) -> bool:
+        """Whether it has the feature for any model, or may have it."""
+        claims = self.pipelines.values()
+        said = (name for claim in claims for name in (*claim.supported, *claim.unverified, *claim.only))
+        return feature in self.features or feature in said
 
     def effect(self, feature: str, card: ModelCard) -> str:
         """What the engine does with a feature that it lacks for this model, as ": it ..."; empty where unknown."""

@@ -20,7 +20,7 @@ def pipelines(wheel: Wheel, engine: str, constants: Constants) -> Entries:
     if engine == "vllm-omni":
         return dict(_of_table(wheel, classes))
     if engine == "sglang":
-        return {**dict(_entry_classes(wheel, classes)), **dict(_registered_configs(wheel, constants))}
+        return {**dict(_entry_classes(wheel, classes)), **dict(_registered_configs(wheel, classes))}
     if engine == "xdit":
         return dict(_decorated_classes(wheel, classes))
     if engine == "cache-dit":
@@ -81,7 +81,7 @@ def _entry_classes(wheel: Wheel, classes: Classes) -> Iterator[tuple[str, Entrie
             yield f"{'pipeline' if '/pipelines/' in file.path else 'model'} {name}", facts
 
 
-def _registered_configs(wheel: Wheel, constants: Constants) -> Iterator[tuple[str, Entries]]:
+def _registered_configs(wheel: Wheel, classes: Classes) -> Iterator[tuple[str, Entries]]:
     """SGLang: register_configs calls, by pipeline configuration and sampling parameters."""
     for file in wheel.files:
         if "register_configs" not in file.names and "register_model_configs" not in file.names:
@@ -97,12 +97,30 @@ def _registered_configs(wheel: Wheel, constants: Constants) -> Iterator[tuple[st
             facts: Entries = {"pipeline_config": config, "sampling_params": sampling}
             facts["registered_at"] = f"{file.path}:{node.lineno}"
             try:
-                facts["hub_ids"] = constants.value(keywords.get("hf_model_paths"), file.path)
+                facts["hub_ids"] = classes.constants.value(keywords.get("hf_model_paths"), file.path)
             except Unknown:
                 facts["hub_ids"] = []
             if detectors := _looked_for(keywords.get("model_detectors")):
                 facts["detectors"] = detectors
+            if one := classes.find(config, file.path):
+                facts |= _deployment(one, classes)
             yield f"config {config} {sampling} {(facts['hub_ids'] or [''])[0]}".strip(), facts
+
+
+def _deployment(start: Class, classes: Classes) -> Entries:
+    """SGLang: what a pipeline configuration says of its placement, where it differs from the class of such policies."""
+    found: Entries = {}
+    for one in reversed([*classes.line(start)]):
+        for statement in one.node.body:
+            if isinstance(statement, ast.FunctionDef) and statement.name == "get_model_deployment_config":
+                for node in walk(statement):
+                    if isinstance(node, ast.Return) and isinstance(node.value, ast.Call):
+                        inherited = found.get("deployment", {}) if last_name(node.value.func) == "replace" else {}
+                        said = {
+                            str(keyword.arg): _value(keyword.value, one, classes) for keyword in node.value.keywords
+                        }
+                        found = {"deployment": inherited | said, "deployment_at": f"{one.file.path}:{node.lineno}"}
+    return found if found.get("deployment") else {}
 
 
 def _looked_for(node: ast.expr | None) -> list[str]:

@@ -50,8 +50,9 @@ def errors(text: str) -> list[str]:
         ("sglang serve --model-path someone/else --num-gpus 2 --ulysses-degree 2 --backend sglang\n", []),
         ("sglang serve --model-path stabilityai/stable-diffusion-xl-base-1.0 --backend sglang\n", ["OMNI614"]),
         ("sglang serve --model-path stabilityai/stable-diffusion-xl-base-1.0 --num-gpus 1\n", []),
-        ("sglang serve --model-path Qwen/Qwen-Image --kv-gather-degree 2\n", ["OMNI1201"]),
-        ("sglang serve --model-path Qwen/Qwen-Image --num-gpus 2 --kv-gather-degree 2\n", []),
+        ("sglang serve --model-path Qwen/Qwen-Image --kv-gather-degree 2\n", ["OMNI135"]),
+        ("sglang serve --model-path Qwen/Qwen-Image --num-gpus 2 --kv-gather-degree 2\n", ["OMNI135"]),  # CFG takes both
+        ("sglang serve --model-path Qwen/Qwen-Image --num-gpus 2 --kv-gather-degree 2 --cfg-parallel-size 1\n", []),
         ("sglang serve --model-path Qwen/Qwen-Image --component-precisions.text_encoder fp8\n", ["OMNI612"]),
         ("sglang serve --model-path Qwen/Qwen-Image --component-precisions.text_encoder fp16\n", []),
         ("model_path: Qwen/Qwen-Image\nnum_gpus: 1\nsp_size: 1\n", ["OMNI608"]),

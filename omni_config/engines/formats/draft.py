@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omni_config.catalog.load import catalog
 from omni_config.engines.formats.text import File, Text
-from omni_config.findings import Finding, Severity, Source, Span
+from omni_config.findings import Decision, Finding, Mark, Severity, Source, Span
 from omni_config.reading.nodes import Unreadable, YamlNode, parse
 from omni_config.rules.quantities import UNKNOWN
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
@@ -86,6 +86,7 @@ class Draft:
         self.given: Given | None = None  # the GPUs that the deployment says it has
         self.nodes = 1  # machines that the command itself is for
         self.others = False  # whether something beside its ranks may take GPUs
+        self.decisions: list[Decision] = []  # what the engine chooses where nothing is said
         self.root = YamlNode({}, place)
         self._put(("version",), YamlNode(1, place))
         self._put(("engine",), YamlNode(engine, place))
@@ -119,6 +120,12 @@ class Draft:
                 return
             node = self.root.find(FIELDS[setting]) or YamlNode({}, span)
         self._put(FIELDS[setting], node)
+
+    def decide(self, setting: str, value: Any, mark: Mark, source: str, why: str = "") -> None:
+        """What the engine chooses for a setting that is not said; one of ours is judged as if it was."""
+        self.decisions.append(Decision(setting, value, mark, source, why))
+        if setting in FIELDS and mark != "default":
+            self.set(setting, value, self.place)
 
     def drop(self, setting: str) -> None:
         """Take a setting back."""

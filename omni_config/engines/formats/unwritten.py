@@ -34,7 +34,7 @@ class Unwritten:
     @property
     def world_size(self) -> int:
         """Ranks of the deployment."""
-        return self.resolution.accepted_plan().mesh.world_size
+        return int(self.resolution.target.quantities(self.resolution.settings)["world_size"])
 
 
 def command_line(groups: list[list[str]]) -> str:

@@ -23,6 +23,8 @@ def write(unwritten: Unwritten) -> str:
     if unwritten.settings.get("cfg_parallel_size") == 2:
         groups.append(["--enable-cfg-parallel", "true"])
         unwritten.take("cfg_parallel_size")
+    if (gathered := unwritten.settings.get("allgather_degree", 1)) > 1:  # so that it takes no CFG-parallel by itself
+        groups.append(["--sp-degree", str(gathered)])
     if (dtype := unwritten.take("dtype")) is not None:
         groups.append(["--dit-precision", _PRECISIONS[dtype]])
     groups += guidance(unwritten, "--true-cfg-scale")

@@ -13,10 +13,10 @@ from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS
 PARALLEL = tuple(name for name, path in FIELDS.items() if path[0] == "parallel")
 
 #: Other parallel settings of the engine, which no setting of ours stands for.
-OTHER_PARALLEL = ("pipeline_parallel_size", "sequence_parallel_size", "allgather_degree", "text_encoder_tp_size")
+OTHER_PARALLEL = ("pipeline_parallel_size", "sequence_parallel_size", "text_encoder_tp_size")
 
 #: Those of them that are factors of the number of ranks (0.26.0, diffusion/data.py:266; 0.30.0, data.py:395).
-OTHER_AXES = ("pipeline_parallel_size", "allgather_degree")
+OTHER_AXES = ("pipeline_parallel_size",)
 
 #: The registry of attention backends (diffusion/attention/backends/registry.py).
 BACKENDS = "attention DiffusionAttentionBackendEnum"
