@@ -108,6 +108,7 @@ def _place(draft: Draft, facts: Facts, entry: dict[str, Any]) -> None:
     elif mode == "memory":
         draft.decide("component_residency", "offloaded, layer by layer on CUDA", "inferred", at)
     decode = facts.default("VAEConfig", "use_parallel_decode")
-    several = (draft.get("gpus") or 1) > 1
+    gpus = draft.get("gpus")
+    several = isinstance(gpus, int) and gpus > 1
     if decode and decode[0] is True and several and "use_parallel_decode" not in draft.options:
         draft.decide("vae_config.use_parallel_decode", True, "switched on", decode[1], "its ranks share the decode")

@@ -28,7 +28,12 @@ from omni_config.schema.settings import FIELDS, PARAMETERS
 
 ENGINE = "vllm-omni"
 
-_SAME = [name for name in FIELDS if FIELDS[name][0] in ("parallel", "memory", "vae", "execution", "sampling")]
+_SAME = [
+    name
+    for name in FIELDS
+    if FIELDS[name][0] in ("parallel", "memory", "vae", "execution", "sampling")
+    if name != "attention_backend"  # whose flag is vLLM's, for its language models
+]
 
 
 def _cache_backend(draft: Draft, word: Word, span: Span) -> None:

@@ -29,6 +29,7 @@ _SETTINGS = frozenset(
         "limit_mm_per_prompt",
         "structured_outputs_config",
         "optimization_level",
+        "attention_backend",
     }
 )
 #: Families whose deployments have a language model's stage, too, which takes these flags.
