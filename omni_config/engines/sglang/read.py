@@ -171,7 +171,7 @@ def from_python(script: Script) -> list[Draft]:
 
 def from_yaml(node: YamlNode, file: File) -> list[Draft]:
     """A file for ``--config``; empty where the mapping is none."""
-    if not isinstance(node.value, dict) or "model_path" not in node.value:
+    if not isinstance(node.value, dict) or not node.value.get("model_path") or not _is_config(node):
         return []
     draft = Draft(file, ENGINE, node.children["model_path"].span)
     for key, child in node.children.items():
@@ -191,6 +191,14 @@ def from_yaml(node: YamlNode, file: File) -> list[Draft]:
     draft.of_version = partial(_of_version, draft, {})
     draft.finish()
     return [draft]
+
+
+def _is_config(node: YamlNode) -> bool:
+    """Whether a mapping with a ``model_path`` may be one for ``--config``: most of its keys are the engine's."""
+    facts = facts_of(catalog().versions(ENGINE)[0])
+    keys = [str(key).replace("-", "_") for key in node.value]
+    known = [key for key in keys if facts is None or key in facts.names or key.replace("_", "-") in SETTINGS]
+    return 2 * len(known) >= len(keys)
 
 
 def _environment(draft: Draft, environment: Mapping[str, Word]) -> None:
