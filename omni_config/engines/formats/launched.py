@@ -158,6 +158,7 @@ def with_variables(text: Text, pattern: re.Pattern[str], values: Mapping[str, Wo
         name = match[1] or match[2]
         default = match.groupdict().get("default")
         if name not in values and default is None and keep:
+            unknown = True  # an operator may set it
             continue
         parts.append(text[at : match.start()])
         at = match.end()
@@ -170,7 +171,7 @@ def with_variables(text: Text, pattern: re.Pattern[str], values: Mapping[str, Wo
             parts.append(text[match.start() : match.end()])
             unknown = True
     if not parts:
-        return Word(text)
+        return Word(text, unknown)
     parts.append(text[at:])
     joined = Text("".join(part.value for part in parts), [o for part in parts for o in part.offsets], text.file)
     return Word(joined, unknown)

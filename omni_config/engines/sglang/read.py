@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from functools import partial
+from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,6 +20,7 @@ from omni_config.engines.formats.text import File
 from omni_config.engines.sglang.registry import is_registered, native_pipeline
 from omni_config.engines.theirs import asked_of
 from omni_config.findings import Span
+from omni_config.mesh import DEGREES
 from omni_config.reading.nodes import YamlNode
 
 ENGINE = "sglang"
@@ -139,13 +141,23 @@ def from_command(command: Command, file: File) -> Draft | None:
             elif not word.unknown and word.value.strip():
                 draft.note("OMNI611", f"no flag takes the word {word.value}", word.text.span)
         flags = {word.value.partition("=")[0] for word in command.words}
-        if following == ["serve"] and not _is_known(draft) and not flags & _DIFFUSION_ONLY:
+        known = _is_known(draft) or _serves_known(draft)
+        if following == ["serve"] and not known and not flags & _DIFFUSION_ONLY:
             return None  # a language model
         _environment(draft, command.environment)
         draft.of_version = partial(_of_version, draft, command.environment)
         draft.finish()
+        if worker and not draft.has("gpus"):
+            _count(draft)
         return draft
     return None
+
+
+def _count(draft: Draft) -> None:
+    """The GPUs of Dynamo's worker, which counts them by the degrees (dynamo/sglang/init_diffusion.py)."""
+    degrees = [draft.get(name) for name in (*DEGREES, "data_parallel_size") if draft.has(name)]
+    if degrees and all(isinstance(size, int) for size in degrees):
+        draft.set("gpus", prod(degrees), draft.place)
 
 
 def from_python(script: Script) -> list[Draft]:
@@ -220,6 +232,12 @@ def _is_known(draft: Draft) -> bool:
     """Whether the model is one of ours, or one that the newest version registers: no language model."""
     model, facts = str(draft.get("model")) if draft.has("model") else "", facts_of(catalog().versions(ENGINE)[0])
     return bool(model) and (catalog().model(model) is not None or (facts is not None and is_registered(model, facts)))
+
+
+def _serves_known(draft: Draft) -> bool:
+    """Whether a model in words that only a run knows is served under the name of one of ours."""
+    names = [word.value for typed in draft.typed if typed.name == "--served-model-name" for word in typed.words[:1]]
+    return not draft.has("model") and any(catalog().model(name) is not None for name in names)
 
 
 def _of_version(draft: Draft, environment: Mapping[str, Word], engine: str) -> None:

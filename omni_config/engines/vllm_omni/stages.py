@@ -82,6 +82,8 @@ def read_config(node: YamlNode, file: File) -> Draft | None:
     """A file for ``vllm serve --config``: the flags as keys; None where none of them is this engine's."""
     if not isinstance(node.value, dict) or not _OF_OTHERS.isdisjoint(node.value):
         return None
+    if any(isinstance(node.value.get(key), dict) for key in ("model", "omni")):
+        return None
     names = {str(key).replace("_", "-") for key in node.value}
     if not names & {"omni", "usp", "ring", "cfg-parallel-size", "vae-patch-parallel-size", "cache-backend"}:
         return None
