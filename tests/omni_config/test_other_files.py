@@ -1,4 +1,4 @@
-"""Files of other purposes: no error about any that is no deployment, no traceback, and a speed that a hook can afford."""
+"""Files of other purposes: none that is no deployment has an error or a traceback, at a speed that a hook can afford."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def shell(random: random.Random) -> Iterator[str]:
             'vllm serve "$MODEL" --tensor-parallel-size 4 --port 8000 &',
         )
     if random.random() < 0.2:
-        yield "docker run --gpus 2 lmsysorg/sglang:latest python3 -m sglang.launch_server --model-path Qwen/Qwen3-8B --tp 4"
+        yield "docker run --gpus 2 lmsysorg/sglang python3 -m sglang.launch_server --model-path Qwen/Qwen3-8B --tp 4"
     if random.random() < 0.2:
         yield from ("#SBATCH --gpus-per-node=8", "srun torchrun --nproc-per-node 8 train.py --config base.yaml")
     for _ in range(random.randint(3, 25)):

@@ -111,15 +111,14 @@ def _container(command: Command) -> Command | None:
         at += 1
         if name in _SWITCHES or (re.fullmatch(r"-[ditqP]+", name) and not equals):
             continue
-        value = Word(word.text[len(name) + 1 :], word.unknown) if equals else None
-        if value is None and not name.startswith("--") and len(name) > 2:
+        if not name.startswith("--") and len(name) > 2:  # -eNAME=VALUE
             name, value = name[:2], Word(word.text[2:], word.unknown)
-        elif name == "-e" and equals:  # -eNAME=VALUE
-            value = Word(word.text[2:], word.unknown)
-        if value is None and at < len(words):
+        elif equals:
+            value = Word(word.text[len(name) + 1 :], word.unknown)
+        elif at < len(words):
             value, at = words[at], at + 1
-        if value is None:
-            break
+        else:
+            return None
         if name in ("-e", "--env"):
             key, given, _ = value.value.partition("=")
             inherited = command.environment.get(key)
@@ -127,8 +126,8 @@ def _container(command: Command) -> Command | None:
                 variables[key] = Word(value.text[len(key) + 1 :], value.unknown)
             elif inherited is not None:
                 variables[key] = inherited
-        elif name in ("--gpus", "--device") and not value.unknown:
-            gpus += of_docker(value) if name == "--gpus" else ()
+        elif name == "--gpus" and not value.unknown:
+            gpus += of_docker(value)
         elif name == "--entrypoint":
             entry = [value] if value.value else []
     if at >= len(words):

@@ -99,11 +99,18 @@ class _Manifest:
         nodes = size.value if size is not None and isinstance(size.value, int) and size.value > 0 else around.nodes
         gpus = of_service(node) if around.kind == "compose" else ()
         if (resources := children.get("resources")) is not None and isinstance(resources.value, dict):
+            resources = self._filled(resources)
             gpus += of_resources(resources, nodes, plain=around.kind.startswith("Dynamo"))
             gpus += of_accelerators(resources, nodes)
-        return replace(
-            around, environment=environment, gpus=gpus or around.gpus, nodes=nodes, unseen=tuple(dict.fromkeys(unseen))
-        )
+        return replace(around, environment=environment, gpus=gpus or around.gpus, nodes=nodes, unseen=tuple(unseen))
+
+    def _filled(self, node: YamlNode) -> YamlNode:
+        """A mapping of a template with its values filled in."""
+        if not isinstance(self.file, Template):
+            return node
+        if isinstance(node.value, str) and MARK in node.value:
+            return replace(node, value=self.file.filled(self.file.scalar(node)).value)
+        return replace(node, children={key: self._filled(child) for key, child in node.children.items()})
 
     def _variables(self, node: YamlNode, before: Mapping[str, Word], around: _Around) -> dict[str, Word]:
         found: dict[str, Word] = {}
