@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,6 +62,10 @@ def _of_another_engine(checked: CheckResult, as_json: bool) -> None:
         show_findings(checked)
         console = Console(highlight=False)
         console.print(effective_table(checked, rows))
+        if plan is not None:
+            axes = [str(plan.mesh), *(f"{name} {size}" for name, size in more.items())]
+            count = prod((plan.mesh.world_size, *more.values()))
+            console.print(f"\nMesh: {' x '.join(axes)} = {count} rank{'s' * (count > 1)}")
         if plan is not None and plan.mesh.world_size > 1 and not more:
             console.print(rank_table(plan))
     if checked.exit_code:

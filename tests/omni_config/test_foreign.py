@@ -155,11 +155,12 @@ def test_a_config_file_of_sglang_is_checked_and_its_gpus_are_counted() -> None:
         ("--num-gpus 4 --enable-cfg-parallel", "", set()),
         ("--num-gpus 4 --enable-cfg-parallel --kv-gather-degree 2", "", set()),
         ("--num-gpus 8 --enable-cfg-parallel --kv-gather-degree 2", "", {"OMNI135"}),
-        ("--num-gpus 2 --kv-gather-degree 2", "", set()),
-        ("--num-gpus 4 --kv-gather-degree 2", "4 GPUs (the engine chooses how to share them)", set()),
-        ("--num-gpus 8 --kv-gather-degree 2", "8 GPUs (the engine chooses how to share them)", {"OMNI1201"}),
+        ("--num-gpus 2 --kv-gather-degree 2", "", {"OMNI135"}),  # CFG-parallel takes both by itself
+        ("--num-gpus 2 --kv-gather-degree 2 --cfg-parallel-size 1", "", set()),
+        ("--num-gpus 4 --kv-gather-degree 2", "", set()),
+        ("--num-gpus 8 --kv-gather-degree 2", "", {"OMNI135"}),
         ("--num-gpus 4 --kv-gather-degree 2 --ulysses-degree 2", "", {"OMNI1201"}),
-        ("--num-gpus 4 --tp-size 2", "4 GPUs (the engine chooses how to share them)", set()),
+        ("--num-gpus 4 --tp-size 2", "", set()),
         ("--num-gpus 2 --enable-cfg-parallel --prompt cat", "", set()),  # the model has a negative prompt by itself
     ],
 )

@@ -66,7 +66,8 @@ def _share(draft: Draft, facts: Facts, entry: dict[str, Any]) -> None:
     if left > 1 and not {"ulysses_degree", "ring_degree", "allgather_degree"} & said.keys():
         setting = "allgather_degree" if left == 2 else "ulysses_degree"
         draft.decide(setting, left, "inferred", at, "for the ranks that are left")
-    if draft.get("gpus") is None and (ranks * branches > 1 or said.keys() - {"cfg_parallel_size"}):
+    degrees = [draft.get(name) or 1 for name in (*_DEGREES, "allgather_degree")]
+    if not draft.has("gpus") and any(size > 1 for size in degrees):
         draft.set("gpus", gpus, draft.place)  # it starts one, and refuses the degrees
 
 
@@ -99,10 +100,9 @@ def _place(draft: Draft, facts: Facts, entry: dict[str, Any]) -> None:
         draft.decide("performance_mode", found[0], "default", found[1])
     if mode == "auto":
         least = deployment.get("keep_resident_min_available_gb")
-        words = (
-            f"from {least} GiB of free memory" if isinstance(least, int | float) else "by the free memory of its GPUs"
-        )
-        draft.decide("component_residency", "decided at the start", "inferred", at, f"the model stays resident {words}")
+        known = isinstance(least, int | float)
+        why = f"resident from {least} GiB of free memory" if known else "by the free memory of its GPUs"
+        draft.decide("component_residency", "decided at the start", "inferred", at, why)
     elif mode == "speed":
         draft.decide("component_residency", "all resident", "inferred", at)
     elif mode == "memory":

@@ -88,10 +88,16 @@ def _guidance(draft: Draft, word: Word, span: Span) -> None:
     draft.later.append(read)
 
 
+def _sequence(draft: Draft, word: Word, span: Span) -> None:
+    """``--sp-degree``: how its ranks share the sequence, ``effective.py`` says."""
+
+
 FLAGS = Flags(
     engine=ENGINE,
     settings=SETTINGS,
     special={
+        "sp-degree": _sequence,
+        "sp-size": _sequence,
         "guidance-scale": _guidance,
         "lora-path": lora_path,
     },

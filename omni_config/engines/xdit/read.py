@@ -16,7 +16,7 @@ from omni_config.engines.formats.python import Script, words
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.findings import Span
-from omni_config.mesh import DEGREES
+from omni_config.mesh import DEGREES, RANKS
 
 ENGINE = "xdit"
 
@@ -86,6 +86,12 @@ def _fully_shard(draft: Draft, word: Word, span: Span) -> None:
     degree = plain(word.value)
     if isinstance(degree, int) and degree > 1:
         draft.set("use_hsdp", True, span)
+        draft.later.append(lambda: _shards(draft, degree, span))
+
+
+def _shards(draft: Draft, degree: int, span: Span) -> None:
+    """The ranks that share a copy of the weights, where they are not all."""
+    if degree != prod(size for name in RANKS if isinstance(size := draft.get(name), int)):
         draft.set("hsdp_shard_size", degree, span)
 
 
