@@ -35,6 +35,9 @@ def check(
         str | None, typer.Option("--gpu", help="GPU of another engine's files, which cannot say it.")
     ] = None,
     gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="How many, where a file does not say it.")] = None,
+    aside: Annotated[
+        bool, typer.Option("--set-aside", help="Set files of other forms aside, also those that are named; for hooks.")
+    ] = False,
     render: Annotated[
         list[str], typer.Option("--render", help="Charts and overlays, rendered first by helm or kustomize.")
     ] = [],  # noqa: B006
@@ -52,4 +55,7 @@ def check(
     chosen = Format.json if as_json else output_format
     said = {"model": model, "engine": engine, "gpu": gpu, "gpus": gpus}
     assume = {name: str(value) for name, value in said.items() if value is not None}
-    raise typer.Exit(run(files, chosen.value, strict=strict, policies=load_rules(rules), assume=assume, charts=render))
+    policies = load_rules(rules)
+    raise typer.Exit(
+        run(files, chosen.value, strict=strict, policies=policies, assume=assume, charts=render, aside=aside)
+    )

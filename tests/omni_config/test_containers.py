@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from omni_config.checking.document import CheckResult
 from omni_config.checking.files import check, check_bytes
 from omni_config.cli import app
 from omni_config.reading import render
+from omni_config.reading.discover import SCRIPTS, SUFFIXES
 from omni_config.schema.settings import FIELDS
 
 runner = CliRunner()
@@ -413,3 +415,30 @@ def test_a_folder_has_steps_of_ci_and_every_dockerfile(tmp_path: Path) -> None:
     (tmp_path / "d.py").write_text("from vllm_omni import Omni\nOmni(model='Qwen/Qwen-Image')\n")
     result = runner.invoke(app(), ["check", str(tmp_path)])
     assert "9 configs checked" in result.output, result.output
+
+
+def test_a_hook_sets_files_of_other_purposes_aside(tmp_path: Path) -> None:
+    for name, text in {"a.py": "import os\n", "b.yaml": "a: 1\n", "c.sh": "echo\n", "d.py": "", "e.json": "{}"}.items():
+        (tmp_path / name).write_text(text)
+    names = [str(path) for path in sorted(tmp_path.iterdir())]
+    assert runner.invoke(app(), ["check", *names]).exit_code == 2
+    result = runner.invoke(app(), ["check", "--set-aside", *names])
+    assert result.exit_code == 0
+    assert "5 files are of other forms" in result.output
+    (tmp_path / "run.sh").write_text("vllm serve Qwen/Qwen-Image --omni --no-such-flag\n")
+    assert runner.invoke(app(), ["check", "--set-aside", *names, str(tmp_path / "run.sh")]).exit_code == 1
+    assert runner.invoke(app(), ["check", "--set-aside", str(tmp_path / "gone.py")]).exit_code == 2
+
+
+def test_the_hook_and_the_action_are_for_every_file_that_may_deploy() -> None:
+    root = Path(__file__).parents[2]
+    hook = yaml.safe_load((root / ".pre-commit-hooks.yaml").read_text())[0]
+    assert hook["types_or"] == ["yaml", "json", "python", "jupyter", "shell", "dockerfile"]
+    assert "--set-aside" in hook["entry"]
+    action = yaml.safe_load((root / "action.yml").read_text())
+    script = action["runs"]["steps"][-1]
+    assert {f"${{{{ inputs.{name} }}}}" for name in ("paths", "strict", "rules", "render")} == set(
+        script["env"].values()
+    )
+    pages = (root / "docs" / "ci.md").read_text()
+    assert all(f"`{suffix}`" in pages for suffix in (*SUFFIXES, *SCRIPTS) if suffix != ".dockerfile")
