@@ -30,7 +30,6 @@ def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
         return []
     from omni_config.engines.formats import containers
     from omni_config.engines.formats.gpus import of_job
-    from omni_config.engines.formats.manifests import commands_of
     from omni_config.engines.formats.shell import Command, commands
 
     file = File(source)
@@ -44,6 +43,8 @@ def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
         readers = (engine.from_yaml(node, file) for engine in engines if engine.files)
         found += next(filter(None, readers), [])  # a document is that of one engine
     if documents and not found:
+        from omni_config.engines.formats.manifests import commands_of
+
         found = containers.drafts(commands_of(documents, file), file, engines)
     if found or any(isinstance(node.value, dict) and "model" in node.value for node in nodes or ()):
         return found

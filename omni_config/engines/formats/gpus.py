@@ -4,7 +4,6 @@ engine takes by the rules of the hardware, which ask for them as ``given_gpus``.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
@@ -74,6 +73,8 @@ def _is_gpu(device: Mapping[str, Any]) -> bool:
 
 def of_docker(word: Word) -> tuple[Gpus, ...]:
     """Of ``docker run --gpus``: a number, or a list of devices, as Docker takes its CSV apart."""
+    import csv
+
     found = []
     for one in next(csv.reader([word.value]), []):
         name, equals, value = one.partition("=")

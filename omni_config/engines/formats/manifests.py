@@ -6,7 +6,7 @@ Each is read with what stands around it: variables, ConfigMaps of the same file,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +15,7 @@ from omni_config.engines.formats.given import Gpus
 from omni_config.engines.formats.gpus import of_accelerators, of_resources, of_service
 from omni_config.engines.formats.launched import entry_point, with_variables
 from omni_config.engines.formats.shell import Command, Word, commands
-from omni_config.engines.formats.templates import MARK, Template
-from omni_config.engines.formats.text import File, Text, joined
+from omni_config.engines.formats.text import MARK, File, Text, joined
 from omni_config.reading.nodes import YamlNode
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def commands_of(documents: list[YamlNode], file: File) -> Iterator[Command]:
     reader = _Manifest(file, maps)
     for document in documents:
         kind = document.value.get("kind") if isinstance(document.value, dict) else None
-        around = _Around(kind=str(kind or ""), open=isinstance(file, Template) and file.open)
+        around = _Around(kind=str(kind or ""), open=bool(getattr(file, "open", False)))
         if isinstance(document.value, dict) and isinstance(document.value.get("services"), dict) and not kind:
             around = replace(around, kind="compose", environment=reader.file_of(".env", document))
         yield from reader.walk(document, around)
@@ -67,6 +66,7 @@ class _Manifest:
     def __init__(self, file: File, maps: Mapping[str, YamlNode]) -> None:
         self.file = file
         self.maps = maps
+        self.fill: Callable[[Text], Word] | None = getattr(file, "filled", None)  # of a template
         self.not_known = Word(Text("", [], file), unknown=True)
 
     def walk(self, node: YamlNode, around: _Around) -> Iterator[Command]:
@@ -106,10 +106,10 @@ class _Manifest:
 
     def _filled(self, node: YamlNode) -> YamlNode:
         """A mapping of a template with its values filled in."""
-        if not isinstance(self.file, Template):
+        if self.fill is None:
             return node
         if isinstance(node.value, str) and MARK in node.value:
-            return replace(node, value=self.file.filled(self.file.scalar(node)).value)
+            return replace(node, value=self.fill(self.file.scalar(node)).value)
         return replace(node, children={key: self._filled(child) for key, child in node.children.items()})
 
     def _variables(self, node: YamlNode, before: Mapping[str, Word], around: _Around) -> dict[str, Word]:
@@ -179,7 +179,7 @@ class _Manifest:
     def _value(self, node: YamlNode, around: _Around, variables: Mapping[str, Word]) -> Word:
         """A text with the variables that Kubernetes or compose puts into it."""
         text = self._text(node)
-        filled = self.file.filled(text) if isinstance(self.file, Template) and MARK in text.value else Word(text)
+        filled = self.fill(text) if self.fill is not None and MARK in text.value else Word(text)
         if "$" not in text.value:
             return filled
         if _EXPRESSION.search(text.value):

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from omni_config.engines.formats.shell import Word
-from omni_config.engines.formats.text import File, Text, joined
+from omni_config.engines.formats.text import MARK, File, Text, joined
 from omni_config.findings import Source
 from omni_config.reading.nodes import Unreadable, YamlNode, parse
 from omni_config.rules.quantities import UNKNOWN
 
-MARK = "\ue000"  # a character for private use, which no file has
 _ACTION = re.compile(r"\{\{-?\s*(/\*.*?\*/|.*?)\s*-?\}\}", re.DOTALL)
 _QUIET = r"quote|squote|toString|int|int64|float64|trim|toYaml|nindent \d+|indent \d+"
 _PIPE = re.compile(

@@ -10,6 +10,8 @@ from functools import cached_property
 from omni_config.findings import Source, Span
 from omni_config.reading.nodes import YamlNode
 
+MARK = "\ue000"  # a character for private use, which no file has: where an action of a template stands
+
 
 @dataclass(frozen=True)
 class Text:
