@@ -116,8 +116,9 @@ class EngineCard:
 
     ``pipelines`` may hold a model, too, where the models of one pipeline differ.
     ``effects`` says, by feature, what the engine does where it lacks it. ``aliases`` are other names of this card.
-    ``registered`` are the pipelines of its facts. ``own_negative_prompt``: where none is said, it has one. A card
-    without pipelines and without a claimant says the same of every model.
+    ``registered`` are the pipelines of its facts. ``own_negative_prompt``: where none is said, it has one.
+    ``capabilities``: the features that its classes declare, by the names that they have there, of which the facts make
+    ``pipelines``. A card without pipelines and without a claimant says the same of every model.
     """
 
     id: str
@@ -130,6 +131,7 @@ class EngineCard:
     pipelines: dict[str, Claim] = field(default_factory=dict)
     registered: tuple[str, ...] = ()
     own_negative_prompt: bool = False
+    capabilities: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tells_models_apart(self) -> bool:

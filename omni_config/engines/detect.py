@@ -38,7 +38,7 @@ def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
 
         file, nodes = template(source) or (file, None)
     found = []
-    documents = [node for node in nodes or () if isinstance(node.value, dict)]
+    documents = [node for node in nodes or () if isinstance(node.value, dict) and node.value]
     for node in documents:
         readers = (engine.from_yaml(node, file) for engine in engines if engine.files)
         found += next(filter(None, readers), [])  # a document is that of one engine
@@ -46,12 +46,12 @@ def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
         from omni_config.engines.formats.manifests import commands_of
 
         found = containers.drafts(commands_of(documents, file), file, engines)
-    if found or any(isinstance(node.value, dict) and "model" in node.value for node in nodes or ()):
-        return found
+    if found or any(len(node.value) > 1 or isinstance(next(iter(node.value.values())), dict) for node in documents):
+        return found  # a line of a script may well be a mapping, too: one word, a colon, and more words
     if re.search(r"^FROM[ \t]", source.text, re.MULTILINE):
         return containers.drafts(containers.dockerfile(file), file, engines)
     job = Command(gpus=of_job(source.text, file.span))
-    return containers.drafts(commands(file.text, within=job), file, engines)  # one line of it may well be YAML, too
+    return containers.drafts(commands(file.text, within=job), file, engines)
 
 
 def _of_python(source: Source) -> list[Draft]:

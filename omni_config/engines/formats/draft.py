@@ -121,10 +121,12 @@ class Draft:
             node = self.root.find(FIELDS[setting]) or YamlNode({}, span)
         self._put(FIELDS[setting], node)
 
-    def decide(self, setting: str, value: Any, mark: Mark, source: str, why: str = "") -> None:
-        """What the engine chooses for a setting that is not said; one of ours is judged as if it was."""
+    def decide(self, setting: str, value: Any, mark: Mark, source: str, why: str = "", *, judged: bool = True) -> None:
+        """What the engine chooses for a setting that is not said; one of ours is judged as if it was said, unless it
+        is a default, or rules of the engine find the same.
+        """
         self.decisions.append(Decision(setting, value, mark, source, why))
-        if setting in FIELDS and mark != "default":
+        if judged and setting in FIELDS and mark != "default":
             self.set(setting, value, self.place)
 
     def drop(self, setting: str) -> None:

@@ -24,6 +24,12 @@ def decide(draft: Draft, facts: Facts) -> None:
         if draft.get("use_hsdp") is True and product == 1 and isinstance(shards := draft.get("hsdp_shard_size"), int):
             product = max(shards, 1) * (draft.get("hsdp_replicate_size") or 1)
         draft.decide("gpus", product, "default", at, "the product of its degrees")
+    replicas = facts.method("DiffusionParallelConfig", "resolve_data_parallel_size")
+    gpus, ranks = draft.get("gpus"), prod(size or 1 for size in degrees[:-1] if isinstance(size, int | None))
+    whole = draft.has("gpus") and not draft.has("data_parallel_size") and isinstance(gpus, int)
+    if replicas and whole and not draft.get("use_hsdp") and gpus > ranks and gpus % ranks == 0:
+        why = "spare GPUs become replicas"
+        draft.decide("data_parallel_size", gpus // ranks, "inferred", replicas, why, judged=False)  # OMNI121 says so
     eager = facts.default(_CONFIG, "enforce_eager")
     if eager and eager[0] is False and not draft.has("compile") and "enforce_eager" not in draft.options:
         draft.decide("compile", True, "default", eager[1], "unless --enforce-eager")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+import difflib
+from functools import cache, partial
 from math import prod
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,6 +18,7 @@ from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.findings import Span
 from omni_config.mesh import DEGREES, RANKS
+from omni_config.rules.quantities import UNKNOWN
 
 ENGINE = "xdit"
 
@@ -139,6 +141,8 @@ def from_command(command: Command, file: File) -> Draft | None:
                 draft.nodes = found.nodes
             elif by_torchrun(words[:at]):
                 draft.unknown.add("gpus")
+            if draft.own_parser:
+                draft.of_version = partial(_of_version, draft)
             return draft
     return None
 
@@ -165,6 +169,33 @@ def from_python(script: Script) -> list[Draft]:
             _parallel_vae(draft, parallel_vae.span)
         drafts.append(draft)
     return drafts
+
+
+def _of_version(draft: Draft, engine: str) -> None:
+    """What the runner refuses of a model: one that no class is registered for, and what its class does not declare."""
+    facts, model = facts_of(engine), draft.options.get("model")
+    card = catalog().engine(engine)
+    if facts is None or card is None or model is None or not isinstance(model.value, str):
+        return
+    classes = {name: one for one in facts.pipelines.values() for name in one.get("names", ())}
+    if model.value not in classes:
+        near = difflib.get_close_matches(model.value, classes, 1, 0.6)
+        next_step = f"did you mean {near[0]}?" if near else "name one that it registers"
+        draft.note("OMNI614", f"{engine} registers no model {model.value}", model.span, next_step=next_step)
+        return
+    declared = classes[model.value].get("capabilities", {})
+    judged = {"supports_step_caching"}
+    if card.pipelines.get(str(draft.get("model"))):
+        by_card = [one if isinstance(one, dict) else {"": one} for one in card.capabilities.values()]
+        judged.update(*(one.values() for one in by_card))
+    for capability in facts.fields("ModelCapabilities"):
+        option, unsaid = draft.options.get(capability), facts.default("ModelCapabilities", capability)
+        if option is None or capability in judged or declared.get(capability, unsaid and unsaid[0]):
+            continue
+        asked = option.value is True or (option.value is not UNKNOWN and option.value not in (False, None, "", 0, 1))
+        if asked:
+            message = f"{capability} is not supported for {model.value} by engine {engine}: it refuses it"
+            draft.note("OMNI503", message, option.span)
 
 
 def _is_runner(word: str) -> bool:

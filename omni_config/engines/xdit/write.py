@@ -33,9 +33,11 @@ def write(unwritten: Unwritten) -> str:
         if unwritten.take(setting):
             groups.append(["--cache_method", method])
     guidance = card.guidance
-    own = guidance is not None and guidance.argument == "guidance_scale"
-    distilled = guidance is not None and guidance.distilled_argument == "guidance_scale"
-    scale = unwritten.take("cfg_scale") if own else unwritten.take("guidance_scale") if distilled else None
+    scale = None
+    if guidance is not None and guidance.distilled_argument == "guidance_scale":
+        scale = unwritten.take("guidance_scale")
+    elif guidance is not None and guidance.argument == "guidance_scale":
+        scale = unwritten.take("cfg_scale")
     if scale is not None:
         groups.append(["--guidance_scale", str(scale)])
     return command_line(groups + unwritten.flags(_FLAGS))
