@@ -84,6 +84,7 @@ class Draft:
         self.options: dict[str, YamlNode] = {}  # the engine's own settings, for which there is none of ours
         self.image = ""  # of the container that it is started in
         self.given: Given | None = None  # the GPUs that the deployment says it has
+        self.used: YamlNode | None = None  # the GPUs that it takes, where its ranks do not say it
         self.nodes = 1  # machines that the command itself is for
         self.others = False  # whether something beside its ranks may take GPUs
         self.decisions: list[Decision] = []  # what the engine chooses where nothing is said
@@ -164,7 +165,7 @@ class Draft:
         """Ranks that no setting of ours stands for: no degrees are held against the GPUs."""
         self.leave_unjudged(name, span)
         gpus = self.root.find(FIELDS["gpus"])
-        self.options.setdefault("used_gpus", gpus or YamlNode(UNKNOWN, span))
+        self.used = self.used or gpus or YamlNode(UNKNOWN, span)
         self.drop("gpus")
 
     def note(

@@ -177,12 +177,19 @@ def _disagree(draft: Draft, one: Gpus, other: Gpus, message: str) -> None:
     draft.note("OMNI812", message, one.span, "warning", related=(other.span,))
 
 
+#: Quantities of the rules, which are none of an engine's own settings, whatever a file calls its keys.
+_PUT = ("given_gpus", "given_by", "given_to_others", "used_gpus")
+
+
 def put(draft: Draft) -> None:
     """The GPUs that are given as quantities that rules ask for, where the ranks are known that they are for."""
+    for name in _PUT:
+        draft.options.pop(name, None)
     given = draft.given
     if given is None or draft.says_more or not draft.get("engine"):
         return
-    count = given.gpus.count * max(given.gpus.nodes, draft.nodes)
-    draft.options["given_gpus"] = YamlNode(count, given.gpus.span)
-    draft.options["given_by"] = YamlNode(given.gpus.words, given.gpus.span)
-    draft.options["given_to_others"] = YamlNode(given.shared or draft.others, given.gpus.span)
+    place = given.gpus.span
+    values = (given.gpus.count * max(given.gpus.nodes, draft.nodes), given.gpus.words, given.shared or draft.others)
+    draft.options |= {name: YamlNode(value, place) for name, value in zip(_PUT, values, strict=False)}
+    if draft.used is not None:
+        draft.options["used_gpus"] = draft.used
