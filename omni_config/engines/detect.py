@@ -62,6 +62,10 @@ def _of_python(source: Source) -> list[Draft]:
     if script is None:
         return []
     drafts = [draft for engine in ENGINES.values() if engine.scripts for draft in engine.from_python(script)]
+    if len(drafts) == 1 and drafts[0].get("engine") in ("vllm-omni", "sglang"):  # which start workers of their own
+        from omni_config.engines.formats.gpus import give, of_python
+
+        give([(drafts[0], *of_python(script.file.text))])
     for call in script.calls if not drafts else ():
         if call.name.startswith("fastvideo.") and call.name.endswith("VideoGenerator.from_pretrained"):
             drafts.append(Draft(script.file, "", call.span))

@@ -215,3 +215,42 @@ def test_the_command_line_says_the_gpu_of_a_file_that_cannot(tmp_path: Path) -> 
     assert "OMNI801" not in CliRunner().invoke(app(), ["check", str(path)]).output
     assert "OMNI801" in CliRunner().invoke(app(), ["check", "--gpu", "l4", str(path)]).output
     assert "OMNI801" not in CliRunner().invoke(app(), ["check", "--gpu", "h100", "--gpus", "1", str(path)]).output
+
+
+SCRIPT = """\
+import os
+import ray
+from ray import serve
+from vllm_omni import Omni
+from vllm_omni.diffusion.data import DiffusionParallelConfig
+
+{}
+class Images:
+    def __init__(self):
+        self.omni = Omni(model="Qwen/Qwen-Image", parallel_config=DiffusionParallelConfig(ulysses_degree=4))
+
+
+Images()
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "codes"),
+    [
+        ("", set()),
+        ('os.environ["CUDA_VISIBLE_DEVICES"] = "0,1"', {FEW}),
+        ("os.environ.setdefault('CUDA_VISIBLE_DEVICES', '0,1,2,3')", set()),
+        ("os.environ['CUDA_VISIBLE_DEVICES'] = '0,1,2,3,4,5,6,7'", {SPARE}),
+        ("# os.environ['CUDA_VISIBLE_DEVICES'] = '0'", set()),
+        ("os.environ['CUDA_VISIBLE_DEVICES'] = gpus", set()),
+        ("@ray.remote(num_gpus=2)", {FEW}),
+        ("@ray.remote(num_cpus=(1 + 1), num_gpus=4)", set()),
+        ("@ray.remote(num_gpus=0.5)", set()),
+        ('@serve.deployment(name="a", ray_actor_options={"num_gpus": 8, "num_cpus": 4})', {SPARE}),
+        ('@serve.deployment(ray_actor_options={"num_gpus": 2})', {FEW}),
+        ("@serve.deployment", set()),
+    ],
+)
+def test_a_script_says_the_gpus_that_it_shows_itself_or_its_actor_asks_for(lines: str, codes: set[str]) -> None:
+    results = check_bytes("deploy.py", SCRIPT.format(lines).encode())
+    assert {f.code for result in results for f in result.findings if f.severity != "advice"} == codes

@@ -16,6 +16,7 @@ from omni_config.reading.nodes import YamlNode
 if TYPE_CHECKING:
     from omni_config.engines.formats.draft import Draft
     from omni_config.engines.formats.shell import Word
+    from omni_config.engines.formats.text import Text
 
 #: Resources of Kubernetes that are whole GPUs or NPUs.
 _DEVICE = re.compile(r"(nvidia|amd)\.com/gpu|huawei\.com/Ascend910\w*|gpu\.intel\.com/(i915|xe)")
@@ -23,6 +24,14 @@ _DEVICE = re.compile(r"(nvidia|amd)\.com/gpu|huawei\.com/Ascend910\w*|gpu\.intel
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES")
 _SLURM = re.compile(r"^#SBATCH[ \t]+(.*)$", re.MULTILINE)
 _OPTION = re.compile(r"(--[a-z-]+|-[NGn])(?:[= \t]+|(?<=-[NGn]))([^\s#]+)")
+_SHOWN = re.compile(
+    r"""^[ \t]*os\.environ(?:\[|\.setdefault\()["']CUDA_VISIBLE_DEVICES["'](?:\]\s*=|,)\s*["']([\d, ]+)["']""",
+    re.MULTILINE,
+)
+_ACTOR = re.compile(
+    r"""^@(?:\w+\.)*(?:remote|deployment)\((?:[^()]|\([^()]*\))*?["']?num_gpus["']?\s*[=:]\s*([1-9]\d*)\b(?!\.)""",
+    re.MULTILINE,
+)
 _SHORT = {"-N": "--nodes", "-G": "--gpus", "-n": "--ntasks"}
 
 
@@ -118,6 +127,23 @@ def of_job(text: str, place: Any) -> tuple[Gpus, ...]:
             name = _SHORT.get(option[1], option[1])
             options.append((name, option[2], place(start, start + len(option[0]))))
     return of_slurm(options) if options else ()
+
+
+def of_python(text: Text) -> tuple[tuple[Gpus, ...], dict[str, Word]]:
+    """Of a script that makes one deployment: what its Ray actor asks for, and the devices that it shows itself."""
+    from omni_config.engines.formats.shell import Word
+
+    actors = list(_ACTOR.finditer(text.value)) if "distributed_executor_backend" not in text.value else []
+    shown = {match[1]: match for match in _SHOWN.finditer(text.value)}
+    gpus: tuple[Gpus, ...] = ()
+    variables: dict[str, Word] = {}
+    if len(actors) == 1:
+        count = text[actors[0].start(1) : actors[0].end(1)]
+        gpus = (Gpus(int(count.value), f"num_gpus {count.value}", count.span),)
+    if len(shown) == 1:
+        (match,) = shown.values()
+        variables["CUDA_VISIBLE_DEVICES"] = Word(text[match.start(1) : match.end(1)])
+    return gpus, variables
 
 
 def _number(value: Any) -> int | None:
