@@ -128,9 +128,9 @@ def from_command(command: Command, file: File) -> Draft | None:
     names = [PurePosixPath(word.value).name for word in words]
     for at, name in enumerate(names):
         launched = by_torchrun(words[:at]) or "python" in names[0]
-        if name == "xdit" or (launched and (name.endswith("_example.py") or _is_runner(words[at].value))):
+        if name == "xdit" or (launched and (_is_example(words, at) or _is_runner(words[at].value))):
             draft = Draft(file, ENGINE, words[at].text.span)
-            draft.own_parser = not name.endswith("_example.py")  # of which some have parsers of their own
+            draft.own_parser = not _is_example(words, at)  # of which some have parsers of their own
             FLAGS.read(draft, words[at + 1 :])
             draft.finish()
             for word in words[at + 1 :]:
@@ -196,6 +196,13 @@ def _of_version(draft: Draft, engine: str) -> None:
         if asked:
             message = f"{capability} is not supported for {model.value} by engine {engine}: it refuses it"
             draft.note("OMNI503", message, option.span)
+
+
+def _is_example(words: list[Word], at: int) -> bool:
+    """Whether a word of a command is an example script, or, with xDiT's flags, one whose name only a run knows."""
+    if words[at].unknown and "examples/" in words[at].value:
+        return any(word.value in ("--ulysses_degree", "--pipefusion_parallel_degree") for word in words[at:])
+    return words[at].value.endswith("_example.py")
 
 
 def _is_runner(word: str) -> bool:
