@@ -11,6 +11,7 @@ from omni_config.engines.facts import Facts
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.sglang.registry import entry_of
 from omni_config.rules.quantities import UNKNOWN
+from omni_config.schema.settings import FIELDS
 
 _ARGUMENTS = "ServerArgs"
 #: What requests leave unsaid, by our names and by those of the class of the model's requests.
@@ -31,7 +32,10 @@ def decide(draft: Draft, facts: Facts) -> None:
     entry = entry_of(draft, facts)
     if not draft.has("gpus") and (found := facts.default(_ARGUMENTS, "num_gpus")):
         draft.decide("gpus", found[0], "default", found[1])
-    if not draft.unknown.intersection((*_DEGREES, "gpus", "allgather_degree")):
+    backend = draft.options.get("backend")
+    if backend is not None and backend.value == "diffusers":
+        _repeat(draft)
+    elif not draft.unknown.intersection((*_DEGREES, "gpus", "allgather_degree")):
         _share(draft, facts, entry)
     _place(draft, facts, entry)
     for setting, name in _REQUEST.items():
@@ -69,6 +73,20 @@ def _share(draft: Draft, facts: Facts, entry: dict[str, Any]) -> None:
     degrees = [draft.get(name) or 1 for name in (*_DEGREES, "allgather_degree")]
     if not draft.has("gpus") and any(size > 1 for size in degrees):
         draft.set("gpus", gpus, draft.place)  # it starts one, and refuses the degrees
+
+
+def _repeat(draft: Draft) -> None:
+    """With diffusers every GPU runs the whole pipeline: degrees are taken, and split nothing."""
+    gpus = draft.get("gpus")
+    if not isinstance(gpus, int) or gpus < 2 or "cache_dit_config" in draft.options:
+        return  # a file of cache-dit may say how its ranks share the work
+    degrees = (*_DEGREES, "allgather_degree")
+    said = [draft.root.find(FIELDS[name]) for name in degrees if draft.has(name) and draft.get(name) != 1]
+    message = f"SGLang runs this model with diffusers, whole on each of the {gpus} GPUs"
+    place = said[0].span if said and said[0] else draft.place
+    draft.note("OMNI643", message, place, "error" if said else "warning")
+    for name in (*degrees, "gpus"):
+        draft.drop(name)
 
 
 def _branches(draft: Draft, facts: Facts, entry: dict[str, Any], gpus: int, ranks: int) -> int | None:
