@@ -118,6 +118,9 @@ def test_containers_say_their_gpus(text: str, codes: set[str]) -> None:
         ("CUDA_VISIBLE_DEVICES=0,1 sglang serve --model-path Qwen/Qwen-Image --num-gpus 2 --sp-degree 2", set()),
         ("CUDA_VISIBLE_DEVICES=0,1 sglang serve --model-path Qwen/Qwen-Image --num-gpus $N --tp-size 2", set()),
         ("CUDA_VISIBLE_DEVICES=0,1 sglang serve --model-path Qwen/Qwen-Image", {SPARE}),
+        ("CUDA_VISIBLE_DEVICES=0 vllm serve /models/Qwen-Image --omni -tp 2", {FEW}),
+        ("CUDA_VISIBLE_DEVICES=0 vllm serve /models/mine --omni -tp 2", set()),  # it may be a language model
+        ("CUDA_VISIBLE_DEVICES=0 vllm serve /models/mine --omni --usp 2", {FEW}),
         ("CUDA_VISIBLE_DEVICES=0,1 vllm serve ByteDance-Seed/BAGEL-7B-MoT --omni", set()),  # another stage may have it
     ],
 )

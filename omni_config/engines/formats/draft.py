@@ -86,7 +86,7 @@ class Draft:
         self.given: Given | None = None  # the GPUs that the deployment says it has
         self.used: YamlNode | None = None  # the GPUs that it takes, where its ranks do not say it
         self.nodes = 1  # machines that the command itself is for
-        self.others = False  # whether something beside its ranks may take GPUs
+        self.staged: tuple[str, ...] = ()  # families of models of which other stages take GPUs, too
         self.decisions: list[Decision] = []  # what the engine chooses where nothing is said
         self.root = YamlNode({}, place)
         self._put(("version",), YamlNode(1, place))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from omni_config.catalog.load import catalog
 from omni_config.engines.formats.given import Given, Gpus
 from omni_config.findings import Span
 from omni_config.reading.nodes import YamlNode
@@ -214,8 +215,12 @@ def put(draft: Draft) -> None:
     given = draft.given
     if given is None or draft.says_more or not draft.get("engine"):
         return
+    card = catalog().model(str(draft.get("model"))) if draft.has("model") else None
+    if draft.staged and card is None and not draft.pipeline and draft.has("tensor_parallel_size"):
+        return  # it may be a language model, and the size one of its stages
+    others = bool(draft.staged) and (card is None or card.family.lower().startswith(draft.staged))
     place = given.gpus.span
-    values = (given.gpus.count * max(given.gpus.nodes, draft.nodes), given.gpus.words, given.shared or draft.others)
+    values = (given.gpus.count * max(given.gpus.nodes, draft.nodes), given.gpus.words, given.shared or others)
     draft.options |= {name: YamlNode(value, place) for name, value in zip(_PUT, values, strict=False)}
     if draft.used is not None:
         draft.options["used_gpus"] = draft.used

@@ -33,15 +33,14 @@ _SETTINGS = frozenset(
     }
 )
 #: Families whose deployments have a language model's stage, too, which takes these flags.
-_STAGED = ("bagel", "glm", "hunyuan", "mammoth", "ming", "lance", "omnivoice", "sensenova", "nextstep", "dreamzero")
+STAGED = ("bagel", "glm", "hunyuan", "mammoth", "ming", "lance", "omnivoice", "sensenova", "nextstep", "dreamzero")
 
 
 def of_version(draft: Draft, engine: str) -> None:
-    """Note the flags that have no effect on a diffusion model that is served alone; another stage takes GPUs, too."""
+    """Note the flags that have no effect on a diffusion model that is served alone."""
     facts = facts_of(engine)
     card = catalog().model(str(draft.get("model"))) if draft.has("model") else None
-    alone = card is not None and not card.family.lower().startswith(_STAGED)
-    draft.others = not alone
+    alone = card is not None and not card.family.lower().startswith(STAGED)
     if facts is None or not alone or draft.says_more:
         return
     for typed in draft.typed:

@@ -14,7 +14,7 @@ from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.engines.vllm_omni.arguments import PARALLEL, cache_config
 from omni_config.engines.vllm_omni.flags import ENGINE, FLAGS
-from omni_config.engines.vllm_omni.language import of_version
+from omni_config.engines.vllm_omni.language import STAGED, of_version
 from omni_config.engines.vllm_omni.models import PIPELINES
 from omni_config.engines.vllm_omni.scripts import MODELS
 from omni_config.engines.vllm_omni.stages import from_yaml
@@ -116,4 +116,5 @@ def _draft(
         draft.set("model", model, start[0].text.span)
     draft.finish()
     draft.of_version = partial(of_version, draft)
+    draft.staged = STAGED
     return draft
