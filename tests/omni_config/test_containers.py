@@ -104,6 +104,20 @@ def test_variables_of_the_shell_do_not_go_into_a_container() -> None:
     )
 
 
+def test_a_variable_that_only_a_run_knows_is_no_value() -> None:
+    text = """\
+services:
+  a:
+    image: lmsysorg/sglang:v0.5.23
+    environment: {SGLANG_CACHE_DIT_ENABLED: "1", SGLANG_CACHE_DIT_FN: , SGLANG_CACHE_DIT_WARMUP: "${WARMUP}"}
+    command: sglang serve --model-path Qwen/Qwen-Image
+"""
+    result = one(text)
+    assert {finding.code for finding in result.findings if finding.severity != "advice"} == set()
+    for name in ("SGLANG_CACHE_DIT_FN", "SGLANG_CACHE_DIT_WARMUP"):
+        assert f"{name} (known only to a run)" in passed_by(result)
+
+
 DOCKERFILE = """\
 ARG TAG=v0.30.0
 FROM vllm/vllm-omni:${TAG}

@@ -86,6 +86,8 @@ XDIT = "torchrun --nproc-per-node 4 {} -m xfuser.runner --model FLUX.1-dev --uly
         (service("environment: [CUDA_VISIBLE_DEVICES=0]"), {FEW}),
         (service("environment: [CUDA_VISIBLE_DEVICES]"), set()),
         (service("environment: {CUDA_VISIBLE_DEVICES: '$GPUS'}"), set()),
+        (service("environment: {NVIDIA_VISIBLE_DEVICES: '0,1'}\n    runtime: nvidia"), {FEW}),
+        (service("environment: {NVIDIA_VISIBLE_DEVICES: all}\n    runtime: nvidia"), set()),
     ],
 )
 def test_containers_say_their_gpus(text: str, codes: set[str]) -> None:

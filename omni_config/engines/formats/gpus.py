@@ -171,7 +171,7 @@ def give(drafts: list[tuple[Draft, tuple[Gpus, ...], Mapping[str, Word]]]) -> No
 
 
 def _given(draft: Draft, gpus: tuple[Gpus, ...], environment: Mapping[str, Word], shared: bool) -> Given | None:
-    first = gpus[0] if gpus else None
+    first = gpus[0] if gpus else _exposed(draft, environment)
     other = next((one for one in gpus if first is not None and one.total != first.total), None)
     if len(gpus) > 1 and gpus[0].span == gpus[1].span:
         message = f"Docker takes {gpus[0].words} apart at the comma, and refuses a list together with a count"
@@ -194,6 +194,14 @@ def _given(draft: Draft, gpus: tuple[Gpus, ...], environment: Mapping[str, Word]
             _disagree(draft, seen, first, f"{seen.words} shows {len(there)} of the {first.count} of {first.words}")
         return Given(seen, shared=True)
     return Given(first, shared) if first is not None else None
+
+
+def _exposed(draft: Draft, environment: Mapping[str, Word]) -> Gpus | None:
+    """The devices that NVIDIA's runtime gives a container by a variable, where nothing else gives it any."""
+    word = environment.get("NVIDIA_VISIBLE_DEVICES") if draft.image else None
+    if word is None or word.unknown or not re.fullmatch(r"(?:\d+|GPU-[\w-]+)(?:,(?:\d+|GPU-[\w-]+))*", word.value):
+        return None
+    return Gpus(word.value.count(",") + 1, f"NVIDIA_VISIBLE_DEVICES={word.value}", word.text.span)
 
 
 def _gpus(count: int) -> str:

@@ -225,7 +225,9 @@ def _environment(draft: Draft, environment: Mapping[str, Word]) -> None:
     if on and enabled is not None:
         draft.set("cache_dit", True, enabled.text.span)
     for name, word in environment.items():
-        if name in VARIABLES and on and word.value != "none":
+        if name in VARIABLES and on and word.unknown:
+            draft.not_known((VARIABLES[name],), name, draft.place)
+        elif name in VARIABLES and on and word.value != "none":
             value = word.value.lower() in ("1", "true") if name.endswith("TAYLORSEER") else None
             span = word.text.span
             if value is None:
