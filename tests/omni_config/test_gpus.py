@@ -104,6 +104,7 @@ def test_containers_say_their_gpus(text: str, codes: set[str]) -> None:
         (f"docker run --gpus device=3 vllm/vllm-omni:v0.30.0 {SERVE}", {FEW}),
         (f"docker run --gpus device=0,1 vllm/vllm-omni:v0.30.0 {SERVE}", {TWO}),
         (f"docker run --gpus 4 -e CUDA_VISIBLE_DEVICES=4,5,6,7 vllm/vllm-omni:v0.30.0 {SERVE}", {TWO}),
+        (f"docker run --gpus 4 -e CUDA_VISIBLE_DEVICES=2,3,4,5 vllm/vllm-omni:v0.30.0 {SERVE}", {TWO, FEW}),
         (f"docker run --gpus all -e CUDA_VISIBLE_DEVICES=4,5,6,7 vllm/vllm-omni:v0.30.0 {SERVE}", set()),
         (f"docker run --gpus 8 -e CUDA_VISIBLE_DEVICES=4,5 vllm/vllm-omni:v0.30.0 {SERVE}", {TWO, FEW}),
         (f"CUDA_VISIBLE_DEVICES=0 docker run --gpus 4 vllm/vllm-omni:v0.30.0 {SERVE}", set()),
@@ -136,6 +137,7 @@ def test_commands_say_their_gpus(text: str, codes: set[str]) -> None:
         (job("#SBATCH --gpus-per-node=2", SERVE), {FEW}),
         (job("#SBATCH --gres=gpu:h100:4", SERVE), set()),
         (job("#SBATCH --gres=gpu:8", SERVE), {SPARE}),
+        (job("#SBATCH --gres=gpu:4", f"CUDA_VISIBLE_DEVICES=4,5,6,7 {SERVE}"), set()),  # as they are numbered there
         (job("#SBATCH -N 2\n#SBATCH --gpus 8", f"srun --mpi=pmix {SERVE}"), {SPARE}),
         (job("#SBATCH --gpus-per-node=8", f"srun --gres=gpu:4 -N1 {SERVE}"), set()),
         (job("#SBATCH --gpus-per-node=4\n#SBATCH --gres=gpu:8", SERVE), {TWO}),
@@ -165,6 +167,7 @@ def test_a_finding_has_both_places() -> None:
     two = found(text)[TWO]
     assert (under_the_caret(two), [span.line for span in two.related]) == ("'2,3'"[1:4], [8])
     assert "names GPU 2" in two.message
+    assert two.severity == "error"
 
 
 def test_a_group_of_workers_has_the_gpus_of_all() -> None:

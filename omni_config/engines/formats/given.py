@@ -9,12 +9,16 @@ from omni_config.findings import Span
 
 @dataclass(frozen=True, eq=False)
 class Gpus:
-    """GPUs of each of ``nodes`` machines, the words that say them, and where they stand."""
+    """GPUs of each of ``nodes`` machines, the words that say them, and where they stand.
+
+    ``numbered``: from 0, as a container does it, whatever their numbers on the machine.
+    """
 
     count: int
     words: str
     span: Span
     nodes: int = 1
+    numbered: bool = True
 
     @property
     def total(self) -> int:

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from omni_config.catalog.load import catalog
 from omni_config.engines.formats.given import Given, Gpus
-from omni_config.findings import Span
+from omni_config.findings import Severity, Span
 from omni_config.reading.nodes import YamlNode
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def of_slurm(options: Iterable[tuple[str, str, Span]], around: tuple[Gpus, ...] 
             each, number = _number(value.rpartition(":")[2]), _number(tasks[0] if tasks else "1")
             count = each * number if each and number else None
         if count is not None:
-            found.append(Gpus(count, f"{name}={value}", span, nodes))
+            found.append(Gpus(count, f"{name}={value}", span, nodes, numbered=False))
     return tuple(found) or around
 
 
@@ -140,7 +141,7 @@ def of_python(text: Text) -> tuple[tuple[Gpus, ...], dict[str, Word]]:
     variables: dict[str, Word] = {}
     if len(actors) == 1:
         count = text[actors[0].start(1) : actors[0].end(1)]
-        gpus = (Gpus(int(count.value), f"num_gpus {count.value}", count.span),)
+        gpus = (Gpus(int(count.value), f"num_gpus {count.value}", count.span, numbered=False),)
     if len(shown) == 1:
         (match,) = shown.values()
         variables["CUDA_VISIBLE_DEVICES"] = Word(text[match.start(1) : match.end(1)])
@@ -186,10 +187,13 @@ def _given(draft: Draft, gpus: tuple[Gpus, ...], environment: Mapping[str, Word]
         if first is None:
             return Given(seen, shared=False)
         there = list(takewhile(lambda entry: not entry.isdigit() or int(entry) < first.count, entries))
+        if not first.numbered:
+            there = entries
         if len(there) < len(entries):
             says = f"{first.words} gives {_gpus(first.count)}, numbered from 0, and {seen.words} names GPU"
-            _disagree(draft, seen, first, f"{says} {entries[len(there)]}: what stands there and behind it is not seen")
-            return None
+            message = f"{says} {entries[len(there)]}: what stands there and behind it is not seen"
+            _disagree(draft, seen, first, message, "warning" if there else "error")
+            return Given(replace(seen, count=len(there)), shared=True) if there else None
         if len(there) < first.count and not shared:
             _disagree(draft, seen, first, f"{seen.words} shows {len(there)} of the {first.count} of {first.words}")
         return Given(seen, shared=True)
@@ -208,8 +212,8 @@ def _gpus(count: int) -> str:
     return f"{count} GPU{'' if count == 1 else 's'}"
 
 
-def _disagree(draft: Draft, one: Gpus, other: Gpus, message: str) -> None:
-    draft.note("OMNI812", message, one.span, "warning", related=(other.span,))
+def _disagree(draft: Draft, one: Gpus, other: Gpus, message: str, severity: Severity = "warning") -> None:
+    draft.note("OMNI812", message, one.span, severity, related=(other.span,))
 
 
 #: Quantities of the rules, which are none of an engine's own settings, whatever a file calls its keys.
