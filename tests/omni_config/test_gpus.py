@@ -137,6 +137,7 @@ def test_commands_say_their_gpus(text: str, codes: set[str]) -> None:
         (job("#SBATCH --gpus-per-node=2", SERVE), {FEW}),
         (job("#SBATCH --gres=gpu:h100:4", SERVE), set()),
         (job("#SBATCH --gres=gpu:8", SERVE), {SPARE}),
+        (job("#SBATCH --gres=gpu:2", f"CUDA_VISIBLE_DEVICES=4,5,6,7 {SERVE}"), {TWO}),
         (job("#SBATCH --gres=gpu:4", f"CUDA_VISIBLE_DEVICES=4,5,6,7 {SERVE}"), set()),  # as they are numbered there
         (job("#SBATCH -N 2\n#SBATCH --gpus 8", f"srun --mpi=pmix {SERVE}"), {SPARE}),
         (job("#SBATCH --gpus-per-node=8", f"srun --gres=gpu:4 -N1 {SERVE}"), set()),

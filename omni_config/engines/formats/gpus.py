@@ -180,7 +180,9 @@ def _given(draft: Draft, gpus: tuple[Gpus, ...], environment: Mapping[str, Word]
         draft.note("OMNI812", message, gpus[0].span, next_step=next_step)
         return None
     if first is not None and other is not None:
-        _disagree(draft, first, other, f"{first.words} and {other.words} do not agree")
+        refused = "; it is refused" if first.numbered else ""  # by Kubernetes and compose
+        message = f"{first.words} and {other.words} do not agree{refused}"
+        _disagree(draft, first, other, message, "error" if refused else "warning")
         return None
     for name, word, entries in visible(environment):
         seen = Gpus(len(entries), f"{name}={','.join(entries)}", word.text.span, first.nodes if first else 1)
@@ -189,6 +191,9 @@ def _given(draft: Draft, gpus: tuple[Gpus, ...], environment: Mapping[str, Word]
         there = list(takewhile(lambda entry: not entry.isdigit() or int(entry) < first.count, entries))
         if not first.numbered:
             there = entries
+            if len(there) > first.count:
+                _disagree(draft, seen, first, f"{seen.words} shows more than the {first.count} of {first.words}")
+                return None
         if len(there) < len(entries):
             says = f"{first.words} gives {_gpus(first.count)}, numbered from 0, and {seen.words} names GPU"
             message = f"{says} {entries[len(there)]}: what stands there and behind it is not seen"
