@@ -127,7 +127,7 @@ def _container(command: Command) -> Command | None:
             elif inherited is not None:
                 variables[key] = inherited
         elif name == "--gpus" and not value.unknown:
-            gpus += of_docker(value)
+            gpus = () if gpus else of_docker(value)  # of two flags nothing is known
         elif name == "--entrypoint":
             entry = [value] if value.value else []
     if at >= len(words):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _VARIABLE = re.compile(r"\$(?:(\w+|[@*])|\{(\w+|[@*])(\[@\]|\[\*\])?(?::?-([^}]*))?\})")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=")
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
+_PLAIN = re.compile(r"[\w./:=,@%+~\[\]-]+")  # what means nothing to a shell inside a word, quoted or not
 _ENDS = "\n;&|(){}"
 
 
@@ -211,8 +212,10 @@ class _Reader:
             elif (character == "`" or self.value.startswith("$(", self.at)) and quote != "'":
                 self.at, unknown, begun = self._substitution_end(), True, True
             else:
-                word.append(self.text[self.at : self.at + 1])
-                begun = True
+                plain = _PLAIN.match(self.value, self.at)
+                end = plain.end() if plain else self.at + 1
+                word.append(self.text[self.at : end])
+                self.at, begun = end - 1, True
             self.at += 1
         return [*result, Word(joined(word, self.text.file), unknown)] if begun else result
 
