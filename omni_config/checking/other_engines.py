@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from omni_config.catalog.identify import identify
+from omni_config.catalog.identify import identify, same
 from omni_config.catalog.load import catalog
 from omni_config.checking.document import UNNAMED, ParsedDocument
 from omni_config.engines import ENGINES
@@ -61,7 +61,9 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
         unknown=frozenset(draft.unknown),
         pipeline=draft.pipeline,
         says_more=draft.says_more,
+        not_run=draft.not_run,
         judged_by=judge_by,
+        draft=draft,
         decisions=tuple(draft.decisions),
     )
     return parsed
@@ -128,13 +130,11 @@ def _model_of(draft: Draft) -> list[Finding]:
     if not draft.pipeline:
         of_model = next((draft.pipelines[part] for part in reversed(parts) if part in draft.pipelines), "")
         draft.pipeline = of_model if facts and of_model in facts.pipelines else ""
-    same = identify(name, known)
-    if same is not None and name.lower().endswith(same[0].id.rpartition("/")[2].lower()):
-        draft.set("model", same[0].id, place)
-    elif not draft.pipeline:
-        relative = f": it may be a relative of {same[0].id}" if same else ""  # whose card is not all true of it
-        message = f"no card for model {name}{relative}"
-        found.append(Finding("OMNI604", message, "advice", fields=("model",), span=place))
+    card = identify(name, known)
+    if card is not None and same(name, card[0]):
+        draft.set("model", card[0].id, place)
+    elif card is None and not draft.pipeline:
+        found.append(Finding("OMNI604", f"no card for model {name}", "advice", fields=("model",), span=place))
     return found
 
 

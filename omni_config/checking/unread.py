@@ -57,11 +57,11 @@ def looks_like(source: Source, nodes: list[YamlNode] | None) -> str:
         return _mapping(mappings[0], source.text)
     if values and isinstance(values[0], list):
         return "a list in JSON" if source.text.lstrip().startswith("[") else "a list in YAML"
+    if PurePath(source.name).suffix.lower() in (".sh", ".bash"):
+        return "a shell script without a command of a known engine"
     found = next((words for pattern, words in _TEXTS if re.search(pattern, source.text, re.MULTILINE)), None)
     if found is not None:
         return f"{found} without a command of a known engine" if found in ("a shell script", "a Dockerfile") else found
-    if PurePath(source.name).suffix.lower() in (".sh", ".bash"):
-        return "a shell script without a command of a known engine"
     return "plain text"
 
 

@@ -42,6 +42,8 @@ def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
     for node in documents:
         readers = (engine.from_yaml(node, file) for engine in engines if engine.files)
         found += next(filter(None, readers), [])  # a document is that of one engine
+    for draft in found:
+        draft.form = "yaml"
     if documents and not found:
         from omni_config.engines.formats.manifests import commands_of
 
@@ -66,6 +68,8 @@ def _of_python(source: Source) -> list[Draft]:
         from omni_config.engines.formats.gpus import give, of_python
 
         give([(drafts[0], *of_python(script.file.text))])
+    for draft in drafts:
+        draft.form = "python"
     for call in script.calls if not drafts else ():
         if call.name.startswith("fastvideo.") and call.name.endswith("VideoGenerator.from_pretrained"):
             drafts.append(Draft(script.file, "", call.span))

@@ -10,12 +10,13 @@ from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.gpus import give
 from omni_config.engines.formats.launched import entry_point, unwrapped, with_variables
 from omni_config.engines.formats.shell import Command, Word, assignments, commands
-from omni_config.engines.formats.text import File, Text
+from omni_config.engines.formats.text import File, Text, joined
 from omni_config.findings import Source
 from omni_config.reading.nodes import Unreadable, parse
 
 _INSTRUCTION = re.compile(r"^[ \t]*(FROM|ARG|ENV|RUN|CMD|ENTRYPOINT)[ \t]+", re.IGNORECASE | re.MULTILINE)
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?-(?P<default>[^}]*))?\})")
+_COMMENT = re.compile(r"(?<=\n)[ \t]*#.*\n")
 
 
 def dockerfile(file: File) -> Iterator[Command]:
@@ -34,7 +35,7 @@ def dockerfile(file: File) -> Iterator[Command]:
             yield Command([*start, *words], environment, image=image.value if image else "")
 
     for match in _INSTRUCTION.finditer(text.value):
-        body = text[match.end() : _end(text.value, match.end())]
+        body = _without_comments(text[match.end() : _end(text.value, match.end())])
         kind = match[1].upper()
         if kind == "FROM":
             yield from started()
@@ -53,6 +54,17 @@ def dockerfile(file: File) -> Iterator[Command]:
         else:
             arguments = words
     yield from started()
+
+
+def _without_comments(body: Text) -> Text:
+    """An instruction without the lines of comments in it, which a continued one may have."""
+    if not _COMMENT.search(body.value):
+        return body
+    parts, at = [], 0
+    for match in _COMMENT.finditer(body.value):
+        parts.append(body[at : match.start()])
+        at = match.end()
+    return joined([*parts, body[at:]], body.file)
 
 
 def _end(value: str, start: int) -> int:
@@ -83,7 +95,8 @@ def _json_words(body: Text, file: File) -> list[Word] | None:
     words = []
     for child in nodes[0].children.values():
         text = inner.scalar(child)
-        words.append(Word(Text(text.value, [body.offsets[at] for at in text.offsets], file)))
+        item = (body.offsets[child.start], body.offsets[child.end - 1] + 1)
+        words.append(Word(Text(text.value, [body.offsets[at] for at in text.offsets], file), item=item))
     return words
 
 
@@ -93,11 +106,12 @@ def drafts(found: Iterable[Command], file: File, engines: Iterable[Engine]) -> l
     result: list[tuple[Draft, Command]] = []
     all_found = [one for command in found for one in unwrapped(command)]
     for command, after in zip(all_found, [*all_found[1:], Command()], strict=False):
-        cut = _cut(command, after)
-        if cut:
+        cut = _cut(after)
+        if cut and command.words[-1:] and command.words[-1].value.isspace():
             command = command.of(command.words[:-1])
         for read in readers:
             if draft := read(command, file):
+                draft.command = command
                 if cut:
                     names = ", ".join(word.value for word in after.words if word.value.startswith("-"))
                     draft.note("OMNI609", f"the command ends above; lost: {names}", after.words[0].text.span)
@@ -112,7 +126,9 @@ def drafts(found: Iterable[Command], file: File, engines: Iterable[Engine]) -> l
     return [draft for draft, _ in result]
 
 
-def _cut(command: Command, after: Command) -> bool:
-    """Whether a backslash before a space, not before the end of the line, cuts a command in two."""
-    last, first = command.words[-1:], after.words[:1]
-    return bool(last and first and last[0].value.isspace() and first[0].value.startswith("--"))
+def _cut(after: Command) -> bool:
+    """Whether the next command begins with a flag, which no program does: it was meant to be part of the one above.
+
+    A backslash before a space or a line of comments does that, and so does one that is missing.
+    """
+    return bool(after.words) and after.words[0].value.startswith("--")

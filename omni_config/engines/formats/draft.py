@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from omni_config.catalog.identify import same_model
 from omni_config.catalog.load import catalog
 from omni_config.engines.formats.text import File, Text
 from omni_config.findings import Decision, Finding, Mark, Severity, Source, Span
@@ -17,7 +18,10 @@ from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
 
 if TYPE_CHECKING:
     from omni_config.engines.formats.given import Given
-    from omni_config.engines.formats.shell import Word
+    from omni_config.engines.formats.shell import Command, Word
+
+#: What a file is, as far as its words go.
+Form = Literal["command", "yaml", "python"]
 
 #: Settings that are text, also where they look like numbers.
 TEXTS = {
@@ -37,14 +41,19 @@ _DTYPES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "f
 _QUANTIZATIONS = ("fp8", "int8")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Typed:
-    """A flag as it was typed: its name with the dashes, its place, its words, and whether a setting of ours took it."""
+    """A flag as it was typed: its name with the dashes, its place, its words, and whether a setting of ours took it.
+
+    ``word`` is the one that it stands in, and ``used`` how many of its words are its own.
+    """
 
     name: str
     span: Span
     words: tuple[Word, ...]
     taken: bool
+    word: Word
+    used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,8 @@ class Draft:
     def __init__(self, file: File, engine: str, place: Span) -> None:
         self.file = file
         self.place = place
+        self.form: Form = "command"
+        self.command: Command | None = None  # that it was read from
         self.notes: list[Finding] = []
         self.not_judged: list[tuple[str, Span]] = []
         self.left_out: list[str] = []  # flags on which nothing depends that is judged here
@@ -79,6 +90,7 @@ class Draft:
         self.pipelines: Mapping[str, str] = {}  # of models without a card: by the last part of the id, small letters
         self.forms: re.Pattern[str] | None = None  # of flags that it takes though no parser declares them
         self.says_more = False  # whether the command has flags that only a run knows
+        self.not_run = ""  # where in the engine's source its program stands, if another one is started
         self.own_parser = False  # whether the engine's own parser reads them, which refuses what it does not know
         self.unknown: set[str] = set()  # settings that it says in words whose value only a run knows
         self.options: dict[str, YamlNode] = {}  # the engine's own settings, for which there is none of ours
@@ -143,7 +155,7 @@ class Draft:
 
     def guidance(self, value: Any, span: Span) -> None:
         """``guidance_scale``: an input of some models, and the scale of classifier-free guidance of others."""
-        card = catalog().model(str(self.get("model"))) if self.has("model") else None
+        card = same_model(str(self.get("model")), catalog()) if self.has("model") else None
         guidance = card.guidance if card else None
         if guidance and guidance.distilled_argument == "guidance_scale":
             self.set("guidance_scale", value, span)

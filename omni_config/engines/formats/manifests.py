@@ -240,4 +240,4 @@ class _Manifest:
         else:
             for item in part.children.values():
                 if not isinstance(item.value, dict | list):
-                    yield self._value(item, around, around.environment)
+                    yield replace(self._value(item, around, around.environment), item=(item.start, item.end))

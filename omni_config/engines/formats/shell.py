@@ -20,20 +20,31 @@ _VARIABLE = re.compile(r"\$(?:(\w+|[@*])|\{(\w+|[@*])(\[@\]|\[\*\])?(?::?-([^}]*
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=")
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
 _PLAIN = re.compile(r"[\w./:=,@%+~\[\]-]+")  # what means nothing to a shell inside a word, quoted or not
+_PLACEHOLDER = re.compile(r"<[A-Za-z][\w ./:-]*>")
 _ENDS = "\n;&|(){}"
 
 
 @dataclass(frozen=True)
 class Word:
-    """One word of a command; ``unknown`` where a part of it is known only to a run."""
+    """One word of a command; ``unknown`` where a part of it is known only to a run.
+
+    ``item``: where it stands, with its quotes, as one item of a list.
+    """
 
     text: Text
     unknown: bool = False
+    item: tuple[int, int] | None = None
 
     @property
     def value(self) -> str:
         """What the program would be given."""
         return self.text.value
+
+    @property
+    def names_model(self) -> bool:
+        """Whether it may be taken for a model's name: only a run may know the folder of a path, not its last part."""
+        folder, slash, last = self.value.rstrip("/").rpartition("/")
+        return not self.unknown or bool(slash and "$" in folder and not {"$", "`"} & set(last))
 
 
 @dataclass
@@ -127,14 +138,18 @@ class _Reader:
                 self.at = self.value.index("\n", self.at) + 1
             elif character == "#":
                 self._skip_line()
+            elif found := _PLACEHOLDER.match(self.value, self.at):  # as pages write what their reader is to put in
+                words.append(Word(self.text[self.at : found.end()], unknown=True))
+                self.at = found.end()
             elif character in "<>":
+                numbered = self.value[self.at - 1 : self.at].isdigit()  # 2> is a stream, 2 > is a word
                 document = _HEREDOC.match(self.value, self.at)
                 heredoc = document[1] if document else heredoc
                 self.at = document.end() if document else self.at + 1
                 while not document and not self.done and self.value[self.at] in "<>&-":
                     self.at += 1
                 dropped = document is None
-                if words and words[-1].value.isdigit():
+                if numbered and words and words[-1].value.isdigit():
                     words.pop()
             elif character in _ENDS:
                 self.at += 1
@@ -210,7 +225,8 @@ class _Reader:
                 begun |= not known
                 self.at = found.end() - 1
             elif (character == "`" or self.value.startswith("$(", self.at)) and quote != "'":
-                self.at, unknown, begun = self._substitution_end(), True, True
+                start, self.at, unknown, begun = self.at, self._substitution_end(), True, True
+                word.append(self.text[start : self.at + 1])
             else:
                 plain = _PLAIN.match(self.value, self.at)
                 end = plain.end() if plain else self.at + 1

@@ -9,6 +9,7 @@ from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
+from omni_config.catalog.identify import same_model
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import Facts, facts_of
 from omni_config.engines.formats.common import lora_path
@@ -22,6 +23,7 @@ from omni_config.engines.theirs import asked_of
 from omni_config.findings import Span
 from omni_config.mesh import DEGREES
 from omni_config.reading.nodes import YamlNode
+from omni_config.schema.settings import DEFAULTS
 
 ENGINE = "sglang"
 
@@ -72,7 +74,21 @@ VARIABLES = {
     "SGLANG_CACHE_DIT_SCM_PRESET": "scm_steps_mask_policy",
     "SGLANG_CACHE_DIT_SCM_POLICY": "scm_steps_policy",
 }
+#: How ranks share the VAE decode, by its words (configs/models/vaes/base.py:237 of 0.5.23); the first is written.
+DECODE_MODES = {
+    "auto": "auto",
+    "tiled": "tile",
+    "patch": "patch",
+    "spatial_shard": "spatial_shard",
+    "spatial": "spatial_shard",
+}
 SWITCH = "SGLANG_CACHE_DIT_ENABLED"
+
+
+def _decode_mode(draft: Draft, word: Word, span: Span) -> None:
+    """``--vae-config.parallel-decode-mode``; the facts of the version refuse other words."""
+    if word.value in DECODE_MODES:
+        draft.set("vae_parallel_mode", DECODE_MODES[word.value], span)
 
 
 def _guidance(draft: Draft, word: Word, span: Span) -> None:
@@ -94,11 +110,13 @@ def _sequence(draft: Draft, word: Word, span: Span) -> None:
 
 FLAGS = Flags(
     engine=ENGINE,
+    model_first=True,
     settings=SETTINGS,
     special={
         "sp-degree": _sequence,
         "sp-size": _sequence,
         "guidance-scale": _guidance,
+        "vae-config.parallel-decode-mode": _decode_mode,
         "lora-path": lora_path,
     },
     quiet={
@@ -106,6 +124,8 @@ FLAGS = Flags(
         **dict.fromkeys(("host", "port", "output-path", "output-file-name", "fps", "lora-nickname"), 1),
     },
 )
+#: Those that are on or off, and take either as a word.
+_SWITCHES = {flag for flag, setting in SETTINGS.items() if isinstance(setting, str) and DEFAULTS[setting] is False}
 #: By these a worker of Dynamo (``python3 -m dynamo.sglang``) makes images or videos; it has further flags of its own.
 _WORKERS = {"--image-diffusion-worker", "--video-generation-worker"}
 #: What it takes by component, as ``--NAME.COMPONENT``, and as ``--COMPONENT-SUFFIX`` (server_args.py:3451 to 3670 of
@@ -142,7 +162,7 @@ def from_command(command: Command, file: File) -> Draft | None:
         arguments = command.words[at + 1 if worker else at + 2 :]
         for number, word in enumerate(FLAGS.read(draft, arguments)):
             if number == 0 and word is command.words[at + 2] and following == ["serve"]:  # sglang serve MODEL
-                if not word.unknown:
+                if word.names_model:
                     draft.set("model", word.value, word.text.span)
             elif not word.unknown and word.value.strip():
                 draft.note("OMNI611", f"no flag takes the word {word.value}", word.text.span)
@@ -176,7 +196,8 @@ def from_python(script: Script) -> list[Draft]:
             continue
         draft = Draft(script.file, ENGINE, call.span)
         said = call.keywords | dict(zip(("local_mode",), call.arguments, strict=False))
-        FLAGS.read(draft, words({name: node for name, node in said.items() if name != "local_mode"}, script.file))
+        said = {name: node for name, node in said.items() if name != "local_mode"}
+        FLAGS.read(draft, words(said, script.file, _SWITCHES))
         for made in script.of(call):
             if made.last == "generate":
                 sampling = made.keywords.get("sampling_params_kwargs") or next(iter(made.arguments), None)
@@ -239,7 +260,9 @@ def _environment(draft: Draft, environment: Mapping[str, Word]) -> None:
 def _is_known(draft: Draft) -> bool:
     """Whether the model is one of ours, or one that the newest version registers: no language model."""
     model, facts = str(draft.get("model")) if draft.has("model") else "", facts_of(catalog().versions(ENGINE)[0])
-    return bool(model) and (catalog().model(model) is not None or (facts is not None and is_registered(model, facts)))
+    return bool(model) and (
+        same_model(model, catalog()) is not None or (facts is not None and is_registered(model, facts))
+    )
 
 
 def _serves_known(draft: Draft) -> bool:

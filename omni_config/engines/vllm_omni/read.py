@@ -88,7 +88,7 @@ def from_python(script: Script) -> list[Draft]:
         parallel, cache = said.pop("parallel_config", None), said.pop("cache_config", None)
         inner = parallel.children if parallel and isinstance(parallel.value, dict) else {}
         if parallel and not inner:
-            draft.not_known(PARALLEL, "parallel_config", parallel.span)
+            draft.not_known(PARALLEL.values(), "parallel_config", parallel.span)
         FLAGS.read(draft, words(said | inner, script.file))
         if len(made) == len(sampling) == 1:
             FLAGS.read(draft, words(sampling[0].keywords, script.file))
@@ -110,7 +110,7 @@ def _draft(
     arguments = [word for word in arguments if word.value != "--omni"]  # which only says whose command it is
     positional = [word for word in FLAGS.read(draft, arguments) if word.value != "diffusion"]  # serve diffusion MODEL
     draft.says_more |= any(plain_name(typed.name) in _FILES for typed in draft.typed)
-    if positional and not positional[0].unknown and not draft.has("model"):
+    if positional and positional[0].names_model and not draft.has("model"):
         draft.set("model", positional[0].value, positional[0].text.span)
     if model and not draft.has("model"):
         draft.set("model", model, start[0].text.span)
