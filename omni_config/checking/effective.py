@@ -13,7 +13,7 @@ from omni_config.rules.quantities import THEIRS, UNKNOWN
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
 
 #: Sections and settings that say nothing of what runs.
-_ASIDE = {"version", "engine", "output", "server"}
+_ASIDE = {"version", "engine", "output", "server", "given_by", "given_to_others", "used_gpus"}
 #: Words of an effect by which an engine goes on without what it was asked for.
 _WITHOUT = ("ignores", "drops", "switches", "goes on", "has no", "keeps")
 
@@ -92,6 +92,8 @@ def _options(checked: CheckResult) -> Iterator[Decision]:
     taken = {_spot(node) for path in FIELDS.values() if (node := checked.node.find(path)) is not None}
     about = {name: item for item in reversed(checked.findings) for name in item.fields}
     for name, node in checked.document.options.items():
+        if name in _ASIDE:
+            continue
         if name.endswith("_count") or _spot(node) in taken:
             continue
         item = about.get(THEIRS + name)

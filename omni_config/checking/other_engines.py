@@ -14,6 +14,8 @@ from omni_config.engines import ENGINES
 from omni_config.engines.detect import drafts_of
 from omni_config.engines.facts import facts_of
 from omni_config.engines.formats.draft import Draft
+from omni_config.engines.formats.given import Given, Gpus
+from omni_config.engines.formats.gpus import put
 from omni_config.engines.said_version import said_version
 from omni_config.engines.theirs import settle
 from omni_config.findings import CHOSEN, Finding, Source, spoken
@@ -24,7 +26,7 @@ from omni_config.schema.settings import FIELDS
 def documents_of(source: Source, nodes: list[YamlNode] | None, assume: Mapping[str, str]) -> list[ParsedDocument]:
     """Every deployment of a file of another engine; empty where the file is none.
 
-    ``assume`` says the model, and the version of the engine, where the file itself does not.
+    ``assume`` says the model, the version of the engine, the GPU and their number, where the file itself does not.
     """
     return [_document(source, draft, assume, index) for index, draft in enumerate(drafts_of(source, nodes))]
 
@@ -33,13 +35,17 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
     if not draft.get("engine"):
         return ParsedDocument(source, None, range(0), index, tuple(draft.findings()), foreign=True)
     judge_by = _choose_version(draft, assume.get("engine", ""))
-    if "model" in assume:
-        draft.set("model", assume["model"], draft.place)
+    for name in ("model", "gpu"):
+        if name in assume:
+            draft.set(name, assume[name], draft.place)
+    if "gpus" in assume and draft.given is None:
+        draft.given = Given(Gpus(int(assume["gpus"]), f"--gpus {assume['gpus']}", draft.place), shared=True)
     settle(draft, str(draft.get("engine")))
     if draft.of_version is not None:
         draft.of_version(str(draft.get("engine")))
     of_model = _model_of(draft)
     _decide(draft)
+    put(draft)
     notes = [*draft.findings(), *of_model]
     if not draft.has("model"):
         draft.set("model", UNNAMED.id, draft.place)
@@ -85,7 +91,8 @@ def _choose_version(draft: Draft, assumed: str) -> str:
     if assumed.partition("==")[0] == family:
         draft.set("engine", assumed, draft.place)
         return f"{assumed}, as was asked"
-    said = said_version(draft.file.source.text, family, draft.file.offset(draft.place))
+    said = said_version(draft.image, family, 0)
+    said = said or said_version(draft.file.source.text, family, draft.file.offset(draft.place))
     if said is None:
         draft.set("engine", known[0], draft.place)
         return f"{known[0]}, the newest that is known"

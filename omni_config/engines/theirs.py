@@ -118,8 +118,8 @@ def _unknown(draft: Draft, typed: Typed, facts: Facts | None, engine: str) -> No
 
 
 def _fits(draft: Draft, typed: Typed, words: Sequence[Word], flag: Flag, engine: str) -> bool:
-    """Whether the engine's parser takes the words behind a flag; if not, that is noted."""
-    for word in words:
+    """Whether the engine's parser takes the words behind a flag; if not, that is noted. No parser reads a call."""
+    for word in words if draft.own_parser else ():
         convert = _NUMBERS.get(flag.type or "", str)
         try:
             value = convert(word.value)

@@ -288,6 +288,13 @@ def gpus_needed(q: Quantities) -> int:
 
 
 @quantity
+def used_gpus(q: Quantities) -> Any:
+    """GPUs that the engine takes: as many as it is told, else what its ranks add up to."""
+    said = q["their_used_gpus"]
+    return int(q["gpus"] or q["gpus_needed"]) if said is None else said
+
+
+@quantity
 def more_ranks(q: Quantities) -> str:
     """What a VAE with ranks of its own adds to the product of the degrees: " + VAE 1"."""
     vae = _count(q, "their_vae_parallel_size")

@@ -10,7 +10,7 @@ from typing import Any
 
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import facts_of, plain_name
-from omni_config.engines.formats.common import lora_path, torchrun_processes
+from omni_config.engines.formats.common import by_torchrun, lora_path, torchrun
 from omni_config.engines.formats.draft import Draft, Key, plain
 from omni_config.engines.formats.flags import Flags
 from omni_config.engines.formats.python import Call, Made, Script, cached_pipelines, known, tree
@@ -345,16 +345,18 @@ def _generate(launcher: list[Word], words: list[Word], file: File) -> Draft | No
         elif not draft.has("model"):
             draft.set("model", EXAMPLES[name], place)
     said = _said(draft)
-    if processes := torchrun_processes(launcher):
-        draft.set("gpus", *processes)
+    if found := torchrun(launcher):
+        draft.set("gpus", found.processes, found.span)
+        draft.nodes = found.nodes
     if "cache" in said:
         draft.set("cache_dit", True, said["cache"][1])
         for name, (setting, default) in CACHE_FLAGS.items():
             draft.set(setting, *said.get(name, (default, said["cache"][1])))
-    by_torchrun = any(word.value == "torchrun" for word in launcher)
-    if processes or not by_torchrun:
-        _parallel_flags(draft, said, processes[0] if processes else 1)
-    elif "parallel-type" in said:
+    if found or not by_torchrun(launcher):
+        _parallel_flags(draft, said, found.processes if found else 1)
+    else:
+        draft.unknown.add("gpus")
+    if not found and by_torchrun(launcher) and "parallel-type" in said:
         draft.leave_unjudged("--parallel-type (its ranks are known only to a run)", said["parallel-type"][1])
     _quantize_flags(draft, said)
     draft.finish()

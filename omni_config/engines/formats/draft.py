@@ -17,6 +17,7 @@ from omni_config.rules.quantities import UNKNOWN
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
 
 if TYPE_CHECKING:
+    from omni_config.engines.formats.given import Given
     from omni_config.engines.formats.shell import Command, Word
 
 #: What a file is, as far as its words go.
@@ -93,6 +94,11 @@ class Draft:
         self.own_parser = False  # whether the engine's own parser reads them, which refuses what it does not know
         self.unknown: set[str] = set()  # settings that it says in words whose value only a run knows
         self.options: dict[str, YamlNode] = {}  # the engine's own settings, for which there is none of ours
+        self.image = ""  # of the container that it is started in
+        self.given: Given | None = None  # the GPUs that the deployment says it has
+        self.used: YamlNode | None = None  # the GPUs that it takes, where its ranks do not say it
+        self.nodes = 1  # machines that the command itself is for
+        self.staged: tuple[str, ...] = ()  # families of models of which other stages take GPUs, too
         self.decisions: list[Decision] = []  # what the engine chooses where nothing is said
         self.root = YamlNode({}, place)
         self._put(("version",), YamlNode(1, place))
@@ -167,9 +173,25 @@ class Draft:
         self.unknown.update(settings)
         self.leave_unjudged(f"{name} (known only to a run)", span)
 
-    def note(self, code: str, message: str, span: Span, severity: Severity = "error", *, next_step: str = "") -> None:
+    def ranks_not_known(self, name: str, span: Span) -> None:
+        """Ranks that no setting of ours stands for: no degrees are held against the GPUs."""
+        self.leave_unjudged(name, span)
+        gpus = self.root.find(FIELDS["gpus"])
+        self.used = self.used or gpus or YamlNode(UNKNOWN, span)
+        self.drop("gpus")
+
+    def note(
+        self,
+        code: str,
+        message: str,
+        span: Span,
+        severity: Severity = "error",
+        *,
+        next_step: str = "",
+        related: tuple[Span, ...] = (),
+    ) -> None:
         """A finding that only the reader of this file can make."""
-        finding = Finding(code, message, severity, next_step=next_step, span=span)
+        finding = Finding(code, message, severity, next_step=next_step, span=span, related=related)
         if finding not in self.notes:  # the same argument may be read twice
             self.notes.append(finding)
 

@@ -95,6 +95,7 @@ class Flags:
         if name not in self.special and target is None:
             return len(values)  # the facts of the version say what it is
         if not values or (values[0].unknown and target not in _AS_WRITTEN and not _is_model(name, target, values[0])):
+            draft.unknown.update([target] if isinstance(target, str) and values else ["gpus"] if values else [])
             draft.leave_unjudged(f"{flag.value} (its value is known only to a run)" if values else flag.value, span)
         elif name in self.special:
             self.special[name](draft, values[0], span)

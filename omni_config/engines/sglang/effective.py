@@ -82,8 +82,7 @@ def _share(draft: Draft, facts: Facts, entry: dict[str, Any]) -> None:
     if not {"cfg_parallel_size", "ulysses_degree", "ring_degree"} & said.keys() and sequence is None:
         chosen = _branches(draft, facts, entry, gpus, ranks)
         if chosen is None:
-            draft.leave_unjudged(f"{gpus} GPUs (how the engine shares them for this model is not known)", draft.place)
-            draft.drop("gpus")
+            draft.ranks_not_known(f"{gpus} GPUs (how the engine shares them for this model is not known)", draft.place)
             return
         if chosen > 1:
             draft.decide("cfg_parallel_size", chosen, "inferred", at, "the model's requests use guidance by default")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from functools import partial
+from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,6 +21,7 @@ from omni_config.engines.formats.text import File
 from omni_config.engines.sglang.registry import is_registered, native_pipeline
 from omni_config.engines.theirs import asked_of
 from omni_config.findings import Span
+from omni_config.mesh import DEGREES
 from omni_config.reading.nodes import YamlNode
 from omni_config.schema.settings import DEFAULTS
 
@@ -164,13 +167,23 @@ def from_command(command: Command, file: File) -> Draft | None:
             elif not word.unknown and word.value.strip():
                 draft.note("OMNI611", f"no flag takes the word {word.value}", word.text.span)
         flags = {word.value.partition("=")[0] for word in command.words}
-        if following == ["serve"] and not _is_known(draft) and not flags & _DIFFUSION_ONLY:
+        known = _is_known(draft) or _serves_known(draft)
+        if following == ["serve"] and not known and not flags & _DIFFUSION_ONLY:
             return None  # a language model
         _environment(draft, command.environment)
         draft.of_version = partial(_of_version, draft, command.environment)
         draft.finish()
+        if worker and not draft.has("gpus"):
+            _count(draft)
         return draft
     return None
+
+
+def _count(draft: Draft) -> None:
+    """The GPUs of Dynamo's worker, which counts them by the degrees (dynamo/sglang/init_diffusion.py)."""
+    degrees = [draft.get(name) for name in (*DEGREES, "data_parallel_size") if draft.has(name)]
+    if degrees and all(isinstance(size, int) for size in degrees):
+        draft.set("gpus", prod(degrees), draft.place)
 
 
 def from_python(script: Script) -> list[Draft]:
@@ -197,7 +210,7 @@ def from_python(script: Script) -> list[Draft]:
 
 def from_yaml(node: YamlNode, file: File) -> list[Draft]:
     """A file for ``--config``; empty where the mapping is none."""
-    if not isinstance(node.value, dict) or "model_path" not in node.value:
+    if not isinstance(node.value, dict) or not node.value.get("model_path") or not _is_config(node):
         return []
     draft = Draft(file, ENGINE, node.children["model_path"].span)
     for key, child in node.children.items():
@@ -219,13 +232,23 @@ def from_yaml(node: YamlNode, file: File) -> list[Draft]:
     return [draft]
 
 
-def _environment(draft: Draft, environment: dict[str, Word]) -> None:
+def _is_config(node: YamlNode) -> bool:
+    """Whether a mapping with a ``model_path`` may be one for ``--config``: most of its keys are the engine's."""
+    facts = facts_of(catalog().versions(ENGINE)[0])
+    keys = [str(key).replace("-", "_") for key in node.value]
+    known = [key for key in keys if facts is None or key in facts.names or key.replace("_", "-") in SETTINGS]
+    return 2 * len(known) >= len(keys)
+
+
+def _environment(draft: Draft, environment: Mapping[str, Word]) -> None:
     enabled = environment.get(SWITCH)
     on = enabled is not None and enabled.value.lower() in ("1", "true")
     if on and enabled is not None:
         draft.set("cache_dit", True, enabled.text.span)
     for name, word in environment.items():
-        if name in VARIABLES and on and word.value != "none":
+        if name in VARIABLES and on and word.unknown:
+            draft.not_known((VARIABLES[name],), name, draft.place)
+        elif name in VARIABLES and on and word.value != "none":
             value = word.value.lower() in ("1", "true") if name.endswith("TAYLORSEER") else None
             span = word.text.span
             if value is None:
@@ -242,7 +265,13 @@ def _is_known(draft: Draft) -> bool:
     )
 
 
-def _of_version(draft: Draft, environment: dict[str, Word], engine: str) -> None:
+def _serves_known(draft: Draft) -> bool:
+    """Whether a model in words that only a run knows is served under the name of one of ours."""
+    names = [word.value for typed in draft.typed if typed.name == "--served-model-name" for word in typed.words[:1]]
+    return not draft.has("model") and any(catalog().model(name) is not None for name in names)
+
+
+def _of_version(draft: Draft, environment: Mapping[str, Word], engine: str) -> None:
     """What only the facts of the version say: the pipeline, its variables, and what it takes by component."""
     facts = facts_of(engine)
     if facts is None:

@@ -30,7 +30,8 @@ from omni_config.schema.settings import FIELDS, PARAMETERS
 ENGINE = "vllm-omni"
 
 _SECTIONS = ("parallel", "memory", "vae", "execution", "sampling")
-_SAME = [name for name in FIELDS if FIELDS[name][0] in _SECTIONS and name not in LACKING]
+_OTHERS = (*LACKING, "attention_backend")  # --attention-backend is vLLM's, for its language models
+_SAME = [name for name in FIELDS if FIELDS[name][0] in _SECTIONS and name not in _OTHERS]
 
 
 def _cache_backend(draft: Draft, word: Word, span: Span) -> None:
