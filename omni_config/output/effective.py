@@ -36,8 +36,8 @@ def effective_table(checked: CheckResult, rows: Sequence[Decision]) -> Table:
         by = "/".join(row.source.split("/")[-2:]) if row.source else f"{row.span}" if row.span else ""
         why = words.translated(row.why) if words else row.why
         note = f"{by}: {why}" if why and row.mark not in ("said", "refused", "dropped") else by
-        has_word = words and row.setting in FIELDS and words.way(row.setting, row.value)
-        name = words.name(row.setting) if words and has_word else named(row)
+        way = words.way(row.setting, row.value) if words and row.setting in FIELDS else None
+        name = words.name(row.setting) if words and way and way.value in (None, row.value) else named(row)
         dim = "dim" if row.mark == "default" else ""
         table.add_row(name, _shown(row.value), Text(row.mark, style), Text(note, dim))
     return table
