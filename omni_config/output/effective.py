@@ -37,7 +37,8 @@ def effective_table(checked: CheckResult, rows: Sequence[Decision]) -> Table:
         why = words.translated(row.why) if words else row.why
         note = f"{by}: {why}" if why and row.mark not in ("said", "refused", "dropped") else by
         way = words.way(row.setting, row.value) if words and row.setting in FIELDS else None
-        name = words.name(row.setting) if words and way and way.value in (None, row.value) else named(row)
+        own = words is not None and way is not None and (words.said(row.setting) or way == words.ways[row.setting][0])
+        name = words.name(row.setting) if words and own else named(row)
         dim = "dim" if row.mark == "default" else ""
         table.add_row(name, _shown(row.value), Text(row.mark, style), Text(note, dim))
     return table
