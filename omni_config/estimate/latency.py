@@ -106,7 +106,11 @@ def _share_of_stages(q: Mapping[str, Any], stages: int, patches: bool) -> float:
 def _moved_weights(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, float], size: int) -> float:
     """Seconds that the blocks' weights travel in one pass: from the CPU (layerwise offload) or other ranks (HSDP)."""
     held = work.block_weights * (1 if q["quantization"] else size)
-    if q["enable_layerwise_offload"]:
+    if q["enable_distributed_layerwise_offload"] and "dit" in q["offloaded_components"]:  # both behind the blocks
+        ranks = q["gathering_ranks"]
+        fetched = held / ranks / (gpu.host * 1e9 * share["host"])
+        return max(fetched, held * (ranks - 1) / ranks / _link(q, "ulysses_degree", gpu, share))
+    if q["enable_layerwise_offload"] and "dit" in q["offloaded_components"]:
         return held / (gpu.host * 1e9 * share["host"])
     if q["use_hsdp"] and q["other_ranks"] > 1:
         return held / _link(q, "cfg_parallel_size", gpu, share)
@@ -124,9 +128,11 @@ def _once(q: Mapping[str, Any], gpu: Gpu, decoder: Decoder | None, share: Mappin
         terms["text encoder"] = forwards_a_step(q) * max(2 * text * (q["text_tokens"] or 0) / peak, reading)
     if decoder is not None:
         terms["VAE decode"] = decode_flops(q, decoder) / (gpu.tflops * 1e12 * (2 / size) * share["decode"])
-    if q["enable_cpu_offload"] and not q["enable_layerwise_offload"]:
-        split = q["tensor_parallel_size"] * q["pipeline_parallel_size"]
-        held = text + (q["transformer_parameters"] or 0) * 1e6 / split
+    layered = q["enable_layerwise_offload"] or q["enable_distributed_layerwise_offload"]
+    if q["enable_cpu_offload"] and not layered:
+        moved, split = q["offloaded_components"], q["tensor_parallel_size"] * q["pipeline_parallel_size"]
+        held = text * ("text_encoder" in moved)
+        held += (q["transformer_parameters"] or 0) * 1e6 / split * ("dit" in moved)
         terms["weights"] = held * size / (gpu.host * 1e9 * share["host"])
     return terms
 

@@ -308,6 +308,24 @@ def _count(q: Quantities, name: str) -> int:
 
 
 @quantity
+def offloaded_components(q: Quantities) -> tuple[str, ...]:
+    """What waits on the CPU: what the config names, else what the kind of offload moves by itself."""
+    if q["enable_layerwise_offload"] or q["enable_distributed_layerwise_offload"]:
+        usual: tuple[str, ...] = ("dit",)
+    elif q["enable_cpu_offload"]:
+        usual = ("dit", "text_encoder", "image_encoder")
+    else:
+        return ()
+    return tuple(q["offload_components"] or usual)
+
+
+@quantity
+def gathering_ranks(q: Quantities) -> int:
+    """Ranks that share a block of distributed layerwise offload: replicas, else those of a sequence."""
+    return int(q["replicas"] if q["replicas"] > 1 else q["sequence_ranks"])
+
+
+@quantity
 def other_ranks(q: Quantities) -> int:
     """Ranks that HSDP may shard over: cfg x those of a sequence."""
     return int(q["cfg_parallel_size"] * q["sequence_ranks"])

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from omni_config.schema.switch import switch
 
 Degree = Annotated[int, Field(ge=1, le=1024)]
+Block = Annotated[int, Field(ge=0, le=1024)]
 Pixels = Annotated[int, Field(ge=16, le=16384)]
 
 
@@ -29,6 +30,10 @@ AttentionBackend = Literal[
     "sage",
     "xformers",
 ]
+
+
+#: Parts of a pipeline that can wait on the CPU: all transformers, all text encoders, ...
+Component = Literal["dit", "text_encoder", "image_encoder", "vae"]
 
 
 class _Section(BaseModel):
@@ -96,6 +101,9 @@ class Parallel(_Section):
     )
     hsdp_shard_size: int = Field(default=-1, ge=-1, description="Ranks that share one copy of the weights; -1: all.")
     hsdp_replicate_size: Degree = Field(default=1, description="Copies of the sharded weights.")
+    hsdp_weight_load_strategy: Literal["full", "pre_sharded"] | None = Field(
+        default=None, description="Whether each rank loads whole weights, or its own shards; left out, whole ones."
+    )
     enable_expert_parallel: bool = Field(default=False, description="Spread the experts of a MoE model over the ranks.")
 
 
@@ -153,6 +161,19 @@ class Memory(_Section):
 
     enable_cpu_offload: bool = Field(default=False, description="Model-level offload: components wait on the CPU.")
     enable_layerwise_offload: bool = Field(default=False, description="Layerwise offload: blocks wait on the CPU.")
+    enable_distributed_layerwise_offload: bool = Field(
+        default=False, description="Layerwise offload whose ranks each fetch a part of a block, and gather it."
+    )
+    offload_components: tuple[Component, ...] | None = Field(
+        default=None,
+        min_length=1,
+        strict=False,
+        description="What the offload that is on moves; left out, the engine's own choice.",
+    )
+    pin_cpu_memory: bool | None = Field(
+        default=None,
+        description="Keep what is offloaded in pinned memory, which is copied faster; left out, the engine's own way.",
+    )
 
 
 class Vae(_Section):
@@ -160,6 +181,18 @@ class Vae(_Section):
 
     vae_use_tiling: bool = Field(default=False, description="Decode tile by tile, which bounds the peak memory.")
     vae_use_slicing: bool = Field(default=False, description="Decode one image of a batch at a time.")
+
+
+class AttentionQuantization(_Section):
+    """Attention on quantized queries, keys and values: their types, and how many share a scale (0: as the type has it)."""
+
+    qk_dtype: Literal["bf16", "int8", "fp8", "mxfp8", "nvfp4"] = Field(
+        default="bf16", description="Type of queries and keys."
+    )
+    v_dtype: Literal["fp8", "mxfp8", "nvfp4"] = Field(default="fp8", description="Type of values.")
+    q_block_size: Block = Field(default=0, description="Queries that share a scale.")
+    k_block_size: Block = Field(default=0, description="Keys that share a scale.")
+    v_block_size: Block = Field(default=0, description="Values that share a scale.")
 
 
 class Execution(_Section):
@@ -176,6 +209,9 @@ class Execution(_Section):
     attention_backend: AttentionBackend | None = Field(
         default=None, description="Kernel of the DiT's attention, by diffusers' names; left out, the engine's default."
     )
+    attention_quantization: Annotated[
+        AttentionQuantization | None, BeforeValidator(switch, json_schema_input_type=bool | AttentionQuantization)
+    ] = Field(default=None, description="Quantize what the DiT's attention multiplies: its types and blocks.")
     step_execution: bool = Field(
         default=False, description="Schedule single denoising steps rather than whole requests."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from omni_config.engines.formats.draft import Draft, Key
 from omni_config.findings import Span
@@ -12,12 +13,21 @@ from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS
 #: Parallel settings that it has none of.
 LACKING = ("attention_2d", "async_ulysses")
 
+#: Settings for which it has no word alone: they stand inside of diffusion_offload_config and diffusion_attention_config.
+INSIDE = ("offload_components", "attention_quantization", *PARAMETERS["attention_quantization"])
+
+#: A parallel setting of ours that is none of its parallel_config.
+STRATEGY = "hsdp_weight_load_strategy"
+STRATEGIES = ("full", "pre_sharded")
+
 #: Settings by its names, where those are not ours.
 RENAMED = {"text_encoder_tensor_parallel_size": "text_encoder_tp_size"}
 
 #: Keys of the diffusion stage under ``parallel_config``, with their settings.
 PARALLEL = {
-    RENAMED.get(name, name): name for name, path in FIELDS.items() if path[0] == "parallel" and name not in LACKING
+    RENAMED.get(name, name): name
+    for name, path in FIELDS.items()
+    if path[0] == "parallel" and name not in (*LACKING, STRATEGY)
 }
 
 #: Other parallel settings of the engine, which no setting of ours stands for.
@@ -31,7 +41,19 @@ KERNELS = {"TORCH_SDPA": "native", "CUDNN_ATTN": "_native_cudnn", "FLASH_ATTN": 
 #: The classes of what single attention backends take.
 _OF_BACKENDS = {"skip_softmax": "SkipSoftmaxSpec", "quant": "AttnQuantSpec", "block_sparse": "BlockSparseSpec"}
 
+#: The word for 8-bit floats in ``quant`` (AttnQuantSpec of diffusion/data.py).
+FP8 = "fp8_e4m3"
+#: What TRTLLM_ATTN makes of queries and keys, and its blocks; values are 8-bit floats with a scale each.
+SAGE_TYPES = {"int8": "int8", FP8: "fp8"}
+SAGE = {"q_block_size": 1, "k_block_size": 16, "v_block_size": 1}
+_KEYS = {"qk_dtype": "dtype_qk", "v_dtype": "dtype_vo"}
+#: What its offload can be told to move.
+COMPONENTS = ("dit", "text_encoder")
+DISTRIBUTED = "enable_distributed_layerwise_offload"
+
 _SECTIONS = ("memory", "vae", "execution")
+
+_DIRECT = {"model", *(name for name, path in FIELDS.items() if path[0] in _SECTIONS and name not in INSIDE)}
 
 #: The default sampling of a stage, by our settings.
 SAMPLING = {
@@ -61,7 +83,9 @@ def take(draft: Draft, arguments: Mapping[str, YamlNode], of_command: bool = Fal
             draft.set(PARALLEL[key], child.value, child.span)
         elif key in (*PARALLEL, *OTHER_PARALLEL):
             _beside(draft, key, child, bool(inside))
-        elif key in ("model", "dtype", "quantization") or (key in FIELDS and FIELDS[key][0] in _SECTIONS):
+        elif key == STRATEGY:
+            strategy(draft, child.value, child.span)
+        elif key in _DIRECT:
             draft.set(key, child.value, child.span)
         elif key == "num_gpus":
             draft.set("gpus", child.value, child.span)
@@ -74,7 +98,7 @@ def take(draft: Draft, arguments: Mapping[str, YamlNode], of_command: bool = Fal
         elif key == "diffusion_attention_config":
             attention_config(draft, child)
         elif key == "diffusion_offload_config":
-            keys_of(draft, "ParsedDiffusionOffloadConfig", child)
+            offload_config(draft, child)
         else:
             taken = key in _QUIET
         draft.keys.append(Key("OmniDiffusionConfig", str(key), child, taken))
@@ -124,6 +148,9 @@ def attention_config(draft: Draft, node: YamlNode) -> None:
     keys_of(draft, "AttentionConfig", node)
     if (default := node.children.get("default")) is not None:
         _attention_spec(draft, default)
+        backend, quant = default.children.get("backend"), default.children.get("quant")
+        if backend is not None and quant is not None:
+            _quantization(draft, str(backend.value).upper(), quant)
     pending = [node.children["per_role"]] if "per_role" in node.children else []
     while pending:
         for child in pending.pop().children.values():
@@ -131,6 +158,46 @@ def attention_config(draft: Draft, node: YamlNode) -> None:
                 _attention_spec(draft, child)
             else:
                 pending.append(child)
+
+
+def strategy(draft: Draft, value: Any, span: Span) -> None:
+    """How HSDP's weights are loaded; its rules refuse other words."""
+    if value in STRATEGIES:
+        draft.set(STRATEGY, value, span)
+
+
+def offload_config(draft: Draft, node: YamlNode) -> None:
+    """``diffusion_offload_config``: what is moved, whole or block by block (diffusion/offloader/config.py of 0.30.0)."""
+    keys_of(draft, "ParsedDiffusionOffloadConfig", node)
+    if not isinstance(node.value, dict):
+        return
+    mode, components, pinned = (node.children.get(key) for key in ("mode", "components", "pin_memory"))
+    gathers = node.find(("layer_options", "dit", "weight_transfer"))
+    layered = DISTRIBUTED if gathers is not None and gathers.value == "allgather" else "enable_layerwise_offload"
+    switch = {"module": "enable_cpu_offload", "layer": layered}.get(str(mode.value)) if mode else None
+    named = components.value if components and isinstance(components.value, list) else []
+    if mode is None or switch is None or components is None or not named or not {*named} <= {*COMPONENTS}:
+        return  # which its rules refuse
+    draft.set(switch, True, mode.key_span or mode.span)
+    draft.set("offload_components", [name for name in COMPONENTS if name in named], components.span)
+    if pinned is not None and isinstance(pinned.value, bool):
+        draft.set("pin_cpu_memory", pinned.value, pinned.span)
+
+
+def _quantization(draft: Draft, backend: str, node: YamlNode) -> None:
+    """``quant`` of all roles, as its two backends read it (diffusion/attention/backends of 0.26.0 to 0.32.0rc1)."""
+    said = {str(key): child.value for key, child in node.children.items()}
+    if backend == "TRTLLM_ATTN" and said.get("dtype_qk") in SAGE_TYPES:
+        values = {"qk_dtype": SAGE_TYPES[said["dtype_qk"]], **{name: said.get(name) or SAGE[name] for name in SAGE}}
+    elif backend == "FLASHINFER_ATTN" and said.get("dtype_vo") == FP8 and said.get("dtype_qk") in (None, "bfloat16"):
+        values = {}
+    else:
+        return
+    place = node.key_span or node.span
+    draft.set("attention_quantization", True, place)
+    for name, value in values.items():
+        child = node.children.get(_KEYS.get(name, name))
+        draft.set(name, value, child.span if child else place)
 
 
 def _attention_spec(draft: Draft, node: YamlNode) -> None:
