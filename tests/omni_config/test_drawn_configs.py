@@ -37,12 +37,12 @@ DRAWN: dict[str, tuple[float, tuple[Any, ...]]] = {
     "cache_dit": (0.2, ({}, {"Fn_compute_blocks": 8}, {"max_warmup_steps": 2, "enable_taylorseer": True})),
     "enable_cpu_offload": (0.15, (True,)),
     "enable_layerwise_offload": (0.1, (True,)),
-    "enable_distributed_layerwise_offload": (0.05, (True,)),
-    "offload_components": (0.1, (["dit"], ["dit", "text_encoder"], ["text_encoder"], ["dit", "text_encoder", "vae"])),
-    "pin_cpu_memory": (0.1, (True, False)),
-    "hsdp_weight_load_strategy": (0.05, ("full", "pre_sharded")),
+    "enable_distributed_layerwise_offload": (0.03, (True,)),
+    "offload_components": (0.05, (["dit"], ["dit", "text_encoder"], ["text_encoder"], ["dit", "text_encoder", "vae"])),
+    "pin_cpu_memory": (0.05, (True, False)),
+    "hsdp_weight_load_strategy": (0.03, ("full", "pre_sharded")),
     "attention_quantization": (
-        0.08,
+        0.04,
         (
             {},
             {"qk_dtype": "fp8", "q_block_size": 1, "k_block_size": 4, "v_block_size": 1},

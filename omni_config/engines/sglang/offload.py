@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from omni_config.engines.facts import plain_name
 from omni_config.engines.formats.draft import Draft
 from omni_config.findings import Span
+from omni_config.schema.components import COMPONENTS
 
-COMPONENTS = ("dit", "text_encoder", "image_encoder", "vae")
 RESIDENT, WHOLE, LAYERED = "resident", "component-offload", "layerwise-offload"
 #: The switches for whole components.
 COMPONENT_FLAGS = {f"{name.replace('_', '-')}-cpu-offload": name for name in COMPONENTS}

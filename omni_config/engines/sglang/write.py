@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from omni_config.engines.formats.unwritten import Unwritten, command_line, guidance, lora
-from omni_config.engines.sglang.offload import COMPONENTS, RESIDENT, SWITCHES
+from omni_config.engines.sglang.offload import RESIDENT, SWITCHES
 from omni_config.engines.sglang.read import DECODE_MODES, SETTINGS, SWITCH, VARIABLES
+from omni_config.schema.components import COMPONENTS
 from omni_config.schema.settings import FIELDS
 
 _FLAGS = {setting: f"--{flag}" for flag, setting in reversed(SETTINGS.items()) if isinstance(setting, str)}

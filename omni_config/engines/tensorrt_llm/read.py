@@ -20,6 +20,7 @@ from omni_config.engines.formats.text import File
 from omni_config.engines.said_version import said_version
 from omni_config.engines.tensorrt_llm.values import refused, taken
 from omni_config.reading.nodes import YamlNode
+from omni_config.schema.components import COMPONENTS
 from omni_config.schema.document import CacheDiT
 from omni_config.schema.settings import DEFAULTS, PARAMETERS
 
@@ -75,8 +76,8 @@ QUIET = {
 }
 #: What quant_algo names, by what is made of the weights: 8 bits, floating or whole.
 QUANTIZATIONS = {"FP8": "fp8", "FP8_PER_CHANNEL_PER_TOKEN": "fp8", "FP8_BLOCK_SCALES": "fp8", "INT8": "int8"}
-#: Components of offload, in the order in which they run; there may be several of a kind: transformer_2.
-COMPONENTS = {"text_encoder": "text_encoder", "image_encoder": "image_encoder", "transformer": "dit", "vae": "vae"}
+#: Stages of offload, in the order in which they run; there may be several of a kind: transformer_2.
+STAGES = {"text_encoder": "text_encoder", "image_encoder": "image_encoder", "transformer": "dit", "vae": "vae"}
 _NUMBER = re.compile(r"_\d+$")
 BACKENDS = {"VANILLA": "native"}
 #: The side of the image that ranks share in the VAE: its height or its width.
@@ -223,9 +224,9 @@ def _key(draft: Draft, owner: str, name: str, child: YamlNode, facts: Facts | No
 def _stages(draft: Draft, node: YamlNode) -> None:
     """The stages of offload, where each is a component that we have a word for; else how they are grouped is its own."""
     names = node.value if isinstance(node.value, list) else []
-    components = {COMPONENTS.get(_NUMBER.sub("", name)) if isinstance(name, str) else None for name in names}
+    components = {STAGES.get(_NUMBER.sub("", name)) if isinstance(name, str) else None for name in names}
     if components and None not in components:
-        draft.set("offload_components", [name for name in COMPONENTS.values() if name in components], node.span)
+        draft.set("offload_components", [name for name in COMPONENTS if name in components], node.span)
     elif node.value is not None:
         draft.keys.append(Key("CpuOffloadConfig", "stages", node))
 

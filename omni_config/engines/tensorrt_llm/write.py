@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from omni_config.engines.formats.unwritten import Unwritten
-from omni_config.engines.tensorrt_llm.read import BACKENDS, COMPONENTS, SETTINGS, SPLIT_DIM
+from omni_config.engines.tensorrt_llm.read import BACKENDS, SETTINGS, SPLIT_DIM, STAGES
 from omni_config.engines.tensorrt_llm.recipes import backend_for
 from omni_config.mesh import degree
 from omni_config.schema.settings import FIELDS
@@ -80,7 +80,7 @@ def _stages(unwritten: Unwritten) -> list[str]:
     both = ["transformer", "transformer_2"] if card.dims.get("two_transformers") else ["transformer"]
     return [
         name
-        for component, ours in COMPONENTS.items()
+        for component, ours in STAGES.items()
         if ours in moved
         for name in (both if ours == "dit" else [component])
     ]
