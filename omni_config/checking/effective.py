@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from omni_config.checking.document import CheckResult
+from omni_config.checking.document import UNNAMED, CheckResult
 from omni_config.findings import Decision, Finding, Mark, Span
 from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution
@@ -38,7 +38,7 @@ def _settings(checked: CheckResult, resolution: Resolution) -> Iterator[Decision
     changed = {name: finding for finding in resolution.findings for name, _ in finding.changes}
     refused = {name: item for item in reversed(resolution.findings) for name in item.fields if item.severity == "error"}
     for name, path in FIELDS.items():
-        if path[0] in _ASIDE:
+        if path[0] in _ASIDE or (name == "model" and resolution.settings[name] == UNNAMED.id):
             continue
         value = resolution.settings[name]
         node, decision, finding = checked.node.find(path), chosen.pop(name, None), changed.get(name)

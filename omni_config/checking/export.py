@@ -48,12 +48,12 @@ def _refused(text: str, checked: CheckResult) -> list[Finding]:
     assert checked.node is not None
     assume = {"engine": checked.resolution.engine.id, "model": checked.node.value["model"]}
     again = check_bytes("exported", text.encode(), assume=assume)
-    place = checked.node.children["model"].span
+    place, accepted = checked.node.children["model"].span, {finding.code for finding in checked.ignored}
     return [
         replace(finding, span=place, related=())
         for result in again
         for finding in result.findings
-        if finding.severity == "error"
+        if finding.severity == "error" and finding.code not in accepted
     ]
 
 

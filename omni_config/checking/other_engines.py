@@ -78,8 +78,11 @@ def _decide(draft: Draft) -> None:
     engine.decide(draft, facts)
     chosen = [one for one in draft.decisions if one.mark in CHOSEN and one.setting in FIELDS]
     if chosen:
-        words = ", ".join(f"{one.setting} {spoken(one.value)}" for one in chosen)
-        draft.note("OMNI640", f"{draft.get('engine')} chooses by itself: {words}", draft.place, "advice")
+        from omni_config.engines.words import Words
+
+        words = Words(draft, draft.root)
+        said = ", ".join(words.phrase(one.setting, one.value) or f"{one.setting} {spoken(one.value)}" for one in chosen)
+        draft.note("OMNI640", f"{draft.get('engine')} chooses by itself: {said}", draft.place, "advice")
 
 
 def _choose_version(draft: Draft, assumed: str) -> str:

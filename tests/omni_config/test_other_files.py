@@ -1,4 +1,4 @@
-"""Files of other purposes: none that is no deployment has an error or a traceback, at a speed that a hook can afford."""
+"""Files of other purposes: none that is no deployment has an error or a traceback, and a hook can afford them."""
 
 from __future__ import annotations
 
