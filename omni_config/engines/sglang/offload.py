@@ -6,7 +6,8 @@ encoder are spoken of, and those that wait on the CPU do so in one way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 from omni_config.engines.facts import plain_name
 from omni_config.engines.formats.draft import Draft
@@ -45,21 +46,35 @@ def name_components(draft: Draft) -> None:
     span = said[min(known, key=[_RESIDENCY, _LAYERS, _WHOLE, *COMPONENT_FLAGS].index)][1]
     if not draft.get(SWITCHES[modes["dit"]]):
         draft.set(SWITCHES[modes["dit"]], True, span)
+    _take(draft, known)
     usual = modes["dit"] == WHOLE and "vae" not in moved and RESIDENT not in modes.values()
     if not usual:
         draft.set("offload_components", moved, span)
+
+
+def _take(draft: Draft, names: Collection[str]) -> None:
+    """Settings of ours stand for these flags or keys."""
+    for typed in draft.typed:
+        typed.taken |= _ALIASES.get(_name(typed.name), _name(typed.name)) in names
+    draft.keys = [
+        replace(key, taken=key.taken or _ALIASES.get(_name(key.name), _name(key.name)) in names) for key in draft.keys
+    ]
+
+
+def _name(name: str) -> str:
+    return plain_name(name).removeprefix("--").replace("_", "-")
 
 
 def _said(draft: Draft) -> Iterator[tuple[str, list[str], Span]]:
     """What flags or keys say, as words: of a switch, true or false."""
     names = {_RESIDENCY, _LAYERS, _WHOLE, _DIT_LAYERS, *_ALIASES, *COMPONENT_FLAGS}
     for typed in draft.typed:
-        if (name := plain_name(typed.name).removeprefix("--").replace("_", "-")) in names:
+        if (name := _name(typed.name)) in names:
             words = [word.value for word in typed.words if not word.unknown]
             if len(words) == len(typed.words):
                 yield name, words or ["true"], typed.span
     for key in draft.keys:
-        if (name := key.name.replace("_", "-")) in names and key.node.value is not None:
+        if (name := _name(key.name)) in names and key.node.value is not None:
             value = key.node.value
             pairs = [f"{one}={mode}" for one, mode in value.items()] if isinstance(value, dict) else value
             yield name, [str(one) for one in (pairs if isinstance(pairs, list) else [pairs])], key.node.span

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from omni_config.engines.formats.draft import Draft, Key
@@ -145,12 +145,11 @@ def attention_backend(draft: Draft, node: YamlNode) -> None:
 
 def attention_config(draft: Draft, node: YamlNode) -> None:
     """The attention backends of a stage: one for all, and one for each role, at any depth."""
-    keys_of(draft, "AttentionConfig", node)
+    keys_of(draft, "AttentionConfig", node, ("default",))
     if (default := node.children.get("default")) is not None:
-        _attention_spec(draft, default)
         backend, quant = default.children.get("backend"), default.children.get("quant")
-        if backend is not None and quant is not None:
-            _quantization(draft, str(backend.value).upper(), quant)
+        ours = backend and quant and _quantization(draft, str(backend.value).upper(), quant)
+        _attention_spec(draft, default, ours=bool(ours))
     pending = [node.children["per_role"]] if "per_role" in node.children else []
     while pending:
         for child in pending.pop().children.values():
@@ -168,7 +167,7 @@ def strategy(draft: Draft, value: Any, span: Span) -> None:
 
 def offload_config(draft: Draft, node: YamlNode) -> None:
     """``diffusion_offload_config``: what is moved, whole or block by block (diffusion/offloader/config.py of 0.30.0)."""
-    keys_of(draft, "ParsedDiffusionOffloadConfig", node)
+    keys_of(draft, "ParsedDiffusionOffloadConfig", node, ("mode", "components", "pin_memory"))
     if not isinstance(node.value, dict):
         return
     mode, components, pinned = (node.children.get(key) for key in ("mode", "components", "pin_memory"))
@@ -184,35 +183,38 @@ def offload_config(draft: Draft, node: YamlNode) -> None:
         draft.set("pin_cpu_memory", pinned.value, pinned.span)
 
 
-def _quantization(draft: Draft, backend: str, node: YamlNode) -> None:
-    """``quant`` of all roles, as its two backends read it (diffusion/attention/backends of 0.26.0 to 0.32.0rc1)."""
+def _quantization(draft: Draft, backend: str, node: YamlNode) -> bool:
+    """Whether ``quant`` of all roles is a setting of ours: as its two backends read it (diffusion/attention/backends of 0.26.0 to 0.32.0rc1)."""
     said = {str(key): child.value for key, child in node.children.items()}
     if backend == "TRTLLM_ATTN" and said.get("dtype_qk") in SAGE_TYPES:
         values = {"qk_dtype": SAGE_TYPES[said["dtype_qk"]], **{name: said.get(name) or SAGE[name] for name in SAGE}}
     elif backend == "FLASHINFER_ATTN" and said.get("dtype_vo") == FP8 and said.get("dtype_qk") in (None, "bfloat16"):
         values = {}
     else:
-        return
+        return False
     place = node.key_span or node.span
     draft.set("attention_quantization", True, place)
     for name, value in values.items():
         child = node.children.get(_KEYS.get(name, name))
         draft.set(name, value, child.span if child else place)
+    return True
 
 
-def _attention_spec(draft: Draft, node: YamlNode) -> None:
+def _attention_spec(draft: Draft, node: YamlNode, *, ours: bool = False) -> None:
+    """The backend of a role and what it takes; ``ours``: a setting of ours stands for its quantization."""
     backend = node if isinstance(node.value, str) else node.children.get("backend")
     if backend is not None:
         draft.registered.append((BACKENDS, "attention backend", backend))
-    keys_of(draft, "AttentionSpec", node)
+    keys_of(draft, "AttentionSpec", node, ("backend", "quant") if ours else ())
     for key, owner in _OF_BACKENDS.items():
         if key in node.children:
-            keys_of(draft, owner, node.children[key])
+            taken = ("dtype_qk", "dtype_vo", "q_block_size", "k_block_size") if ours else ()
+            keys_of(draft, owner, node.children[key], taken)
 
 
-def keys_of(draft: Draft, owner: str, node: YamlNode) -> None:
-    """The keys of a mapping that a class of settings takes."""
-    draft.keys += [Key(owner, str(key), child) for key, child in node.children.items()]
+def keys_of(draft: Draft, owner: str, node: YamlNode, taken: Collection[str] = ()) -> None:
+    """The keys of a mapping that a class of settings takes; settings of ours stand for those that are ``taken``."""
+    draft.keys += [Key(owner, str(key), child, str(key) in taken) for key, child in node.children.items()]
 
 
 def cache_backend(draft: Draft, name: str, span: Span) -> None:

@@ -94,7 +94,7 @@ def from_python(script: Script) -> list[Draft]:
         for name, read in _MAPPINGS.items():
             if name in said and isinstance(said[name].value, dict):
                 read(draft, said.pop(name))
-        FLAGS.read(draft, words(said | inner, script.file))
+        FLAGS.read(draft, words(said | inner, script.file, dict.fromkeys(("pin-cpu-memory",))))
         if len(made) == len(sampling) == 1:
             FLAGS.read(draft, words(sampling[0].keywords, script.file))
         if cache is not None and isinstance(cache.value, dict):
