@@ -60,16 +60,20 @@ def memory_of(q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, 
     if "dit" not in moved:
         resident["DiT weights"] = dit
     elif layered:
-        resident["two DiT blocks"] = 2 * dit / turns / (work.blocks if work else 40)
+        blocks = (2 + q["resident_layers"]) * dit / turns / (work.blocks if work else 40)
+        if q["offload_on_demand"]:  # they come when the text encoder has gone
+            phases["DiT activations"] = phases.get("DiT activations", 0.0) + blocks
+        else:
+            resident["DiT blocks at hand"] = blocks
     else:  # one model at a time
         phases["DiT activations"] = phases.get("DiT activations", 0.0) + dit / turns
     if "text_encoder" not in moved:
         resident["text encoder weights"] = text
-    elif layered:
+    elif layered and not q["offload_on_demand"]:
         resident["text encoder blocks"] = 2 * text / TEXT_BLOCKS
     else:
         phases["text encoder weights"] = text
-    if "vae" in moved and not layered and "VAE decode" in phases:
+    if "vae" in moved and "VAE decode" in phases:
         phases["VAE decode"] += vae
     else:
         resident["VAE weights"] = vae
