@@ -108,8 +108,9 @@ def _moved_weights(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[st
     held = work.block_weights * (1 if q["quantization"] else size)
     if q["enable_distributed_layerwise_offload"] and "dit" in q["offloaded_components"]:  # both behind the blocks
         ranks = q["gathering_ranks"]
-        fetched = held / ranks / (gpu.host * 1e9 * share["host"])
-        return max(fetched, held * (ranks - 1) / ranks / _link(q, "ulysses_degree", gpu, share))
+        fetched: float = held / ranks / (gpu.host * 1e9 * share["host"])
+        gathered: float = held * (ranks - 1) / ranks / _link(q, "ulysses_degree", gpu, share)
+        return max(fetched, gathered)
     if q["enable_layerwise_offload"] and "dit" in q["offloaded_components"]:
         return held / (gpu.host * 1e9 * share["host"])
     if q["use_hsdp"] and q["other_ranks"] > 1:

@@ -284,7 +284,7 @@ def gpus_needed(q: Quantities) -> int:
     """
     if SAYS_MORE in q and q["gpus"]:
         return int(q["gpus"])
-    return int(q["world_size"] * q["replicas"] + _count(q, "their_vae_parallel_size"))
+    return int(q["world_size"] * q["replicas"] + count(q, "their_vae_parallel_size"))
 
 
 @quantity
@@ -297,53 +297,14 @@ def used_gpus(q: Quantities) -> Any:
 @quantity
 def more_ranks(q: Quantities) -> str:
     """What a VAE with ranks of its own adds to the product of the degrees: " + VAE 1"."""
-    vae = _count(q, "their_vae_parallel_size")
+    vae = count(q, "their_vae_parallel_size")
     return f" + VAE {vae}" if vae else ""
 
 
-def _count(q: Quantities, name: str) -> int:
+def count(q: Quantities, name: str) -> int:
     """A count that an engine's own setting says; 0 where it says none, or only a run knows."""
     value = None if SAYS_MORE in q and name not in q else q[name]
     return value if isinstance(value, int) else 0
-
-
-#: Pipelines of vLLM-Omni whose text encoder and VAE come when they are used, whole, if the DiT is offloaded block by
-#: block (on_demand_component_paths, diffusion/models/minimax_h3/pipeline_minimax_h3.py:618 of 0.30.0).
-_ON_DEMAND = ("MiniMaxH3Pipeline", "MiniMaxH3ModularPipeline")
-
-
-@quantity
-def offload_on_demand(q: Quantities) -> bool:
-    """Whether layerwise offload brings the text encoder and the VAE when they are used, too."""
-    layered = q["enable_layerwise_offload"] or q["enable_distributed_layerwise_offload"]
-    named = q["engine_name"].startswith("vllm-omni") and q["pipeline_name"] in _ON_DEMAND
-    return bool(layered and named and q["offload_components"] is None)
-
-
-@quantity
-def resident_layers(q: Quantities) -> int:
-    """Blocks of the DiT that distributed layerwise offload keeps on the GPU."""
-    return _count(q, "their_dlo_resident_layers")
-
-
-@quantity
-def offloaded_components(q: Quantities) -> tuple[str, ...]:
-    """What waits on the CPU: what the config names, else what the kind of offload moves by itself."""
-    if q["offload_on_demand"]:
-        usual: tuple[str, ...] = ("dit", "text_encoder", "vae")
-    elif q["enable_layerwise_offload"] or q["enable_distributed_layerwise_offload"]:
-        usual = ("dit",)
-    elif q["enable_cpu_offload"]:
-        usual = ("dit", "text_encoder", "image_encoder")
-    else:
-        return ()
-    return tuple(q["offload_components"] or usual)
-
-
-@quantity
-def gathering_ranks(q: Quantities) -> int:
-    """Ranks that share a block of distributed layerwise offload: replicas, else those of a sequence."""
-    return int(q["replicas"] if q["replicas"] > 1 else q["sequence_ranks"])
 
 
 @quantity

@@ -184,7 +184,7 @@ class Vae(_Section):
 
 
 class AttentionQuantization(_Section):
-    """Attention on quantized queries, keys and values: their types, and how many share a scale (0: as the type has it)."""
+    """Attention on quantized queries, keys and values: their types, and how many share a scale (0: by the type)."""
 
     qk_dtype: Literal["bf16", "int8", "fp8", "mxfp8", "nvfp4"] = Field(
         default="bf16", description="Type of queries and keys."

@@ -1,4 +1,4 @@
-"""Offload by component and over ranks, pinned memory, HSDP's loading and quantized attention: read, judged, exported."""
+"""Offload by component and over ranks, pinned memory, HSDP's loading and quantized attention."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from omni_config.schema.settings import validate
 SAGE = {"qk_dtype": "int8", "q_block_size": 1, "k_block_size": 16, "v_block_size": 1}
 #: What each engine takes; the same in all where they are asked for the same.
 EACH: list[tuple[str, dict[str, Any]]] = [
-    ("vllm-omni==0.30", {"memory": {"enable_cpu_offload": True, "offload_components": ["dit"], "pin_cpu_memory": False}}),
+    (
+        "vllm-omni==0.30",
+        {"memory": {"enable_cpu_offload": True, "offload_components": ["dit"], "pin_cpu_memory": False}},
+    ),
     ("vllm-omni==0.28", {"memory": {"enable_cpu_offload": True, "pin_cpu_memory": False}}),
     ("vllm-omni==0.30", {"memory": {"enable_distributed_layerwise_offload": True}}),
     ("vllm-omni==0.30", {"memory": {"enable_distributed_layerwise_offload": True, "offload_components": ["dit"]}}),
@@ -213,7 +216,7 @@ def test_a_recipe_goes_from_one_engine_to_the_other() -> None:
 def test_a_recipe_has_the_backend_that_takes_it_and_one_that_merges_where_ranks_do() -> None:
     for backend, recipes in RECIPES.items():
         for qk, v, (q_block, k_block, v_block) in recipes:
-            recipe = {"qk_dtype": qk, "v_dtype": v}
+            recipe: dict[str, Any] = {"qk_dtype": qk, "v_dtype": v}
             recipe |= {"q_block_size": q_block, "k_block_size": k_block, "v_block_size": v_block}
             chosen = backend_for(recipe, merges=False)
             assert chosen

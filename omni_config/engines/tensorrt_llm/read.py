@@ -222,7 +222,7 @@ def _key(draft: Draft, owner: str, name: str, child: YamlNode, facts: Facts | No
 
 
 def _stages(draft: Draft, node: YamlNode) -> None:
-    """The stages of offload, where each is a component that we have a word for; else how they are grouped is its own."""
+    """The stages of offload, where each is a component that we have a word for; how they are grouped is its own."""
     names = node.value if isinstance(node.value, list) else []
     components = {STAGES.get(_NUMBER.sub("", name)) if isinstance(name, str) else None for name in names}
     if components and None not in components:

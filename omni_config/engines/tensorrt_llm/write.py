@@ -79,10 +79,7 @@ def _stages(unwritten: Unwritten) -> list[str]:
         return []
     both = ["transformer", "transformer_2"] if card.dims.get("two_transformers") else ["transformer"]
     return [
-        name
-        for component, ours in STAGES.items()
-        if ours in moved
-        for name in (both if ours == "dit" else [component])
+        name for component, ours in STAGES.items() if ours in moved for name in (both if ours == "dit" else [component])
     ]
 
 

@@ -13,7 +13,7 @@ from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS
 #: Parallel settings that it has none of.
 LACKING = ("attention_2d", "async_ulysses")
 
-#: Settings for which it has no word alone: they stand inside of diffusion_offload_config and diffusion_attention_config.
+#: Settings that stand inside of mappings: diffusion_offload_config and diffusion_attention_config.
 INSIDE = ("offload_components", "attention_quantization", *PARAMETERS["attention_quantization"])
 
 #: A parallel setting of ours that is none of its parallel_config.
@@ -166,7 +166,7 @@ def strategy(draft: Draft, value: Any, span: Span) -> None:
 
 
 def offload_config(draft: Draft, node: YamlNode) -> None:
-    """``diffusion_offload_config``: what is moved, whole or block by block (diffusion/offloader/config.py of 0.30.0)."""
+    """``diffusion_offload_config``: what is moved, whole or by blocks (diffusion/offloader/config.py of 0.30.0)."""
     keys_of(draft, "ParsedDiffusionOffloadConfig", node, ("mode", "components", "pin_memory"))
     if not isinstance(node.value, dict):
         return
@@ -184,7 +184,9 @@ def offload_config(draft: Draft, node: YamlNode) -> None:
 
 
 def _quantization(draft: Draft, backend: str, node: YamlNode) -> bool:
-    """Whether ``quant`` of all roles is a setting of ours: as its two backends read it (diffusion/attention/backends of 0.26.0 to 0.32.0rc1)."""
+    """Whether ``quant`` of all roles is a setting of ours, as its two backends read it (trtllm_attn.py and
+    flashinfer_attn.py of diffusion/attention/backends, 0.26.0 to 0.32.0rc1).
+    """
     said = {str(key): child.value for key, child in node.children.items()}
     if backend == "TRTLLM_ATTN" and said.get("dtype_qk") in SAGE_TYPES:
         values = {"qk_dtype": SAGE_TYPES[said["dtype_qk"]], **{name: said.get(name) or SAGE[name] for name in SAGE}}

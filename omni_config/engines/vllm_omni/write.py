@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from omni_config.engines.formats.unwritten import Unwritten, command_line, guidance, lora
 from omni_config.engines.vllm_omni.arguments import (
@@ -54,7 +55,8 @@ def write(unwritten: Unwritten) -> str:
         groups += _quantized(unwritten)
     elif unwritten.settings.get("attention_backend") in _ATTENTION:  # OMNI133 refuses the others
         groups.append(["--diffusion-attention-backend", _ATTENTION[unwritten.take("attention_backend")]])
-    same = [name for name in FIELDS if FIELDS[name][0] in _SECTIONS and name not in (*LACKING, *INSIDE, "pin_cpu_memory")]
+    others = (*LACKING, *INSIDE, "pin_cpu_memory")
+    same = [name for name in FIELDS if FIELDS[name][0] in _SECTIONS and name not in others]
     groups += unwritten.flags({name: _short(name, offline) for name in same})
     gpus = unwritten.take("gpus")
     if gpus is not None and gpus != unwritten.world_size:
@@ -80,7 +82,7 @@ def _offload(unwritten: Unwritten) -> list[list[str]]:
         return []
     unwritten.take("offload_components")
     unwritten.take(switches[0])
-    config = {"mode": _OFFLOADS[switches[0]], "components": list(components)}
+    config: dict[str, Any] = {"mode": _OFFLOADS[switches[0]], "components": list(components)}
     if gathers:
         config["layer_options"] = {"dit": {"weight_transfer": "allgather"}}
     if (pinned := unwritten.take("pin_cpu_memory")) is not None:
