@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from omni_config.catalog.load import catalog
-from omni_config.checking.document import CheckResult
+from omni_config.checking.document import CheckResult, judge
 from omni_config.checking.export import export
-from omni_config.checking.files import check_bytes
+from omni_config.checking.files import check_bytes, read_bytes
 from omni_config.engines.tensorrt_llm.recipes import RECIPES, backend_for
 from omni_config.estimate.estimate import Estimate, estimate, gpus
 from omni_config.resolving.target import target_of
@@ -262,3 +262,21 @@ def test_ranks_that_share_the_blocks_fetch_less_each() -> None:
     kept = estimated("vllm-omni==0.30", enable_distributed_layerwise_offload=True, their_dlo_resident_layers=10)
     none = estimated("vllm-omni==0.30", enable_distributed_layerwise_offload=True)
     assert kept.memory.peak > none.memory.peak
+
+
+def test_quantized_attention_is_quicker_by_its_types() -> None:
+    recipes: list[dict[str, Any]] = [{}, SAGE, {"qk_dtype": "nvfp4", "v_dtype": "nvfp4"}]
+    plain = estimated("tensorrt-llm").terms["attention"]
+    quick = [estimated("tensorrt-llm", attention_quantization=True, **one).terms["attention"] for one in recipes]
+    assert [plain / one for one in quick] == pytest.approx([4 / 3, 2, 4])
+
+
+def test_what_is_not_said_is_the_default_of_the_engine() -> None:
+    text = "vllm serve Qwen/Qwen-Image --omni --enable-cpu-offload"
+    for command, settings in ((text, ["pin_cpu_memory"]), (text.partition(" --enable")[0], [])):
+        (document,) = read_bytes("run.sh", command.encode())
+        decided = judge(document).document
+        assert decided
+        chosen = [one for one in decided.decisions if one.setting == "pin_cpu_memory"]
+        assert [one.setting for one in chosen] == settings
+        assert all(one.value is True and one.mark == "default" and "data.py" in one.source for one in chosen)
