@@ -10,7 +10,7 @@ from math import ceil
 
 from omni_config.plan import Sampling
 from runtime.serving.metrics import Metrics
-from runtime.serving.workers import Batch, Cancelled, Workers, WorkersFailed
+from runtime.serving.workers import Batch, Cancelled, Workers, WorkersDied, WorkersFailed
 
 
 class Full(Exception):
@@ -51,6 +51,8 @@ class Ticket:
     waited: float | None = None
     """Seconds until its first batch."""
     images: dict[int, bytes] = field(default_factory=dict)
+    shown: int = 0
+    """Times that the image so far was shown."""
 
     @property
     def preview_steps(self) -> list[int]:
@@ -64,6 +66,8 @@ class Ticket:
 class _Image:
     ticket: Ticket
     index: int
+    again: bool = False
+    """Whether workers have died while they made it."""
 
     @property
     def sampling(self) -> Sampling:
@@ -138,7 +142,6 @@ class Queue:
         first = images[0].ticket
         steps = first.sampling.num_inference_steps
         previews = sorted({step for image in images for step in image.ticket.preview_steps})
-        shown = {id(image.ticket): 0 for image in images}
 
         def on_step(step: int) -> None:
             for ticket in {image.ticket for image in images}:
@@ -147,9 +150,9 @@ class Queue:
         def on_preview(index: int, pngs: list[bytes]) -> None:
             for image, png in zip(images, pngs, strict=True):
                 ticket = image.ticket
-                if previews[index] in ticket.preview_steps:
-                    ticket.updates.put_nowait(Preview(shown[id(ticket)], png))
-                    shown[id(ticket)] += 1
+                if previews[index] in ticket.preview_steps[ticket.shown :]:
+                    ticket.updates.put_nowait(Preview(ticket.shown, png))
+                    ticket.shown += 1
 
         started = time.monotonic()
         try:
@@ -158,10 +161,11 @@ class Queue:
         except Cancelled:
             return
         except WorkersFailed as error:
-            for image in images:
-                if not image.ticket.result.done():
-                    image.ticket.result.set_exception(error)
-                self._waiting = deque(other for other in self._waiting if other.ticket is not image.ticket)
+            for image in reversed(images):
+                if isinstance(error, WorkersDied) and not image.again:
+                    self._try_again(image)
+                else:
+                    self._give_up(image.ticket, error)
             self._update()
             return
         self._image_seconds = (time.monotonic() - started) / len(images)
@@ -171,14 +175,29 @@ class Queue:
             if len(ticket.images) == ticket.sampling.num_images_per_prompt and not ticket.result.done():
                 ticket.result.set_result([ticket.images[index] for index in sorted(ticket.images)])
 
+    def _try_again(self, image: _Image) -> None:
+        """Put an image at the head of the line, where somebody still waits for it."""
+        if not image.ticket.result.done():
+            self._waiting.appendleft(replace(image, again=True))
+            self._metrics.retries.inc()
+
+    def _give_up(self, ticket: Ticket, error: WorkersFailed) -> None:
+        if not ticket.result.done():
+            ticket.result.set_exception(error)
+        self._waiting = deque(other for other in self._waiting if other.ticket is not ticket)
+
     def _take(self) -> list[_Image]:
-        """The first image in line, and those behind it that may be made in the same call."""
-        call = self._waiting[0].call
+        """The first image in line, and those behind it that may be made in the same call.
+
+        One whose workers have died is made alone: if it is what ends them, it takes no other with it again.
+        """
+        first = self._waiting[0]
+        call = first.call
         # An input image is one file of one request.
-        size = 1 if call.image is not None else self._max_batch_size
+        size = 1 if call.image is not None or first.again else self._max_batch_size
         taken: list[_Image] = []
         for image in self._waiting:
-            if len(taken) < size and image.call == call:
+            if len(taken) < size and image.call == call and image.again == first.again:
                 taken.append(image)
         chosen = set(taken)
         self._waiting = deque(image for image in self._waiting if image not in chosen)

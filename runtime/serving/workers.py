@@ -25,7 +25,11 @@ class Cancelled(Exception):
 
 
 class WorkersFailed(Exception):
-    """The workers failed; the text is one line with the cause."""
+    """There is no image; the text is one line with the cause."""
+
+
+class WorkersDied(WorkersFailed):
+    """The workers ended during the batch; others may still make it."""
 
 
 @dataclass(eq=False)
@@ -39,7 +43,7 @@ class Batch:
     on_preview: Callable[[int, list[bytes]], None] = lambda *_: None
     """Gets the index of a preview, and its PNG of each image."""
     result: asyncio.Future[list[bytes]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    """A PNG an image; or Cancelled, or WorkersFailed."""
+    """A PNG an image; or Cancelled, WorkersDied, or WorkersFailed."""
 
 
 class Workers:
@@ -71,16 +75,18 @@ class Workers:
         for restarts in range(self._max_restarts + 1):
             if restarts:
                 self._metrics.restarts.inc()
-            told = "the server is shutting down"
+            told: WorkersFailed = WorkersFailed("the server is shutting down")
             try:
                 await self._once(warm_up)
             except failures.LaunchError as error:
                 who = "torchrun" if error.rank is None else f"rank {error.rank}"
-                self.failure, told = str(error), f"the workers failed ({who}: {error.cause}); try again"
+                self.failure = str(error)
+                told = WorkersDied(f"the workers failed ({who}: {error.cause}); try again")
             finally:
                 self.ready.clear()
                 self._metrics.ready.set(0)
-                self._fail(told)
+                if self._batch is not None and not self._batch.result.done():
+                    self._batch.result.set_exception(told)
             if self._stopping or not self.were_ready:
                 return  # what cannot start at all does not get better
             fields = {"cause": self.failure, "restarts_left": self._max_restarts - restarts}
@@ -115,11 +121,12 @@ class Workers:
 
         Raises:
             Cancelled: ``cancel`` was called.
-            WorkersFailed: they failed meanwhile.
+            WorkersDied: they ended meanwhile, or run no more.
+            WorkersFailed: they cannot make it, or not be told to.
         """
         assert self._batch is None
         if self._run is None:
-            raise WorkersFailed(self.failure or "the workers are not running")
+            raise WorkersDied(self.failure or "the workers are not running")
         self._batch = batch
         self._number += 1
         try:
@@ -143,10 +150,6 @@ class Workers:
                 self._run.kill()
             else:
                 self._run.tell("stop")
-
-    def _fail(self, cause: str) -> None:
-        if self._batch is not None and not self._batch.result.done():
-            self._batch.result.set_exception(WorkersFailed(cause))
 
     def _heard(self, message: dict[str, Any]) -> None:
         """Take in what a rank has said."""
