@@ -27,6 +27,7 @@ from runtime.serving.images import InputImages
 from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Full, Preview, Queue, Step, Ticket
 from runtime.serving.requests import ImageRequest, ServedConfig
+from runtime.serving.store import Link, Store
 from runtime.serving.workers import Workers, WorkersFailed
 
 PAGE = Path(__file__).with_name("page.html")
@@ -62,12 +63,24 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
             413: "The body is too large.",
             422: "The body is of another kind.",
             429: "The queue is full.",
-            503: "The workers failed, or are shutting down.",
+            503: "The workers failed, or are shutting down; or images for URLs cannot be stored.",
             504: "The deadline has passed.",
         }.items()
     },
 }
 
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The image.", "content": {"image/png": {}}},
+    **{
+        status: {"description": why, "content": _ANSWERS[400]["content"]}
+        for status, why in {
+            400: "A part of the URL is missing.",
+            403: "The signature is wrong.",
+            404: "The image made place for newer ones.",
+            410: "The URL has expired.",
+        }.items()
+    },
+}
 
 #: Nobody counts tokens here, and OpenAI's client expects the field.
 _USAGE = {
@@ -87,6 +100,7 @@ class Api:
     queue: Queue
     metrics: Metrics
     images: InputImages
+    store: Store
     started: float = field(default_factory=time.time)
 
     async def make(self, request: Request, asked: ImageRequest, held: ExitStack, image: Path | None = None) -> Response:
@@ -116,7 +130,15 @@ class Api:
             gone = asyncio.create_task(_gone(request))
             held.callback(gone.cancel)
             pngs = await self._wait(ticket, gone)
-        return JSONResponse(_answer(sampling, pngs) | _warnings(warnings))
+        if asked.response_format == "url":
+            shown = [self._at(request, link) for link in await asyncio.to_thread(self.store.keep, pngs)]
+        else:
+            shown = [{"b64_json": base64.b64encode(png).decode()} for png in pngs]
+        return JSONResponse(_answer(sampling, shown) | _warnings(warnings))
+
+    def _at(self, request: Request, link: Link) -> dict[str, Any]:
+        base = self.served.settings["public_url"] or str(request.base_url).rstrip("/")
+        return {"url": base + link.path, "expires_at": link.expires}
 
     def _leave(self, ticket: Ticket, note: dict[str, Any]) -> None:
         """Nobody waits for a ticket any more."""
@@ -228,6 +250,13 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
         path = await asyncio.to_thread(held.enter_context, api.images.keep(files[0]))
         return await api.make(request, asked, held, path)
 
+    @app.get("/v1/files/{name}", response_class=Response, responses=_FILE)
+    async def file(name: str, expires: str, signature: str) -> Response:
+        """An image by the URL that a request was answered with; it needs no key."""
+        data = await asyncio.to_thread(api.store.read, name, expires, signature)
+        told = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, immutable"}
+        return Response(data, media_type="image/png", headers=told)
+
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         """The one model that is served."""
@@ -286,10 +315,11 @@ def _invalid(errors: Any) -> RequestError:
     return RequestError(400, f"{place or 'the body'}: {first['msg'].lower()}", param=place or None)
 
 
-def _answer(sampling: Sampling, pngs: list[bytes]) -> dict[str, Any]:
+def _answer(sampling: Sampling, shown: list[dict[str, Any]]) -> dict[str, Any]:
+    """``shown`` is how each image is reached."""
     return {
         "created": int(time.time()),
-        "data": [{"b64_json": base64.b64encode(png).decode(), "seed": sampling.seed + n} for n, png in enumerate(pngs)],
+        "data": [image | {"seed": sampling.seed + index} for index, image in enumerate(shown)],
         "size": f"{sampling.width}x{sampling.height}",
         "output_format": "png",
         "background": "opaque",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
+import httpx
 import numpy as np
 import openai
 import pytest
 from live_server import Server, image
+from PIL import Image
 
 LONG = {"num_inference_steps": 200}
 #: Rounding alone: sums are in another order in a batch.
@@ -88,7 +91,7 @@ def test_the_same_seed_is_the_same_image_whatever_is_made_with_it(server: Server
         ({"size": "1024x1024"}, openai.BadRequestError, None, "65536 pixels"),
         ({"size": "large"}, openai.BadRequestError, None, "size"),
         ({"model": "dall-e-3"}, openai.NotFoundError, "model_not_found", "'tiny' is"),
-        ({"response_format": "url"}, openai.BadRequestError, "unsupported_value", "b64_json"),
+        ({"response_format": "url", "stream": True}, openai.BadRequestError, "unsupported_value", "b64_json"),
         ({"n": 11}, openai.BadRequestError, None, "at most 10"),
         ({"n": 0}, openai.BadRequestError, None, "n: "),
         ({"quality": "hd"}, openai.BadRequestError, None, "quality"),
@@ -112,6 +115,13 @@ def test_an_error_is_of_the_clients_own_class(client: openai.OpenAI, asked, erro
     assert caught.value.code == code
     assert words in caught.value.body["message"]
     assert caught.value.body["type"] == "invalid_request_error"
+
+
+def test_an_image_behind_a_url_is_the_same(server: Server, client: openai.OpenAI) -> None:
+    answer = client.images.generate(prompt="a red star", response_format="url", extra_body={"seed": 3})
+    url = answer.data[0].url
+    assert url.startswith(f"{server.url}/v1/files/")
+    assert apart(np.asarray(Image.open(BytesIO(httpx.get(url).content))).astype(int), generate(client)) == 0
 
 
 def test_an_edit_needs_an_editing_model(client: openai.OpenAI) -> None:

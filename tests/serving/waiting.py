@@ -12,6 +12,7 @@ from runtime.serving.images import InputImages
 from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Queue
 from runtime.serving.requests import ServedConfig
+from runtime.serving.store import Store
 from runtime.serving.workers import Batch, Cancelled
 
 
@@ -53,6 +54,8 @@ def application(
         max_waiting=settings["max_queue"],
         max_batch_size=settings["max_batch_size"],
     )
-    api = Api(served, workers, queue, metrics, InputImages(folder, settings["max_pixels"]))  # type: ignore[arg-type]
+    store = Store(folder / "store", seconds=settings["url_lifetime"], size=round(settings["max_store"] * 2**20))
+    images = InputImages(folder, settings["max_pixels"])
+    api = Api(served, workers, queue, metrics, images, store)  # type: ignore[arg-type]
     front = Front(app_of(api, lifespan), metrics, api_key=key, max_body=round(settings["max_body"] * 2**20))
     return front, workers, queue
