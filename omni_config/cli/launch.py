@@ -15,7 +15,7 @@ from omni_config.checking.document import CheckResult
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_config, document_of
 from omni_config.cli.nodes import Endpoint, Nnodes, NodeRank, machine_of
-from omni_config.cli.running import bar, errors, require_startable
+from omni_config.cli.running import bar, errors, fail, require_startable
 from omni_config.plan import Plan
 from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
@@ -57,6 +57,9 @@ def launch(
         from omni_config.cli.other_engine import start_other
 
         raise typer.Exit(start_other("launch", checked, plan.engine, dry_run=dry_run))
+    assert checked.resolution is not None
+    if (replicas := checked.resolution.settings["data_parallel_size"] or 1) > 1:
+        fail("launch", f"data_parallel_size {replicas}: one call makes the images of one replica; next: omni serve")
     if emit is not None:
         typer.echo(_job(checked, plan, emit), nl=False)
         return

@@ -33,6 +33,7 @@ def serve(
 ) -> None:
     """Keep one checked Plan warm, and serve it behind OpenAI's images API.
 
+    With parallel.data_parallel_size N, N groups of ranks serve it, each on GPUs of its own, behind one queue.
     A command of vLLM-Omni's guide works with its own flags: omni serve Qwen/Qwen-Image --port 8091 --usp 2.
     Where the config names another engine, that engine is started, or its command is printed where it is not installed.
 
@@ -63,7 +64,7 @@ def serve(
         typer.echo(json.dumps(served.to_dict(), indent=2))
         return
     key = _key(served.settings)
-    require_startable("serve", plan)
+    require_startable("serve", plan, served.replicas)
     _require_server()
     from runtime.serving.server import serve as run
 

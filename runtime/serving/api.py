@@ -23,12 +23,13 @@ from omni_config import __version__
 from omni_config.findings import Finding
 from omni_config.plan import Sampling
 from runtime.serving.errors import RequestError
+from runtime.serving.fleet import Fleet
 from runtime.serving.images import InputImages
 from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Full, Preview, Queue, Step, Ticket
 from runtime.serving.requests import ImageRequest, ServedConfig
 from runtime.serving.store import Link, Store
-from runtime.serving.workers import Workers, WorkersFailed
+from runtime.serving.workers import WorkersFailed
 
 PAGE = Path(__file__).with_name("page.html")
 _PAGE_MAY = (
@@ -96,7 +97,7 @@ class Api:
     """What the routes share."""
 
     served: ServedConfig
-    workers: Workers
+    fleet: Fleet
     queue: Queue
     metrics: Metrics
     images: InputImages
@@ -271,8 +272,8 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
 
     @app.get("/v1/plan")
     async def plan() -> dict[str, Any]:
-        """The Plan that is served, the settings of the server, and what the check found."""
-        return served.to_dict()
+        """The Plan that is served, its replicas, the settings of the server, and what the check found."""
+        return served.to_dict() | {"replicas": api.fleet.shown()}
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -281,10 +282,11 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
 
     @app.get("/ready", responses={503: {"description": "The workers are loading, or have failed."}})
     async def ready() -> JSONResponse:
-        """Whether a request would be worked on now."""
-        if api.workers.ready.is_set():
-            return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "the workers failed" if api.workers.failure else "loading"}, 503)
+        """Whether a request would be worked on now, how each replica is, and how many requests wait."""
+        told = {"replicas": [replica["state"] for replica in api.fleet.shown()], "waiting": api.queue.depth}
+        if api.fleet.is_ready:
+            return JSONResponse({"status": "ready"} | told)
+        return JSONResponse({"status": "the workers failed" if api.fleet.failure else "loading"} | told, 503)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:

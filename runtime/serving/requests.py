@@ -77,9 +77,15 @@ class ServedConfig:
         findings = [finding.to_dict() | {"location": None, "related": []} for finding in self.checked.findings]
         return {
             "plan": self.plan.to_dict(),
+            "data_parallel_size": self.replicas,
             "server": {name: self.settings[name] for name in shown},
             "findings": findings,
         }
+
+    @property
+    def replicas(self) -> int:
+        """How many times the Plan is started."""
+        return self.settings["data_parallel_size"] or 1
 
     @property
     def edits(self) -> bool:

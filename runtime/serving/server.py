@@ -16,13 +16,14 @@ import uvicorn
 from runtime.launcher import torchrun
 from runtime.serving import log
 from runtime.serving.api import Api, app_of
+from runtime.serving.fleet import fleet
 from runtime.serving.front import Front
 from runtime.serving.images import InputImages
 from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Queue, stop
 from runtime.serving.requests import ServedConfig
 from runtime.serving.store import Store
-from runtime.serving.workers import Workers, WorkersFailed
+from runtime.serving.workers import WorkersFailed
 
 CANNOT_START = 1
 GIVEN_UP = 75
@@ -66,14 +67,14 @@ def serve(
 
         @asynccontextmanager
         async def lifespan(_: Any) -> AsyncIterator[None]:
-            running = asyncio.create_task(api.workers.run(served.warm_up(str(api.images.blank()))))
+            running = asyncio.create_task(api.fleet.run(served.warm_up(str(api.images.blank()))))
             working = asyncio.create_task(api.queue.work())
 
             def ended(task: asyncio.Task[None]) -> None:
                 nonlocal code
                 if not server.should_exit:
-                    code = GIVEN_UP if api.workers.were_ready else CANNOT_START
-                    cause = api.workers.failure if task.exception() is None else repr(task.exception())
+                    code = GIVEN_UP if api.fleet.were_ready else CANNOT_START
+                    cause = api.fleet.failure if task.exception() is None else repr(task.exception())
                     message = "the server ends, as its workers are not started again"
                     log.LOG.error(message, extra={"fields": {"cause": cause}})
                     api.queue.fail(WorkersFailed("the workers failed, and the server ends"))
@@ -85,15 +86,24 @@ def serve(
             yield
             await stop(sweeping)
             api.queue.fail(WorkersFailed("the server is shutting down"))
-            api.workers.stop(at_once=False)
+            api.fleet.stop()
             await asyncio.wait({running}, timeout=5)
             for task in (running, working):
                 await stop(task)
 
         metrics = Metrics()
-        workers = Workers(served.plan, metrics, max_restarts=settings["max_restarts"], timeout=timeout, worker=worker)
-        queue = Queue(workers, metrics, max_waiting=settings["max_queue"], max_batch_size=settings["max_batch_size"])
-        api = Api(served, workers, queue, metrics, InputImages(Path(folder), settings["max_pixels"]), store)
+        replicas = fleet(
+            served.plan,
+            served.replicas,
+            metrics,
+            max_restarts=settings["max_restarts"],
+            timeout=timeout,
+            worker=worker,
+        )
+        queue = Queue(
+            replicas.replicas, metrics, max_waiting=settings["max_queue"], max_batch_size=settings["max_batch_size"]
+        )
+        api = Api(served, replicas, queue, metrics, InputImages(Path(folder), settings["max_pixels"]), store)
         front = Front(app_of(api, lifespan), metrics, api_key=api_key, max_body=round(settings["max_body"] * 2**20))
         drain = max(1, round(settings["drain_timeout"]))
         config = uvicorn.Config(front, log_config=None, access_log=False, timeout_graceful_shutdown=drain)

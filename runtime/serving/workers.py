@@ -1,4 +1,4 @@
-"""The workers of a server: started under torchrun, given one batch at a time, started again when they fail."""
+"""The workers of a replica: started under torchrun, given one batch at a time, started again when they fail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,14 +50,28 @@ class Workers:
     """One run of torchrun after the other; all methods belong to the event loop's thread."""
 
     def __init__(
-        self, plan: Plan, metrics: Metrics, *, max_restarts: int, timeout: float = 600.0, worker: Path = torchrun.WORKER
+        self,
+        plan: Plan,
+        metrics: Metrics,
+        *,
+        replica: int,
+        started: asyncio.Event,
+        environment: Mapping[str, str],
+        max_restarts: int,
+        timeout: float,
+        worker: Path,
     ) -> None:
         self.plan = plan
+        self.replica = replica
+        self.started = started
+        """Set once workers of this Plan, here or in another replica, were ready: until then they may not be able to."""
+        self.restarts = 0
         self.ready = asyncio.Event()
         """Set while the workers can take a batch: they have loaded, and made one."""
         self.failure: str | None = None
-        """Why they are not started again."""
-        self.were_ready = False
+        """Why they ended; None again once they are ready."""
+        self._environment = environment
+        self._ended = False
         self._metrics = metrics
         self._max_restarts = max_restarts
         self._timeout = timeout
@@ -72,9 +86,11 @@ class Workers:
 
         ``warm_up`` is made before they count as ready.
         """
+        self._metrics.ready.labels(replica=self.replica).set(0)
         for restarts in range(self._max_restarts + 1):
+            self.restarts = restarts
             if restarts:
-                self._metrics.restarts.inc()
+                self._metrics.restarts.labels(replica=self.replica).inc()
             told: WorkersFailed = WorkersFailed("the server is shutting down")
             try:
                 await self._once(warm_up)
@@ -84,18 +100,32 @@ class Workers:
                 told = WorkersDied(f"the workers failed ({who}: {error.cause}); try again")
             finally:
                 self.ready.clear()
-                self._metrics.ready.set(0)
+                self._metrics.ready.labels(replica=self.replica).set(0)
                 if self._batch is not None and not self._batch.result.done():
                     self._batch.result.set_exception(told)
-            if self._stopping or not self.were_ready:
-                return  # what cannot start at all does not get better
-            fields = {"cause": self.failure, "restarts_left": self._max_restarts - restarts}
+            if self._stopping:
+                return
+            # What cannot start at all does not get better.
+            left = self._max_restarts - restarts if self.started.is_set() else 0
+            self._ended = not left
+            fields = {"replica": self.replica, "cause": self.failure, "restarts_left": left}
             LOG.error("workers failed", extra={"fields": fields})
+            if self._ended:
+                return
+
+    def shown(self) -> dict[str, Any]:
+        """What operators look at, JSON-ready."""
+        state = "failed" if self._ended else "loading"
+        if self.ready.is_set():
+            state = "ready" if self._batch is None else "busy"
+        gpus = next((value for name, value in self._environment.items() if name.endswith("VISIBLE_DEVICES")), None)
+        told = {"replica": self.replica, "state": state, "restarts": self.restarts, "gpus": gpus}
+        return told | {"failure": self.failure}
 
     async def _once(self, warm_up: Sampling) -> None:
         with _Run(self.plan, self._heard) as run:
             self._run = run
-            follow = asyncio.create_task(asyncio.to_thread(run.follow, self._worker, self._timeout))
+            follow = asyncio.create_task(asyncio.to_thread(run.follow, self._worker, self._timeout, self._environment))
             warm = asyncio.create_task(self._warm(warm_up))
             try:
                 await asyncio.shield(follow)
@@ -111,10 +141,10 @@ class Workers:
         with suppress(WorkersFailed, Cancelled):
             await self.make(Batch([warm_up]))
             self.failure = None
-            self.were_ready = True
+            self.started.set()
             self.ready.set()
-            LOG.info("ready")
-            self._metrics.ready.set(1)
+            LOG.info("ready", extra={"fields": {"replica": self.replica}})
+            self._metrics.ready.labels(replica=self.replica).set(1)
 
     async def make(self, batch: Batch) -> list[bytes]:
         """Make the images of a batch: a PNG each. The workers must be idle.
@@ -142,19 +172,16 @@ class Workers:
         if self._run is not None and self._batch is not None:
             (self._run.batches / f"{self._number}.cancel").touch()
 
-    def stop(self, *, at_once: bool) -> None:
-        """Let the workers end when they are idle, or kill them."""
+    def stop(self) -> None:
+        """Let the workers end when they are idle."""
         self._stopping = True
         if self._run is not None:
-            if at_once:
-                self._run.kill()
-            else:
-                self._run.tell("stop")
+            self._run.tell("stop")
 
     def _heard(self, message: dict[str, Any]) -> None:
         """Take in what a rank has said."""
         if "memory" in message:
-            self._metrics.rank_memory.labels(rank=message["rank"]).set(message["memory"])
+            self._metrics.rank_memory.labels(replica=self.replica, rank=message["rank"]).set(message["memory"])
             return
         batch = self._batch
         if batch is None or self._run is None or message["number"] != self._number:
@@ -174,6 +201,7 @@ class Workers:
                 batch.result.set_exception(WorkersFailed(message["problem"]))
             else:
                 batch.result.set_result(self._run.images(f"{self._number}-", len(batch.samplings)))
+                self._metrics.made.labels(replica=self.replica).inc(len(batch.samplings))
             self._run.forget(self._number)
 
 
@@ -206,8 +234,8 @@ class _Run:
         shutil.rmtree(self.batches)
         self._folders.__exit__(*error)
 
-    def follow(self, worker: Path, timeout: float) -> None:
-        """Start torchrun and return when all ranks have stopped.
+    def follow(self, worker: Path, timeout: float, environment: Mapping[str, str]) -> None:
+        """Start torchrun, with ``environment`` added to ours, and return when all ranks have stopped.
 
         Raises:
             LaunchError: a rank raised, was killed, or hung, or torchrun did not start.
@@ -215,7 +243,15 @@ class _Run:
         log = self._folder / torchrun.LOG
         options = ["--folder", str(self._folder), "--timeout", str(timeout + 60)]
         line = torchrun.command(len(self._ranks), "serve", [str(self._folder / "plan.json"), *options], worker=worker)
-        torchrun.run(line, self._folder, self._ranks, timeout=timeout, log=log, on_progress=lambda *_: None)
+        torchrun.run(
+            line,
+            self._folder,
+            self._ranks,
+            timeout=timeout,
+            log=log,
+            on_progress=lambda *_: None,
+            environment=environment,
+        )
 
     def send(self, number: int, batch: Batch) -> None:
         """Give every rank the batch, whole; with a copy of its input image, which a client that leaves takes away."""

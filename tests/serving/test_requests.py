@@ -21,6 +21,7 @@ from waiting import application
 
 from omni_config.cli import app as omni
 from runtime.serving.queue import stop
+from runtime.serving.workers import Cancelled
 
 EDIT = "model: Qwen/Qwen-Image-Edit\n"
 PATH = "/v1/images/generations"
@@ -151,7 +152,8 @@ def test_a_deadline_ends_the_work(tmp_path: Path) -> None:
             answers = await asyncio.gather(*(client.post(PATH, json={"prompt": "a"}) for _ in range(2)))
             assert [answer.status_code for answer in answers] == [504, 504]
             assert answers[0].json()["error"]["code"] == "deadline_exceeded"
-            await until(lambda: workers.batch.cancelled() and queue.depth == 0)
+            await until(lambda: workers.batch.done() and queue.depth == 0)
+            assert isinstance(workers.batch.exception(), Cancelled)
 
     run(scenario)
 

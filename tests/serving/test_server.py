@@ -154,10 +154,14 @@ def test_a_client_that_goes_away_ends_its_work_between_two_steps(server: Server,
 def test_metrics_and_logs_tell_what_happened_and_no_prompt(server: Server, client: openai.OpenAI) -> None:
     answer = client.images.generate(prompt="a secret star", extra_body={"seed": 1})
     text = server.get("/metrics").text
-    for name in ("omni_queue_wait_seconds_sum", "omni_step_seconds_count", 'omni_rank_memory_bytes{rank="1"}'):
+    for name in (
+        "omni_queue_wait_seconds_sum",
+        "omni_step_seconds_count",
+        'omni_rank_memory_bytes{rank="1",replica="0"}',
+    ):
         assert name in text
     assert server.metric('omni_requests_total{outcome="ok"}') > 0
-    assert server.metric('omni_rank_memory_bytes{rank="0"}') > 50e6
+    assert server.metric('omni_rank_memory_bytes{rank="0",replica="0"}') > 50e6
     lines = [json.loads(line) for line in server.log.read_text().splitlines()[1:]]
     (line,) = [line for line in lines if line.get("id") == answer._request_id]
     assert (line["outcome"], line["steps"], line["seed"], line["size"]) == ("ok", 4, 1, "64x64")
@@ -166,7 +170,7 @@ def test_metrics_and_logs_tell_what_happened_and_no_prompt(server: Server, clien
 
 def test_an_image_whose_worker_is_killed_is_made_again_and_only_once(server: Server, client: openai.OpenAI) -> None:
     before = generate(client, **LONG)
-    restarts = server.metric("omni_worker_restarts_total")
+    restarts = server.metric('omni_worker_restarts_total{replica="0"}')
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(generate, client, **LONG)
         kill_a_rank(server)
@@ -183,7 +187,7 @@ def test_an_image_whose_worker_is_killed_is_made_again_and_only_once(server: Ser
     assert caught.value.status_code == 503
     assert "rank 1: killed by SIGKILL" in caught.value.body["message"]
     server.wait_until_ready()
-    assert server.metric("omni_worker_restarts_total") == restarts + 3
+    assert server.metric('omni_worker_restarts_total{replica="0"}') == restarts + 3
     assert apart(generate(client, **LONG), before) == 0
 
 
