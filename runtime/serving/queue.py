@@ -178,6 +178,7 @@ class Queue:
                     self._give_up(image.ticket, error)
             self._update()
             return
+        self._metrics.made.labels(replica=workers.replica).inc(len(images))
         self._image_seconds = (time.monotonic() - started) / len(images)
         for image, png in zip(images, made, strict=True):
             ticket = image.ticket

@@ -201,7 +201,6 @@ class Workers:
                 batch.result.set_exception(WorkersFailed(message["problem"]))
             else:
                 batch.result.set_result(self._run.images(f"{self._number}-", len(batch.samplings)))
-                self._metrics.made.labels(replica=self.replica).inc(len(batch.samplings))
             self._run.forget(self._number)
 
 
