@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from omni_config.cli.flags import with_overrides
-from omni_config.cli.inputs import checked_config, document_of
+from omni_config.cli.inputs import checked_config, document_of, with_server
 from omni_config.cli.running import errors, fail, require_startable
 from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
@@ -45,10 +45,7 @@ def serve(
         overrides = [Override(("model",), config, (config,)), *overrides]
     if "OMNI_API_KEY" in os.environ and not any(override.path[-1] == "api_key" for override in overrides):
         overrides = [*overrides, Override(("server", "api_key"), os.environ["OMNI_API_KEY"], ("OMNI_API_KEY=***",))]
-    document = document_of(file, overrides)
-    if document.node is not None and not (isinstance(document.node.value, dict) and document.node.value.get("server")):
-        document = document.overridden([Override(("server",), {}, ())])  # so that the rules know what it is for
-    checked = checked_config(document, policies)
+    checked = checked_config(with_server(document_of(file, overrides)), policies)
     plan = checked.plan
     assert plan is not None
     if plan.engine != "native":
