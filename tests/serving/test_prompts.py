@@ -13,8 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from omni_config.checking.files import check_bytes
+from omni_config.cli import app as omni
 from runtime.serving.prompts import PromptsError, read
 from runtime.serving.requests import ServedConfig
 from runtime.serving.results import InUse, Results
@@ -91,6 +93,29 @@ def test_a_rule_that_warns_is_told_once_with_its_first_line(tmp_path: Path) -> N
     text = f'{{"prompt": "b"}}\n{line}\n{line.replace("red", "blue")}\n'
     found = read(written(tmp_path, text, "a.jsonl"), served())
     assert [(number, finding.code) for number, finding in found.warnings] == [(2, "OMNI509")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "server", "code", "words"),
+    [
+        ([], "", 1, "OMNI123"),
+        ([], "server: true\n", 1, "next: --prompts"),
+        (["--prompts", "prompts.txt", "--dry-run"], "", 0, "images 2, there 0, replicas 2"),
+        (["--prompts", "prompts.txt", "--profile"], "", 2, "--prompts goes with"),
+        (["--prompts", "prompts.txt", "--engine", "vllm-omni==0.30"], "", 1, "built-in runtime"),
+        (["--prompts", "missing.txt"], "", 1, "no such file"),
+        (["--prompts", "prompts.txt", "--model", "Qwen/Qwen-Image-Edit"], "", 1, "image_to_image"),
+    ],
+    ids=str,
+)
+def test_what_the_command_says_of_replicas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], server: str, code: int, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "a\nb\n")
+    written(tmp_path, f"version: 1\nmodel: tiny\nparallel: {{data_parallel_size: 2}}\n{server}", "config.yaml")
+    result = CliRunner().invoke(omni(), ["launch", "config.yaml", *arguments])
+    assert (result.exit_code, words in result.output) == (code, True), result.output
 
 
 def test_results_are_told_once_and_half_a_line_is_cut_off(tmp_path: Path) -> None:
