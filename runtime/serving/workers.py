@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -123,9 +124,11 @@ class Workers:
         return told | {"failure": self.failure}
 
     async def _once(self, warm_up: Sampling) -> None:
-        with _Run(self.plan, self._heard) as run:
+        # A thread of its own, for as long as the workers run: those that the loop has are few, and others need them.
+        with _Run(self.plan, self._heard) as run, ThreadPoolExecutor(1) as thread:
             self._run = run
-            follow = asyncio.create_task(asyncio.to_thread(run.follow, self._worker, self._timeout, self._environment))
+            loop = asyncio.get_running_loop()
+            follow = loop.run_in_executor(thread, run.follow, self._worker, self._timeout, self._environment)
             warm = asyncio.create_task(self._warm(warm_up))
             try:
                 await asyncio.shield(follow)
