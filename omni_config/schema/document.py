@@ -263,7 +263,7 @@ class Server(_Section):
     max_queue: int = Field(default=64, ge=1, le=100_000, description="Requests that may wait; more get a 429.")
     max_batch_size: int = Field(default=1, ge=1, le=64, description="Images that are made in one call of the model.")
     request_timeout: float = Field(default=600.0, gt=0, le=86_400, description="Seconds from request to answer.")
-    max_restarts: int = Field(default=3, ge=0, le=1000, description="Times that failed workers are started again.")
+    max_restarts: int = Field(default=3, ge=0, le=1000, description="Times that a replica which failed is started again.")
     drain_timeout: float = Field(
         default=60.0, ge=0, le=86_400, description="Seconds that requests get to end in after SIGTERM."
     )
@@ -272,6 +272,22 @@ class Server(_Section):
     max_steps: int = Field(default=200, ge=1, le=1000, description="Denoising steps a request.")
     max_prompt_length: int = Field(default=4096, ge=1, le=1_000_000, description="Characters of a prompt.")
     max_body: float = Field(default=32.0, gt=0, le=1024, description="MiB of a request.")
+    store: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of the images behind URLs; left out, one that ends with the server.",
+    )
+    max_store: float = Field(
+        default=1024.0, gt=0, le=2**24, description="MiB in the store; the oldest images go first."
+    )
+    url_lifetime: float = Field(
+        default=3600.0, ge=1, le=31_536_000, description="Seconds that a URL leads to its image."
+    )
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s?#]+[^\s?#/]$",
+        description="Where clients reach the server; left out, URLs begin as the address of the request.",
+    )
     json_logs: bool = Field(default=False, description="Log one JSON object a line.")
     log_prompts: bool = Field(default=False, description="Log prompts; otherwise no log holds them.")
 
