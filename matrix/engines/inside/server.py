@@ -31,16 +31,15 @@ class Rank:
         self.file = folder / f"{rank}.json"
         self.rank = rank
         self.folder = folder
-        self.at = ""
 
     def moment(self, name: str) -> None:
-        """From here on, an error is one of this moment."""
-        self.at = name
+        """From here on, an error is one of this moment; a process that this one has started may say so too."""
         self.file.with_suffix(".moment").write_text(name)
 
     def tell(self, **result: Any) -> None:
         """The result of this process."""
-        self.file.write_text(json.dumps({"rank": self.rank, "moment": self.at, **result}))
+        at = self.file.with_suffix(".moment").read_text()
+        self.file.write_text(json.dumps({"rank": self.rank, "moment": at, **result}))
 
 
 class Running:

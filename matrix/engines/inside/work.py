@@ -15,7 +15,7 @@ class Work:
 
     def __init__(self, transformers: list[Any], vae: Any, first: Callable[[], None]) -> None:
         self.counts = dict.fromkeys(
-            ("transformer_calls", "blocks_run", "tokens", "decoder_calls", "decoder_area", "decoder_batch"), 0
+            ("transformer_calls", "blocks_run", "tokens", "decoder_calls", "decoder_work", "decoder_batch"), 0
         )
         self.counts["parameters"] = sum(_size(p) for one in transformers for p in one.parameters())
         self._first = first
@@ -26,6 +26,9 @@ class Work:
         decoder = getattr(vae, "decoder", None)
         if decoder is not None:
             decoder.register_forward_hook(self._decoder)
+            for layer in decoder.modules():
+                if "Conv" in type(layer).__name__ and not list(layer.children()):
+                    layer.register_forward_hook(self._convolution)
 
     def _transformer(self, *_: Any) -> None:
         self.counts["transformer_calls"] += 1
@@ -39,8 +42,10 @@ class Work:
     def _decoder(self, _: Any, args: tuple[Any, ...], __: Any) -> None:
         latents = args[0]
         self.counts["decoder_calls"] += 1
-        self.counts["decoder_area"] += latents.shape[0] * math.prod(latents.shape[2:])
         self.counts["decoder_batch"] = max(self.counts["decoder_batch"], latents.shape[0])
+
+    def _convolution(self, _: Any, __: Any, output: Any) -> None:
+        self.counts["decoder_work"] += output.numel()
 
     def taken(self) -> dict[str, int]:
         """The counts so far; those of calls start again."""

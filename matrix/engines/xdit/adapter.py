@@ -59,12 +59,14 @@ def run(case: dict[str, Any], rank: Any) -> dict[str, Any]:
     started.initialize(given)
     from work import Work, damaged  # type: ignore[import-not-found]
 
+    if case["plain"]:
+        return _plain(started.model, given, rank)
     pipe = started.model.pipe
     transformers = [one for name in ("transformer", "transformer_2") if (one := getattr(pipe, name, None)) is not None]
     rank.moment("first forward")
     work = Work(transformers, getattr(pipe, "vae", None), lambda: rank.moment("later"))
     output, _ = started.run(given)
-    result = {"work": work.taken(), "backend": _backend()}
+    result = {"works": [work.taken()], "backend": _backend()}
     _keep(output, rank, "image")
     last = rank.rank == int(os.environ["WORLD_SIZE"]) - 1
     for part in case["controls"]:
@@ -72,6 +74,17 @@ def run(case: dict[str, Any], rank: Any) -> dict[str, Any]:
             output, _ = started.run(given)
         _keep(output, rank, part)
     return result
+
+
+def _plain(model: Any, given: dict[str, Any], rank: Any) -> dict[str, Any]:
+    """The pipeline of diffusers, called as xDiT calls its own: whether one process of xDiT computes the same."""
+    import diffusers
+    import torch
+
+    name = next(base.__name__ for base in type(model.pipe).__mro__ if base.__module__.startswith("diffusers."))
+    model.pipe = getattr(diffusers, name).from_pretrained(model.settings.model_name, torch_dtype=torch.bfloat16)
+    _keep(model._run_pipe(given), rank, "image")
+    return {}
 
 
 def _tell_when_it_loads(model: Any, rank: Any) -> None:

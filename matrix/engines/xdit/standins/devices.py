@@ -53,7 +53,8 @@ def apply(xfuser: Any) -> None:
     cuda: Any = torch.cuda
     for name in ("synchronize", "empty_cache", "set_device", "manual_seed", "manual_seed_all", "reset_peak_memory_stats"):
         setattr(cuda, name, lambda *_: None)
-    cuda.memory_allocated = cuda.max_memory_allocated = cuda.memory_reserved = cuda.current_device = lambda *_: 0
+    cuda.memory_allocated = cuda.max_memory_allocated = cuda.memory_reserved = lambda *_: 0
+    cuda.current_device = lambda: "cpu"
     cuda.Event = _Event
     torch.Generator = _Generator  # type: ignore[misc]
     _OnCpu().__enter__()
