@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +18,7 @@ import yaml
 
 HERE = Path(__file__).parent
 CPU_TORCH = "https://download.pytorch.org/whl/cpu"
+LARGE = 10  # megabytes of a package that is a step of its own
 SECONDS_A_MB = 0.1  # what an install takes, roughly: 10 MB a second
 
 
@@ -99,9 +100,10 @@ def home() -> Path:
 def environments() -> dict[str, Environment]:
     """All that can be installed, by engine and version."""
     found = {}
+    shared = yaml.safe_load((HERE / "libraries.yaml").read_text(encoding="utf-8"))
     for file in sorted(HERE.glob("*/environment.yaml")):
         for name, item in yaml.safe_load(file.read_text(encoding="utf-8")).items():
-            found[name] = Environment(name, item["package"], item["own"], item["shared"])
+            found[name] = Environment(name, item["package"], item["own"], shared)
     return found
 
 
@@ -125,33 +127,42 @@ def install(wanted: Environment, progress: Callable[[str, int, int], None]) -> N
     Raises:
         NoEnvironment: pip failed; the message is its last line.
     """
-    packages = wanted.packages
     shutil.rmtree(wanted.folder, ignore_errors=True)
-    progress("making the venv", 0, len(packages) + 1)
+    steps = list(_steps(wanted))
+    total = sum(wanted.packages.values())
+    done = 0
+    progress("the venv", done, total)
     venv.create(wanted.folder, with_pip=True)
-    steps = [(name, _pip(wanted, name)) for name in packages]
-    for number, (name, command) in enumerate(steps, 1):
-        progress(name, number, len(packages) + 1)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise NoEnvironment(f"pip could not install {name}: {done.stderr.strip().splitlines()[-1]}")
+    for names, words in steps:
+        progress(names[0], done, total)
+        ran = subprocess.run(_pip(wanted, names, words), capture_output=True, text=True, check=False)
+        if ran.returncode:
+            raise NoEnvironment(f"pip could not install {', '.join(names)}: {ran.stderr.strip().splitlines()[-1]}")
+        done += sum(wanted.packages[name] for name in names)
     if wanted.borrows:
         site = next((wanted.folder / "lib").glob("python*/site-packages"))
         borrowed = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
         (site / "borrowed.pth").write_text("\n".join(borrowed) + "\n", encoding="utf-8")
     told = {"packages": [*wanted.own, *wanted.shared], "borrows": sys.prefix if wanted.borrows else None}
     (wanted.folder / "installed.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
-    progress("done", len(packages) + 1, len(packages) + 1)
+    progress("done", total, total)
 
 
-def _pip(wanted: Environment, package: str) -> list[str]:
+def _steps(wanted: Environment) -> Iterator[tuple[list[str], list[str]]]:
+    """Packages that are fetched together, with words for pip: the large ones alone, so that a bar can say where it is."""
+    alone = ["--no-deps"]  # or a package would ask for what the runs do not need, or for another torch
+    yield from (([name], alone) for name, size in wanted.own.items() if size >= LARGE)
+    yield [name for name, size in wanted.own.items() if size < LARGE], alone
+    if not wanted.borrows:
+        torch = [name for name in wanted.shared if name.startswith("torch==")]
+        yield torch, [] if _gpu() else ["--extra-index-url", CPU_TORCH]
+        yield [name for name in wanted.shared if name not in torch], []
+
+
+def _pip(wanted: Environment, packages: list[str], words: list[str]) -> list[str]:
     command = [str(wanted.python), "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
-    if package in wanted.own:  # or it would ask for what the runs do not need, or for another torch
-        command.append("--no-deps")
-    if package.startswith("torch==") and not _gpu():
-        command += ["--extra-index-url", CPU_TORCH]
-        package += "+cpu"
-    return [*command, package]
+    local = "" if _gpu() else "+cpu"
+    return [*command, *words, *(one + local if one.startswith("torch==") else one for one in packages)]
 
 
 def _gpu() -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +16,7 @@ import yaml
 from matrix.cell import ask, asked_of
 from matrix.engines.environments import Environment
 from matrix.engines.evidence import Entry, code_of, write
-from matrix.engines.judge import Judged, judged
+from matrix.engines.judge import Judged, judged, psnr
 from matrix.engines.server import Case, Ran, Server, started
 from matrix.engines.small import Small, small
 from matrix.engines.trial import Trial, trial
@@ -154,7 +153,74 @@ def run_trials(
 
 
 def _name(case: Case) -> str:
-    return json.dumps([case.argv, case.ranks])
+    return json.dumps([case.argv, case.ranks, case.plain, sorted(case.variables.items())])
+
+
+@dataclass(frozen=True)
+class Proven:
+    """A config that was run. ``plain`` is how far one process of the engine is from the pipeline of diffusers, in dB."""
+
+    shown: Shown
+    plain: float | None
+    versions: dict[str, str]
+    standins: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; infinite distances are None, as the images are equal."""
+        told, made = self.shown.judged, self.shown.trial
+        finite = {name: _finite(value) for name, value in (("psnr", told.psnr), ("control", told.control))}
+        return {
+            "engine": made.engine.id,
+            "model": made.small.model,
+            "command": made.command,
+            "ranks": made.ranks,
+            "outcome": told.outcome,
+            "why": told.why,
+            "moment": told.moment,
+            **finite,
+            "one_process_to_diffusers": _finite(self.plain),
+            "rules": {"verdict": made.verdict, "codes": list(made.codes), "agrees": self.shown.agrees},
+            "seconds": self.shown.ran.seconds,
+            "versions": self.versions,
+            "standins": self.standins,
+        }
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or value == float("inf") else round(value, 1)
+
+
+def prove_config(
+    environment: Environment, model: str, asked: Settings, request: Settings, on_progress: Progress, timeout: float
+) -> Proven:
+    """Run a config with the small one of its model; ``request`` is what it says of what is generated.
+
+    Raises:
+        NoEnvironment: the engine is not installed, or does not start.
+        ValueError: the model has no small one, or the engine has no words for a setting.
+    """
+    with TemporaryDirectory(prefix="omni-small-") as home:
+        one = small(model, Path(home))
+        made = trial(one, card_of(environment), asked, {**one.request, **request})
+        if made.unsaid:
+            raise ValueError(f"{environment.engine} has no words for {', '.join(made.unsaid)}")
+        with started(environment, [one]) as server:
+            shown = next(shown for _, shown in run_trials(server, {"": made}, on_progress, timeout))
+            plain = _plain(server, made, timeout)
+            return Proven(shown, plain, server.versions, server.standins)
+
+
+def _plain(server: Server, made: Trial, timeout: float) -> float | None:
+    """How far one process is from diffusers; None where one of them fails, or where the engine cannot be asked."""
+    reference = made.reference(timeout)
+    ran = dict(server.run({"engine": reference, "diffusers": replace(reference, plain=True, controls=())}))
+    images = [one.images.get("image") for one in ran.values()]
+    if any(image is None for image in images):
+        return None
+    first, second = images
+    assert first is not None
+    assert second is not None
+    return psnr(first, second)
 
 
 def _shown(made: Trial, result: Ran, reference: Ran) -> Shown:
@@ -187,22 +253,3 @@ def _without_words(made: Trial, server: Server) -> Entry:
     code = code_of(server.environment.family)
     agrees = made.verdict == "refused"
     return Entry(made.verdict, "no words", agrees, why, date, server.versions, code, codes=made.codes)
-
-
-def draw(one: Small, engine: EngineCard, chosen: random.Random) -> Trial | None:
-    """A drawn config of a model; None where it needs more ranks than are run, or says what the engine has no words for."""
-    asked: Settings = {}
-    for name in chosen.sample(list(DRAWN), chosen.randint(1, 4)):
-        asked |= {name: chosen.choice(DRAWN[name])}
-    made = trial(one, engine, asked)
-    return made if made.ranks <= RANKS and not made.unsaid else None
-
-
-#: Settings that are drawn, each with the values that it may get.
-DRAWN: dict[str, tuple[Any, ...]] = {
-    "ulysses_degree": (2, 3, 4),
-    "ring_degree": (2, 3),
-    "cfg_parallel_size": (2,),
-    "tensor_parallel_size": (2,),
-    "hsdp": (),
-}

@@ -36,6 +36,7 @@ class Case:
     controls: tuple[str, ...] = ()
     timeout: float = 60.0
     plain: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Server:
             number = str(self.started)
             names[number] = name
             told = {"id": number, "argv": list(case.argv), "ranks": case.ranks, "controls": list(case.controls)}
-            told |= {"timeout": case.timeout, "plain": case.plain}
+            told |= {"timeout": case.timeout, "plain": case.plain, "environment": dict(case.variables)}
             self.process.stdin.write(json.dumps(told) + "\n")
         self.process.stdin.flush()
         for _ in cases:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from matrix.engines.judge import RUNS, Judged
@@ -37,6 +37,7 @@ class Trial:
     settings: Settings
     request: Settings
     features: tuple[str, ...]
+    variables: Mapping[str, str]
     argv: tuple[str, ...]
     ranks: int
     findings: tuple[Finding, ...]
@@ -59,7 +60,8 @@ class Trial:
     @property
     def command(self) -> str:
         """The command as a person would type it."""
-        return shlex.join((_first_words(self.engine), *self.argv)).replace("'", "'")
+        variables = [f"{name}={value}" for name, value in self.variables.items()]
+        return shlex.join((*variables, *_first_words(self.engine).split(), *self.argv))
 
     def agrees(self, judged: Judged) -> bool:
         """Whether the run bears the verdict out: what is refused must not run as it should, and the rest must."""
@@ -70,7 +72,8 @@ class Trial:
     def case(self, timeout: float) -> Case:
         """The run, with its controls."""
         shared = "vae_patch_parallel" in self.features
-        return Case(self.argv, self.ranks, ("transformer", *(["vae"] if shared else [])), timeout)
+        parts = ("transformer", *(["vae"] if shared else []))
+        return Case(self.argv, self.ranks, parts, timeout, variables=self.variables)
 
     def reference(self, timeout: float) -> Case:
         """The run of one process of the engine, with nothing switched on."""
@@ -88,15 +91,17 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
     resolution = resolve_settings(plain | request | asked, target)
     said = {"model": small.model} | request | asked
     text, left = written(said, resolution)
-    words = tuple(shlex.split(text.replace("\\\n", "")))
-    first = len(_first_words(engine).split())
+    words = shlex.split(text.replace("\\\n", ""))
+    at = words.index(_first_words(engine).split()[0])
+    variables = dict(word.split("=", 1) for word in words[:at])
     return Trial(
         small=small,
         engine=engine,
         settings=asked,
         request=request,
         features=features,
-        argv=words[first:],
+        variables=variables,
+        argv=tuple(words[at + len(_first_words(engine).split()) :]),
         ranks=resolution.accepted_plan().mesh.world_size,
         findings=resolution.findings,
         unsaid=tuple(name for name in left if name in asked),
@@ -107,12 +112,10 @@ def written(said: Settings, resolution: Resolution) -> tuple[str, list[str]]:
     """The command that says these settings, and the settings that it has no words for."""
     unwritten = Unwritten(dict(said), resolution)
     text = ENGINES[resolution.engine.family].write(unwritten)
-    return text, [name for name, value in unwritten.settings.items() if value != DEFAULTS[name]]
-
-
-def with_own_sizes(small: Small, dims: Mapping[str, Any]) -> Small:
-    """A small model whose card has other sizes: those of the published one, to ask what the rules say of it."""
-    return replace(small, card=replace(small.card, dims=dict(dims)))
+    left = [name for name, value in unwritten.settings.items() if value != DEFAULTS[name]]
+    if said.get("cache_dit") and said.get("tea_cache"):  # the second of two methods takes the place of the first
+        left.append("tea_cache")
+    return text, left
 
 
 def _is_on(fields: tuple[str, ...], asked: Settings) -> bool:

@@ -59,7 +59,8 @@ def matrix(
         generate(check, True, kept(), OWNED)
     try:
         if action == Action.prove:
-            raise typer.Exit(_prove(model, _names(together)))
+            prove = _prove_engines if engine else _prove
+            raise typer.Exit(prove(engine, model, _names(together)))
         text = _diff(chosen) if action else _tables(engine, tuple(model), together, chosen)
     except ValueError as error:
         typer.echo(f"omni: {error}", err=True)
@@ -122,7 +123,31 @@ def _diff(chosen: Format) -> str:
     return _rendered(formats.diff_text(parts, proven))
 
 
-def _prove(models: list[str], features: list[str]) -> int:
+def _prove_engines(engines: list[str], models: list[str], features: list[str]) -> int:
+    """Run the cells of other engines themselves, with progress; 1 where a run refutes a rule."""
+    from collections import Counter
+
+    from matrix.engines.environments import environment
+    from matrix.engines.prove import prove_cells
+    from omni_config.cli.running import bar
+
+    refuted = 0
+    for name in engines:
+        with bar() as show:
+            found = prove_cells(environment(name), models, features, lambda done, all_: show("runs", done, all_))
+        for model, cells in found.items():
+            for cell, entry in cells.items():
+                if not entry.agrees:
+                    refuted += 1
+                    said = f"{entry.verdict} {' '.join(entry.codes)}".rstrip()
+                    typer.echo(f"refuted: {cell} on {model}: the rules say {said}, and it is {entry.outcome}: {entry.why}")
+                    typer.echo(f"  {entry.command}")
+            counts = Counter(entry.outcome for entry in cells.values())
+            typer.echo(f"{model}: {', '.join(f'{count} {outcome}' for outcome, count in counts.most_common())}")
+    return int(refuted > 0)
+
+
+def _prove(_: list[str], models: list[str], features: list[str]) -> int:
     """Run the cells, with progress; 1 where a run refutes one."""
     from matrix.prove import pipelines, prove
     from omni_config.cli.running import bar, errors

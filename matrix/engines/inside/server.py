@@ -66,13 +66,19 @@ class Running:
         late = now > self.began + self.case["timeout"]
         if self.pids and (late or (self.failed is not None and now > self.failed + GRACE)):
             self.hung = late and self.failed is None
-            for pid, rank in self.pids.items():
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+            for rank in self.kill():
                 self._note(rank, "no end" if self.hung else "waited for a rank that had failed", waited=not self.hung)
-            self.pids.clear()
         return not self.pids
+
+    def kill(self) -> list[int]:
+        """End all processes; the ranks that they were."""
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        ranks = list(self.pids.values())
+        self.pids.clear()
+        return ranks
 
     def _note(self, rank: int, why: str, waited: bool = False) -> None:
         file = self.folder / f"{rank}.json"
@@ -144,17 +150,18 @@ def serve(adapter: Any, home: Path, lines: Any, answers: Any, places: int) -> No
     """Run cases as they come, at most ``places`` processes at once but for a case that has more by itself."""
     waiting: list[dict[str, Any]] = []
     running: list[Running] = []
-    buffer, more = b"", True
-    while more or waiting or running:
+    buffer = b""
+    while True:
         idle = not (waiting or running)
-        if more and select.select([lines], [], [], None if idle else POLL)[0]:
+        if select.select([lines], [], [], None if idle else POLL)[0]:
             read = os.read(lines, 1 << 16)
-            more = bool(read)
+            if not read:  # nobody waits for answers any more
+                for one in running:
+                    one.kill()
+                return
             buffer += read
             *whole, buffer = buffer.split(b"\n")
             waiting += [json.loads(line) for line in whole if line.strip()]
-        elif not more:
-            time.sleep(POLL)
         busy = sum(one.case["ranks"] for one in running)
         while waiting and (not running or busy + waiting[0]["ranks"] <= places):
             case = waiting.pop(0)

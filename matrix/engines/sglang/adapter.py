@@ -44,6 +44,8 @@ def prepare(without: list[str]) -> dict[str, Any]:
         standin.apply()
     for name in MODULES:
         importlib.import_module(name)
+    registry: Any = importlib.import_module(f"{GEN}.registry")
+    registry._ensure_registry_initialized()  # or each fork would import every pipeline
     return {"versions": {name: version(name) for name in PACKAGES}, "standins": used}
 
 
