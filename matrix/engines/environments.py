@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -44,6 +45,13 @@ class Environment:
     def code(self) -> Path:
         """What runs inside: the adapter and the stand-ins."""
         return HERE / self.family
+
+    @cached_property
+    def described(self) -> dict[str, Any]:
+        """What is run of it: its models, and what a run without a GPU cannot show."""
+        text = (self.code / "models.yaml").read_text(encoding="utf-8")
+        found: dict[str, Any] = yaml.safe_load(text)
+        return found
 
     @property
     def folder(self) -> Path:

@@ -24,8 +24,11 @@ OUTCOMES: dict[Outcome, str] = {
     "not shown": "runs, and the run cannot show whether it is right",
 }
 RUNS: tuple[Outcome, ...] = ("equal", "near", "not shown")
+#: Features that change the image by themselves.
+LOSSY = frozenset({"cache_dit", "tea_cache", "vae_tiling", "quantization", "lora"})
 ROUNDING = 40.0  # dB of an image between two orders of summation in bfloat16, or more
-ALIKE = 20.0  # dB of an image where a cache or tiles change it, or more
+ALIKE = 10.0  # dB of an image where a cache or tiles change it, or more
+EARLY = ("arguments", "before weights")  # of moments, those at which a refusal is one of the settings
 NEARER = 3.0  # dB that a run must be nearer than its control
 SAVED = 0.98  # of the work, or less, is left where something is saved
 SHARED = 0.75  # of what one of two ranks would do alone, or less, where it is shared
@@ -45,26 +48,34 @@ class Judged:
 
 def judged(ran: Ran, reference: Ran, settings: Settings, features: Mapping[str, Any]) -> Judged:
     """What a run shows against that of one process; ``features`` are those that are on."""
+    if ran.error and ran.moment in EARLY:
+        return Judged("refused", _line(ran.error), ran.moment)
+    if reference.error or reference.hung:
+        return Judged("not shown", f"one process fails: {_line(reference.error) or 'no end'}", reference.moment)
     if ran.hung:
         return Judged("hangs", f"no end after {ran.seconds:.0f} s, at the moment: {ran.moment}", ran.moment)
     if ran.error:
         return Judged("refused", _line(ran.error), ran.moment)
-    if reference.error or reference.hung:
-        return Judged("not shown", f"one process fails: {_line(reference.error) or 'no end'}")
     image, expected = ran.images.get("image"), reference.images.get("image")
     if image is None or expected is None:
         return Judged("not shown", "no rank has an image")
     if image.shape != expected.shape:
         return Judged("wrong", f"an image of {image.shape[1:3]} in the place of {expected.shape[1:3]}")
     distance = psnr(image, expected)
+    if [*features] == ["lora"]:
+        if math.isinf(distance):
+            return Judged("ignored", "the image is that without the adapter", ignored=("lora",), psnr=distance)
+        return Judged("not shown", f"the adapter changes the image, by {distance:.1f} dB", psnr=distance)
     controls = [psnr(one, expected) for name, one in ran.images.items() if name != "image"]
     control = max(controls, default=None)
-    lossy = bool({"cache_dit", "tea_cache", "vae_tiling", "quantization"} & {*features})
+    lossy, alone = bool(LOSSY & {*features}), {*features} <= LOSSY
+    if alone:  # one process, whose image is changed: a damaged weight has nothing to be told from
+        control = None
     idle = _ignored(ran, reference, settings, features)
     numbers: dict[str, Any] = {"psnr": distance, "control": control}
     if control is not None and control > distance - NEARER and control > (ALIKE if lossy else ROUNDING):
         return Judged("not shown", f"a damaged weight was not noticed: {control:.0f} dB", **numbers)
-    if distance < (ALIKE if lossy else ROUNDING) and not (lossy and control is None and distance > ALIKE):
+    if distance < (ALIKE if lossy else ROUNDING):
         said = f"the image is {distance:.1f} dB from that of one process"
         return Judged("wrong", said + (f", with a damaged weight {control:.1f}" if control else ""), **numbers)
     if idle:
@@ -111,7 +122,7 @@ def _ignored(ran: Ran, reference: Ran, settings: Settings, features: Mapping[str
     decoded = most["decoder_work"] / max(alone["decoder_work"], 1)
     if "vae_patch_parallel" in features and "vae_tiling" not in features and decoded > SHARED + 0.2:
         found["vae_patch_parallel"] = f"a rank does {decoded:.0%} of the decoder's work"
-    if cached and math.prod(degrees.values()) == 1 and most["tokens"] >= SAVED * alone["tokens"]:
+    if cached and {*features} <= LOSSY and most["tokens"] >= SAVED * alone["tokens"]:
         name = "cache_dit" if "cache_dit" in features else "tea_cache"
         found[name] = "no block is skipped in any step"
     return found

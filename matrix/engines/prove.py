@@ -11,8 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
-
 from matrix.cell import ask, asked_of
 from matrix.engines.environments import Environment
 from matrix.engines.evidence import Entry, code_of, write
@@ -47,19 +45,6 @@ class Shown:
         return self.trial.agrees(self.judged)
 
 
-def models_of(environment: Environment) -> tuple[str, ...]:
-    """The published models of which small ones are run."""
-    described = yaml.safe_load((environment.code / "models.yaml").read_text(encoding="utf-8"))
-    return tuple(described["models"])
-
-
-def beyond(environment: Environment) -> dict[str, str]:
-    """Features that a run on this machine cannot show, with the reason."""
-    described = yaml.safe_load((environment.code / "models.yaml").read_text(encoding="utf-8"))
-    found: dict[str, str] = described["beyond"]
-    return found
-
-
 def card_of(environment: Environment) -> EngineCard:
     """What the catalog says of the engine."""
     card = catalog().engine(environment.engine)
@@ -80,12 +65,12 @@ def prove_cells(
         ValueError: a model has no small one.
     """
     with TemporaryDirectory(prefix="omni-small-") as home:
-        smalls = [small(model, Path(home)) for model in models or models_of(environment)]
+        smalls = [small(model, Path(home)) for model in models or environment.described["models"]]
         engine = card_of(environment)
         trials: dict[str, Trial] = {}
         places: dict[str, tuple[str, str]] = {}
         for one in smalls:
-            for names in cells_of(beyond(environment)):
+            for names in cells_of(environment.described["beyond"]):
                 if {*features} <= {*names} and (made := trial_of_cell(one, engine, names)) is not None:
                     name = f"{one.model} {key(names)}"
                     trials[name], places[name] = made, (one.model, key(names))
@@ -115,10 +100,13 @@ def cells_of(without: Collection[str]) -> Iterator[tuple[str, ...]]:
 
 def trial_of_cell(one: Small, engine: EngineCard, names: tuple[str, ...]) -> Trial | None:
     """The trial of some features together, in the best way to set them; None where that is more ranks than are run."""
-    cell = ask(names, asked_of(one.card, engine))
-    made = trial(one, engine, dict(cell.settings))
+    wanted = dict(ask(names, asked_of(one.card, engine)).settings)
+    made = trial(one, engine, wanted)
     if made.unsaid == ("vae_patch_parallel_size",):  # an engine may share the decode by all ranks or by none
-        made = trial(one, engine, dict(cell.settings) | {"vae_patch_parallel_size": made.ranks})
+        made = trial(one, engine, wanted | {"vae_patch_parallel_size": made.ranks})
+    if made.unsaid == ("hsdp_shard_size",):  # and shard over the ranks that there are
+        del wanted["hsdp_shard_size"]
+        made = trial(one, engine, {"ulysses_degree": 2} | wanted)
     return made if made.ranks <= RANKS else None
 
 

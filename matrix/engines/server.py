@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-PLACES = 4  # processes at once; most wait for each other, most of the time
 SHOWN = 2000  # characters of a log in an error
 
 
@@ -98,7 +97,7 @@ def started(environment: Environment, models: list[Small], without: tuple[str, .
     environment.require()
     with TemporaryDirectory(prefix=f"omni-{environment.family}-") as home:
         folder = Path(home)
-        lay_out(models, folder / "hub")
+        lay_out(models, folder / "hub", environment.described["names"])
         variables = {
             "HF_HUB_CACHE": str(folder / "hub"),
             "HF_HUB_OFFLINE": "1",
@@ -110,7 +109,7 @@ def started(environment: Environment, models: list[Small], without: tuple[str, .
         outside = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
         command = [str(environment.python), str(HERE / "inside" / "server.py"), str(environment.code / "adapter.py")]
         process = subprocess.Popen(
-            [*command, home, str(PLACES), *without],
+            [*command, home, str(environment.described["places"]), *without],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -5,7 +5,9 @@ An engine that is told a published name then finds the small one, by its own cod
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,19 +28,24 @@ PROMPT, NEGATIVE = "a red circle", "blue"
 class Small:
     """A published model that a small one of its class stands for, with the sizes of that: so its card says.
 
-    ``request`` are the settings of what is generated.
+    ``request`` are the settings of what is generated; ``home`` is a folder for files that a config names.
     """
 
     model: str
     folder: Path
+    home: Path
     card: ModelCard
     request: Settings = field(default_factory=dict)
 
-    @property
-    def side(self) -> int:
-        """Pixels of a side, unless more are needed."""
-        side: int = self.request["width"]
-        return side
+    def adapter(self) -> Path:
+        """A LoRA adapter of random weights, made when it is first asked for."""
+        from runtime.proof.random_pipelines import adapter, transformer_of
+
+        file = self.home / self.card.pipeline / "lora-0.safetensors"
+        if not file.is_file():
+            file.parent.mkdir(exist_ok=True)
+            adapter(transformer_of(str(self.folder)), file.parent)
+        return file
 
 
 def small(model: str, folder: Path) -> Small:
@@ -62,17 +69,28 @@ def small(model: str, folder: Path) -> Small:
         request["num_frames"] = 5
     if published.task.startswith("image_to_"):
         request["image"] = str(_picture(folder))
-    return Small(model, place, replace(published, dims=own.dims), request)
+    return Small(model, place, folder, replace(published, dims=own.dims), request)
 
 
-def lay_out(models: list[Small], hub: Path) -> None:
-    """Lay models out as a cache of the hub, by their published names."""
+def lay_out(models: list[Small], hub: Path, names: Mapping[str, Mapping[str, str]]) -> None:
+    """Lay models out as a cache of the hub, by their published names.
+
+    ``names`` are, by pipeline, keys of a transformer's config that the engine reads under other names.
+    """
     for one in models:
         home = hub / f"models--{one.model.replace('/', '--')}"
         (home / "refs").mkdir(parents=True)
         (home / "refs" / "main").write_text(COMMIT, encoding="utf-8")
         (home / "snapshots").mkdir()
-        (home / "snapshots" / COMMIT).symlink_to(one.folder.resolve(), target_is_directory=True)
+        snapshot = home / "snapshots" / COMMIT
+        if renamed := names.get(one.card.pipeline):
+            shutil.copytree(one.folder, snapshot)
+            file = snapshot / "transformer" / "config.json"
+            config = json.loads(file.read_text(encoding="utf-8"))
+            config |= {theirs: config[ours] for ours, theirs in renamed.items()}
+            file.write_text(json.dumps(config), encoding="utf-8")
+        else:
+            snapshot.symlink_to(one.folder.resolve(), target_is_directory=True)
 
 
 def _pipeline(model: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from matrix.engines.judge import RUNS, Judged
+from matrix.engines.judge import LOSSY, RUNS, Judged
 from matrix.engines.server import Case
 from matrix.engines.small import SIDE, Small
 from omni_config.cards import EngineCard
@@ -22,6 +22,8 @@ from omni_config.schema.settings import DEFAULTS, Settings, validate
 
 Verdict = Literal["runs", "warned", "refused"]
 CACHED_STEPS = 20  # a cache needs steps to skip
+#: Settings that say how many ranks there are, beside the degrees.
+RANKED = ("hsdp_shard_size", "gpus", "data_parallel_size", "gpus_per_node")
 TILED = 4  # sides of an image that is several tiles of every decoder
 
 
@@ -76,13 +78,16 @@ class Trial:
         return Case(self.argv, self.ranks, parts, timeout, variables=self.variables)
 
     def reference(self, timeout: float) -> Case:
-        """The run of one process of the engine, with nothing switched on."""
-        plain = trial(self.small, self.engine, {}, self.request)
-        return Case(plain.argv, 1, ("transformer",), timeout)
+        """The run of one process of the engine: with nothing switched on, or what changes the image beside the rest."""
+        kept = {} if {*self.features} <= LOSSY else _without_lossless(self.settings)
+        plain = trial(self.small, self.engine, kept, self.request)
+        return Case(plain.argv, 1, ("transformer",), timeout, variables=plain.variables)
 
 
 def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[str, Any] | None = None) -> Trial:
     """The trial of some settings; what is generated is chosen by what they switch on, unless it is said."""
+    if asked.get("lora"):
+        asked = asked | {"lora": [{"path": str(small.adapter()), "scale": 1.0}]}
     features = tuple(name for name, feature in catalog().features.items() if _is_on(feature.fields, asked))
     request = dict(small.request if request is None else request) | ({} if request else _needed(small, features))
     plain = validate({"version": 1, "model": small.model, "engine": engine.id})
@@ -116,6 +121,13 @@ def written(said: Settings, resolution: Resolution) -> tuple[str, list[str]]:
     if said.get("cache_dit") and said.get("tea_cache"):  # the second of two methods takes the place of the first
         left.append("tea_cache")
     return text, left
+
+
+def _without_lossless(asked: Settings) -> Settings:
+    lossless = {
+        field for name, feature in catalog().features.items() if name not in LOSSY for field in feature.fields
+    }
+    return {name: value for name, value in asked.items() if name not in {*lossless, *RANKED}}
 
 
 def _is_on(fields: tuple[str, ...], asked: Settings) -> bool:

@@ -67,7 +67,13 @@ def run(case: dict[str, Any], rank: Any) -> dict[str, Any]:
     _hear_workers(rank)
     errors: list[str] = []
     _call_again(importlib.import_module(MODULES[4]).DiffGenerator, case["controls"], rank, errors)
-    command.generate_cmd(args, unknown)
+    try:
+        command.generate_cmd(args, unknown)
+    except Exception as error:
+        failed = sorted(rank.folder.glob("failed.*"))
+        if not failed:
+            raise
+        return {"error": failed[0].read_text(), "traceback": str(error)}
     if errors:
         return {"error": errors[0]}
     if not (rank.folder / "image.png").exists():
@@ -134,6 +140,16 @@ def _hear_workers(rank: Any) -> None:
             (rank.folder / f"work.{self.rank}.json").write_text(json.dumps(self.heard.taken()))
         return result
 
+    process = workers.run_scheduler_process
+
+    def told(local_rank: int, rank_: int, *args: Any, **kwargs: Any) -> None:
+        try:
+            process(local_rank, rank_, *args, **kwargs)
+        except BaseException as error:
+            (rank.folder / f"failed.{rank_}").write_text(f"{type(error).__name__}: {error}")
+            raise
+
+    workers.run_scheduler_process = lambda local_rank, rank, **more: told(local_rank, rank, **more)
     worker.init_device_and_model = started
     workers.build_pipeline = building
     worker.execute_forward = executed
