@@ -15,6 +15,10 @@ from omni_config.mesh import DEGREES
 Pair = tuple[str, str]
 
 
+#: Of a rare feature that the engine has for no model.
+NOT_ASKED = Cell("no", ("OMNI503",), "the engine has none")
+
+
 @dataclass(frozen=True)
 class Matrix:
     """``models``: by model and feature. ``pairs``: by pair of features, the cells of the models that have both.
@@ -33,9 +37,11 @@ class Matrix:
         """The cell of a pair for all models together, in either order of the features.
 
         What a feature is denied or asked for by itself stands in the model's row and is not repeated here, so this is
-        what the pair adds.
+        what the pair adds. A feature that the engine was not asked about is one that it lacks.
         """
         key = (first, second) if (first, second) in self.pairs else (second, first)
+        if key not in self.pairs:
+            return NOT_ASKED
         cells = self.pairs[key]
         if not cells:
             alone = [cell for row in self.models.values() for name in key if (cell := row[name]).verdict == "no"]
@@ -64,7 +70,7 @@ def compile_matrix(engine: str, models: tuple[str, ...] = ()) -> Matrix:
     card = catalog().engine(engine)
     if card is None:
         raise ValueError(f"no card for engine '{engine}'; known: {', '.join(catalog().engine_ids)}")
-    features = tuple(catalog().features)
+    features = features_of(card)
     cards: dict[str, ModelCard] = {}
     for name in models or catalog().charted_ids:
         model = catalog().model(name)
@@ -89,6 +95,11 @@ def compile_matrix(engine: str, models: tuple[str, ...] = ()) -> Matrix:
         for name, row in alone.items()
     }
     return Matrix(card, features, alone, rows, pairs)
+
+
+def features_of(engine: EngineCard) -> tuple[str, ...]:
+    """The features that an engine is asked about: all but the rare ones that it has for no model."""
+    return tuple(name for name, item in catalog().features.items() if not item.rare or engine.has_for_some(name))
 
 
 def usable(row: dict[str, Cell]) -> list[str]:

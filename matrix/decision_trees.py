@@ -30,13 +30,13 @@ SIZES = (1, 2, 4, 8)
 def domain() -> dict[str, list[Any]]:
     """Every setting that the page offers, with its values; the first is the default.
 
-    Degrees are powers of two up to 8; every other feature of the catalog is off or as ``switch_on`` has it.
+    Degrees are powers of two up to 8; every other feature that is not rare is off or as ``switch_on`` has it.
     """
     result: dict[str, list[Any]] = {"gpus": [None, *SIZES]} | {
         name: list(SIZES) for name in (*DEGREES, "vae_patch_parallel_size")
     }
     plain = validate({"version": 1, "model": "tiny"})
-    for feature in catalog().features.values():
+    for feature in (item for item in catalog().features.values() if not item.rare):
         on = validate(tree_of(plain | feature.switch_on))
         for name in feature.fields:
             if name not in result:

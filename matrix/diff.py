@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from matrix.cell import Cell, Verdict
-from matrix.compatibility import Matrix
+from matrix.compatibility import NOT_ASKED, Matrix
 from matrix.evidence import everything, key
 from omni_config.cards import Disagreement
 from omni_config.catalog.load import catalog
@@ -61,15 +62,16 @@ def against_published(table: Matrix) -> Iterator[Difference]:
 
 def against(first: Matrix, second: Matrix) -> Iterator[Difference]:
     """Cells in which two compiled matrices differ, for what both engines run."""
-    for pair in first.pairs:
+    features = tuple(dict.fromkeys((*first.features, *second.features)))
+    for pair in combinations(features, 2):
         mine, other = first.pair(*pair), second.pair(*pair)
         if mine.verdict != other.verdict:
             yield _difference("", pair, mine.verdict, other, mine)
     for model in first.models:
         if model not in second.models:
             continue
-        for feature in first.features:
-            mine, other = first.models[model][feature], second.models[model][feature]
+        for feature in features:
+            mine, other = (table.models[model].get(feature, NOT_ASKED) for table in (first, second))
             if mine.verdict != other.verdict:
                 yield _difference(model, (feature,), mine.verdict, other, mine)
 

@@ -107,7 +107,7 @@ def _feature(name: str, tables: Sequence[Matrix]) -> str:
     wanted = {section: tree[section] for section in tree if section != "version"}
     changed = _only_changed(wanted, tree_of(DEFAULTS | {"version": 1, "model": "tiny"}))
     lines = [f"# {feature.title}", "", feature.summary, "", "```yaml", yaml.safe_dump(changed).rstrip(), "```"]
-    for table in tables:
+    for table in (table for table in tables if name in table.features):
         lines += ["", f"## `{table.engine.id}`", ""]
         verdicts = Counter(row[name].verdict for row in table.models.values())
         lines += [", ".join(f"{verdicts[v]} models: {v}" for v in VERDICTS if verdicts[v]) + ".", ""]

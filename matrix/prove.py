@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from matrix.cell import Cell, ask, asked_of
+from matrix.compatibility import features_of
 from matrix.evidence import ROOT, SHARED, Evidence, add, digest, key
 from omni_config.cards import ModelCard
 from omni_config.catalog.folder_card import card_of_folder
@@ -134,7 +135,7 @@ def _cells(card: ModelCard) -> Iterator[tuple[tuple[str, ...], Cell]]:
     engine = catalog().engine("native")
     assert engine is not None
     for size in (1, 2):
-        for names in combinations(catalog().features, size):
+        for names in combinations(features_of(engine), size):
             yield names, ask(names, asked_of(card, engine))
 
 

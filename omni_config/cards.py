@@ -16,7 +16,8 @@ class Feature:
     ``active`` tells from the settings that it is on; ``switch_on`` are the smallest settings that make it so, and
     ``switch_off`` those that undo it. The rest says how the matrix asks about it: the ``sizes`` that a plain yes stands
     for, the settings that it is asked ``beside``, in turn, and those that may help where it is refused.
-    A ``lossy`` feature changes the result by more than rounding.
+    A ``lossy`` feature changes the result by more than rounding. A ``rare`` one is asked about only where the
+    engine has it for some model.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Feature:
     beside: tuple[dict[str, Any], ...] = ()
     helped_by: tuple[dict[str, Any], ...] = ()
     lossy: bool = False
+    rare: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,8 +116,9 @@ class EngineCard:
 
     ``pipelines`` may hold a model, too, where the models of one pipeline differ.
     ``effects`` says, by feature, what the engine does where it lacks it. ``aliases`` are other names of this card.
-    ``registered`` are the pipelines of its facts. ``own_negative_prompt``: where none is said, it has one. A card
-    without pipelines and without a claimant says the same of every model.
+    ``registered`` are the pipelines of its facts. ``own_negative_prompt``: where none is said, it has one.
+    ``capabilities``: the features that its classes declare, by the names that they have there, of which the facts make
+    ``pipelines``. A card without pipelines and without a claimant says the same of every model.
     """
 
     id: str
@@ -128,6 +131,7 @@ class EngineCard:
     pipelines: dict[str, Claim] = field(default_factory=dict)
     registered: tuple[str, ...] = ()
     own_negative_prompt: bool = False
+    capabilities: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tells_models_apart(self) -> bool:
@@ -146,6 +150,12 @@ class EngineCard:
         if not self.tells_models_apart:
             return Claim()
         return self.pipelines.get(card.id) or self.pipelines.get(card.pipeline)
+
+    def has_for_some(self, feature: str) -> bool:
+        """Whether it has the feature for any model, or may have it."""
+        claims = self.pipelines.values()
+        said = (name for claim in claims for name in (*claim.supported, *claim.unverified, *claim.only))
+        return feature in self.features or feature in said
 
     def effect(self, feature: str, card: ModelCard) -> str:
         """What the engine does with a feature that it lacks for this model, as ": it ..."; empty where unknown."""

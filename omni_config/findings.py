@@ -1,4 +1,4 @@
-"""What a check reports: a coded finding, and the place in a text that it is about."""
+"""What a check reports: a coded finding with the place in a text that it is about, and what an engine decides."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Severity = Literal["error", "warning", "advice"]
+#: ``said`` by the deployment, the engine's or the model's ``default``, ``inferred`` from other settings, ``switched
+#: on`` by the engine, ``lowered`` or ``dropped`` though it was said, or ``refused``.
+Mark = Literal["said", "default", "inferred", "switched on", "lowered", "dropped", "refused"]
+#: Marks of what is not as the deployment says, in words or by silence.
+CHOSEN: tuple[Mark, ...] = ("inferred", "switched on")
 
 
 @dataclass(slots=True)
@@ -74,6 +79,22 @@ class Finding:
             "location": _place(self.span),
             "related": [_place(span) for span in self.related],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One setting of a deployment as the engine runs it.
+
+    ``setting`` is one of ours, or the engine's own name. ``source`` is the place in the engine's source (file and line)
+    or the code of the rule that says so, ``why`` a few words, and ``span`` where the deployment says it.
+    """
+
+    setting: str
+    value: Any
+    mark: Mark
+    source: str = ""
+    why: str = ""
+    span: Span | None = None
 
 
 def _place(span: Span | None) -> dict[str, Any] | None:

@@ -1,4 +1,7 @@
-"""The device mesh, declared once: its axes with the settings that size them, and where each rank stands on it."""
+"""The device mesh, declared once: its axes with the settings that size them, and where each rank stands on it.
+
+Other engines have further axes. They are declared here too, since they count as ranks, but no ``Mesh`` has them.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,40 @@ from typing import Any, NamedTuple
 
 
 class Axis(NamedTuple):
-    """One axis of the mesh: a field of ``Mesh``, the setting that gives its size, and a short name for titles."""
+    """One axis along which ranks share the work: a name for people, the setting that gives its size, and a short name.
+
+    Those that are ``ours`` are fields of ``Mesh``.
+    """
 
     name: str
     setting: str
     short: str
+    ours: bool = True
 
 
 #: Outermost first. CFG moves the fewest bytes and tensor parallelism the most, so tensor ranks are neighbours.
-AXES = (
+ALL_AXES = (
     Axis("cfg", setting="cfg_parallel_size", short="cfg"),
     Axis("ring", setting="ring_degree", short="ring"),
+    Axis("allgather", setting="allgather_degree", short="allgather", ours=False),
     Axis("ulysses", setting="ulysses_degree", short="ulysses"),
     Axis("tensor", setting="tensor_parallel_size", short="tp"),
 )
+AXES = tuple(axis for axis in ALL_AXES if axis.ours)
 NAMES = tuple(axis.name for axis in AXES)
 #: The settings of the axes, outermost first.
 DEGREES = tuple(axis.setting for axis in AXES)
+#: What only other engines have.
+FURTHER = tuple(axis for axis in ALL_AXES if not axis.ours)
+#: The settings of all axes, outermost first: their product is the number of ranks.
+RANKS = tuple(axis.setting for axis in ALL_AXES)
 #: Of the axes over which ranks compute one branch of guidance together.
 WITHIN_A_BRANCH = tuple(name for name in NAMES if name != "cfg")
+
+
+def further(settings: Mapping[str, Any]) -> dict[str, int]:
+    """The axes of other engines that are in use, with their sizes."""
+    return {axis.name: settings[axis.setting] for axis in FURTHER if settings[axis.setting] != 1}
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ def data() -> dict[str, Any]:
         "engines": {
             engine: {
                 "title": table.engine.title,
+                "features": table.features,
                 "models": {name: [cells[cell] for cell in row.values()] for name, row in table.models.items()},
                 "pairs": {task: _pairs(_of_task(table, task), cells) for task in ("", *tasks)},
                 "model_pairs": {

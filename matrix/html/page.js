@@ -39,7 +39,7 @@ function showMatrix() {
   showFilters();
   const { engine, task, model } = filters();
   const table = data.engines[engine];
-  const names = Object.keys(data.features);
+  const names = table.features;
   const titles = names.map((name) => data.features[name][0]);
   const numbers = model ? table.model_pairs[model] : table.pairs[task];
   const cellOf = new Map();

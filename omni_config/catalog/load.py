@@ -6,7 +6,7 @@ Reading and validating it takes longer than a check, so the result is kept compi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
@@ -162,12 +162,14 @@ def read(files: list[Path]) -> dict[str, Any]:
     guards: dict[str, dict[str, str]] = {}
     same_model: list[list[str]] = []
     registered: dict[str, list[str]] = {}
+    known_of: dict[str, dict[str, Any]] = {}
     for path in files:
         if path.suffix == ".json":
             known = json.loads(path.read_text(encoding="utf-8"))
             same_model += [entry["names"] for entry in known["pipelines"].values() if "names" in entry]
             engine = f"{path.parents[1].name.replace('_', '-')}=={path.stem}"
             registered[engine] = list(known["pipelines"])
+            known_of[engine] = known
             for guard, fact in known["guards"].items():
                 guards.setdefault(guard, {})[engine] = f"{guard.partition('::')[0]}:{fact['line']}"
             continue
@@ -195,6 +197,12 @@ def read(files: list[Path]) -> dict[str, Any]:
     data["engines"] = {
         name: _inherited(data["engines"], name) | {"registered": registered.get(name, [])} for name in data["engines"]
     }
+    data["model_aliases"] = _model_aliases(data["models"], same_model)
+    ours = {name.lower(): name for name in data["models"]} | data["model_aliases"]
+    for name, card in data["engines"].items():
+        if "capabilities" in card:
+            claims = _declared(card["capabilities"], known_of[name])
+            card["pipelines"] = {ours.get(model) or ours.get(model.lower(), model): claim for model, claim in claims}
     data["aliases"] = _aliases(data["engines"])
     for kind, key in ((Feature, "features"), (ModelCard, "models"), (EngineCard, "engines")):
         _validate([(kind, item) for item in data[key].values()])
@@ -205,7 +213,6 @@ def read(files: list[Path]) -> dict[str, Any]:
     # What has no place on the hub is small or embedded, and no example of its class.
     by_place = sorted(data["models"], key=lambda name: "/" not in name)
     data["pipelines"] = {data["models"][name]["pipeline"]: name for name in reversed(by_place)}
-    data["model_aliases"] = _model_aliases(data["models"], same_model)
     runtime = data["engines"].get("native", {}).get("pipelines", {})
     data["charted"] = [name for name, card in data["models"].items() if card["claims"] or card["pipeline"] in runtime]
     # Texts, so that a check reads only the cards and the cases that it asks for.
@@ -307,6 +314,31 @@ def _inherited(cards: dict[str, Any], name: str, below: tuple[str, ...] = ()) ->
     for key, value in (("pipelines", pipelines), ("effects", effects)):
         merged[key] = {entry: said for entry, said in value.items() if said is not None}
     return merged
+
+
+def _declared(capabilities: dict[str, Any], facts: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the classes of an engine declare of each model that they are registered for, by the names of capabilities;
+    of step caches, those that their settings list. A feature may have a capability for each of its values.
+    """
+    unsaid = {
+        field.partition(".")[2]: entry.get("default")
+        for field, entry in facts["fields"].items()
+        if field.startswith("ModelCapabilities.")
+    }
+    for entry in facts["pipelines"].values():
+        declared = unsaid | entry.get("capabilities", {})
+        caches = entry.get("settings", {}).get("step_cache_config")
+        listed = {*caches} if isinstance(caches, dict) and declared["supports_step_caching"] else set()
+        named = {capability for capability, yes in declared.items() if yes} | listed
+        claim: dict[str, Any] = {"source": entry["at"], "supported": [], "only": {}}
+        for feature, capability in capabilities.items():
+            by_value = capability if isinstance(capability, dict) else {None: capability}
+            values = [value for value, name in by_value.items() if name in named]
+            if len(values) == len(by_value):
+                claim["supported"].append(feature)
+            elif values:
+                claim["only"][feature] = f"{feature} in {tuple(values)}"
+        yield from ((name, claim) for name in entry["names"] if "/" in name)
 
 
 def _changed_claim(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

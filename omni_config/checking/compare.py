@@ -136,7 +136,7 @@ def _facts(item: CheckResult) -> dict[str, Any]:
     return {
         "runs": "yes" if item.exit_code == 0 else "no",
         "ranks": q["world_size"],
-        "mesh": str(Mesh.of(resolution.settings, nodes=q["nodes"])),
+        "mesh": f"{Mesh.of(resolution.settings, nodes=q['nodes'])}{q['further_degrees']}",
         "quality": "lossy" if lossy else "lossless",
         "lossy features": ", ".join(lossy) or "none",
         "GiB a GPU": q["estimated_gib"],

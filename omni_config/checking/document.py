@@ -12,7 +12,7 @@ from omni_config.cards import ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.checking.environment import folder_card, missing_adapters, pipeline_of_folder
 from omni_config.checking.schema_findings import validated
-from omni_config.findings import Finding, Source, Span, spoken
+from omni_config.findings import Decision, Finding, Source, Span, spoken
 from omni_config.reading.ignores import apply_ignores
 from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution, resolve_settings
@@ -52,8 +52,8 @@ class ParsedDocument:
     is of another engine's file, in whose text our keys do not stand; ``left_out`` are its flags on which nothing
     depends that is judged. ``options`` are the engine's own settings, ``says_more`` that only a run knows whether there
     are others, ``unknown`` our settings whose value only a run knows, and ``pipeline`` the class of its model where no
-    card of ours says it; ``judged_by`` says which version of the engine judges, and why. ``changed``: it says other
-    than the text, by flags or for another engine.
+    card of ours says it; ``judged_by`` says which version of the engine judges, and why; ``decisions`` are what that
+    engine chooses where nothing is said. ``changed``: it says other than the text, by flags or for another engine.
     """
 
     source: Source
@@ -68,6 +68,7 @@ class ParsedDocument:
     pipeline: str = ""
     says_more: bool = False
     judged_by: str = ""
+    decisions: tuple[Decision, ...] = ()
     changed: bool = False
 
     def overridden(self, overrides: Sequence[Override]) -> ParsedDocument:
@@ -86,7 +87,8 @@ class ParsedDocument:
             return self
         same = str(self.node.value.get("engine")).partition("==")[0] == engine.partition("==")[0]
         options = self.options if same else {}
-        return replace(self, node=with_engine(self.node, engine), options=options, changed=True)
+        decisions = self.decisions if same else ()
+        return replace(self, node=with_engine(self.node, engine), options=options, decisions=decisions, changed=True)
 
     def as_ours(self) -> ParsedDocument:
         """Only the settings: of another engine's file, not what its reader has noted, and the model must be known."""

@@ -10,13 +10,15 @@ from pathlib import Path, PurePosixPath
 from omni_config.catalog.identify import identify
 from omni_config.catalog.load import catalog
 from omni_config.checking.document import UNNAMED, ParsedDocument
+from omni_config.engines import ENGINES
 from omni_config.engines.detect import drafts_of
 from omni_config.engines.facts import facts_of
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.said_version import said_version
 from omni_config.engines.theirs import settle
-from omni_config.findings import Finding, Source
+from omni_config.findings import CHOSEN, Finding, Source, spoken
 from omni_config.reading.nodes import YamlNode
+from omni_config.schema.settings import FIELDS
 
 
 def documents_of(source: Source, nodes: list[YamlNode] | None, assume: Mapping[str, str]) -> list[ParsedDocument]:
@@ -36,7 +38,9 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
     settle(draft, str(draft.get("engine")))
     if draft.of_version is not None:
         draft.of_version(str(draft.get("engine")))
-    notes = [*draft.findings(), *_model_of(draft)]
+    of_model = _model_of(draft)
+    _decide(draft)
+    notes = [*draft.findings(), *of_model]
     if not draft.has("model"):
         draft.set("model", UNNAMED.id, draft.place)
     parsed = ParsedDocument(
@@ -52,8 +56,22 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
         pipeline=draft.pipeline,
         says_more=draft.says_more,
         judged_by=judge_by,
+        decisions=tuple(draft.decisions),
     )
     return parsed
+
+
+def _decide(draft: Draft) -> None:
+    """What the engine chooses by itself, in the version that judges; one finding says it."""
+    engine = ENGINES[str(draft.get("engine")).partition("==")[0]]
+    facts = facts_of(str(draft.get("engine")))
+    if not engine.decides or facts is None:
+        return
+    engine.decide(draft, facts)
+    chosen = [one for one in draft.decisions if one.mark in CHOSEN and one.setting in FIELDS]
+    if chosen:
+        words = ", ".join(f"{one.setting} {spoken(one.value)}" for one in chosen)
+        draft.note("OMNI640", f"{draft.get('engine')} chooses by itself: {words}", draft.place, "advice")
 
 
 def _choose_version(draft: Draft, assumed: str) -> str:

@@ -1,15 +1,12 @@
-"""Files that are none of ours and of no engine that is read: what they look like, in a few words.
-
-LightX2V is known by the form of its JSON, of which the parallel sizes are judged.
-"""
+"""Files that are none of ours and of no engine that is read: what they look like, in a few words."""
 
 from __future__ import annotations
 
 import re
-from math import prod
 from pathlib import PurePath
 from typing import Any
 
+from omni_config.checking import lightx2v
 from omni_config.checking.document import ParsedDocument
 from omni_config.findings import Finding, Source, Span
 from omni_config.reading.nodes import YamlNode
@@ -34,30 +31,14 @@ _TEXTS = (
     (r"^(#{1,6} \S|```)", "a Markdown file"),
     (r"^\[[\w.\"-]+\]\s*$", "a TOML or INI file"),
 )
-#: Keys of LightX2V's files, of which each has several.
-_LIGHTX2V = {
-    "infer_steps",
-    "target_video_length",
-    "target_height",
-    "target_width",
-    "self_attn_1_type",
-    "cross_attn_1_type",
-    "self_attn_type",
-    "sample_guide_scale",
-    "sample_shift",
-    "enable_cfg",
-    "feature_caching",
-    "offload_granularity",
-    "seq_p_size",
-}
-_SIZES = ("tensor_p_size", "cfg_p_size", "seq_p_size")
 
 
 def unread(source: Source, nodes: list[YamlNode] | None) -> ParsedDocument:
-    """The document that says what a file looks like, with one finding; a file of LightX2V, with what is wrong in it."""
-    first = nodes[0] if nodes else None
-    if first is not None and isinstance(first.value, dict) and len(_LIGHTX2V.intersection(first.value)) >= 3:
-        return ParsedDocument(source, None, range(0), notes=tuple(_of_lightx2v(first)), foreign=True)
+    """The document that says what a file looks like, with one finding; of LightX2V, what is wrong in it."""
+    if nodes and lightx2v.is_config(nodes[0]):
+        return ParsedDocument(source, None, range(0), notes=tuple(lightx2v.of_config(nodes[0])), foreign=True)
+    if "lightx2v" in source.text and (found := lightx2v.of_script(source)):
+        return ParsedDocument(source, None, range(0), notes=tuple(found), foreign=True)
     message = f"not a form that is read here: it looks like {looks_like(source, nodes)}"
     return ParsedDocument(source, None, range(0), notes=(Finding("OMNI908", message, span=Span(source, 1, 1, 2)),))
 
@@ -105,21 +86,3 @@ def _mapping(value: dict[Any, Any], text: str) -> str:
     kind = "JSON" if text.lstrip().startswith("{") else "YAML"
     names = ", ".join(str(key)[:30] for key in list(value)[:4])
     return f"{kind} with the keys {names}" if names else f"an empty mapping in {kind}"
-
-
-def _of_lightx2v(node: YamlNode) -> list[Finding]:
-    """LightX2V: what its parallel sizes make, and that CFG-parallelism is off without enable_cfg."""
-    parallel = node.children.get("parallel")
-    sizes: dict[str, int] = {}
-    if parallel is not None and isinstance(parallel.value, dict):
-        sizes = {name: size for name in _SIZES if isinstance(size := parallel.value.get(name), int)}
-    found = []
-    if sizes.get("cfg_p_size", 1) > 1 and parallel is not None and node.value.get("enable_cfg") is not True:
-        place = parallel.children["cfg_p_size"]
-        message = f"cfg_p_size {sizes['cfg_p_size']} is off, silently: LightX2V asks for enable_cfg, too"
-        found.append(Finding("OMNI617", message, span=place.key_span or place.span))
-    world = prod(sizes.values())
-    started = f"its sizes make {world} processes, which must be those that are started" if world > 1 else "one process"
-    message = f"a config of LightX2V, of which only the parallel sizes are judged: {started}"
-    first = next(iter(node.children.values()))
-    return [*found, Finding("OMNI605", message, "advice", span=first.key_span or first.span)]

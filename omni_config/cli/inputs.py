@@ -29,12 +29,17 @@ def checked_config(document: ParsedDocument, policies: tuple[Rule, ...]) -> Chec
     Findings go to stderr. With an error among them this ends the command: exit code 1, or 2 for unusable input.
     """
     checked = judge(document, policies)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for finding in checked.findings:
-        console.print(render(finding), end="\n\n")
+    show_findings(checked)
     if checked.plan is None:
         raise typer.Exit(checked.exit_code)
     return checked
+
+
+def show_findings(checked: CheckResult) -> None:
+    """Print the findings of a document on stderr."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for finding in checked.findings:
+        console.print(render(finding), end="\n\n")
 
 
 def document_of(file: Path | None, overrides: Sequence[Override]) -> ParsedDocument:
@@ -43,7 +48,9 @@ def document_of(file: Path | None, overrides: Sequence[Override]) -> ParsedDocum
         raise typer.BadParameter("give a config, or at least --model")
     if file is None:
         return from_flags(overrides)
-    documents = read(file)
+    names = {("engine",): "engine", ("model",): "model"}
+    assume = {names[item.path]: str(item.value) for item in overrides if item.path in names}
+    documents = read(file, assume)
     if len(documents) > 1:
         raise typer.BadParameter(f"{file} holds {len(documents)} documents; this command takes one")
     return documents[0].overridden(overrides)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from omni_config.checking.document import CheckResult, judge
 from omni_config.cli.flags import with_overrides
-from omni_config.cli.inputs import checked_plan
-from omni_config.mesh import NAMES
+from omni_config.cli.inputs import checked_config, document_of, show_findings
+from omni_config.mesh import NAMES, further
 from omni_config.plan import Plan
 from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
@@ -26,14 +28,48 @@ def plan(
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
     policies: tuple[Rule, ...] = (),
 ) -> None:
-    """Show what would run: every setting decided, and which rank holds which part of the mesh."""
-    result = checked_plan(file, overrides, policies)
+    """Show what would run: every setting decided, and which rank holds which part of the mesh.
+
+    For another engine each setting says whether it is said, a default, or chosen, changed or dropped by the engine.
+    """
+    document = document_of(file, overrides)
+    checked = judge(document, policies)
+    if checked.resolution is not None and checked.resolution.engine.id != "native":
+        _of_another_engine(checked, as_json)
+        return
+    result = checked_config(document, policies).plan
+    assert result is not None
     if as_json:
         typer.echo(json.dumps(result.to_dict() | {"ranks": ranks(result)}, indent=2))
         return
     console = Console(highlight=False)
     console.print(plan_table(result))
     console.print(rank_table(result))
+
+
+def _of_another_engine(checked: CheckResult, as_json: bool) -> None:
+    """Print the effective configuration, with the findings on stderr; exit code 1 for an error among them."""
+    from omni_config.checking.effective import effective
+    from omni_config.output.effective import effective_json, effective_table
+
+    rows, plan = effective(checked), checked.plan
+    more = further(checked.resolution.settings) if checked.resolution else {}  # the engine itself orders such ranks
+    if as_json:
+        grid: dict[str, Any] = {"further_axes": more} if more or plan is None else {"ranks": ranks(plan)}
+        of_plan = plan.to_dict() | grid if plan else {}
+        typer.echo(json.dumps(of_plan | effective_json(checked, rows), indent=2))
+    else:
+        show_findings(checked)
+        console = Console(highlight=False)
+        console.print(effective_table(checked, rows))
+        if plan is not None:
+            axes = [str(plan.mesh), *(f"{name} {size}" for name, size in more.items())]
+            count = prod((plan.mesh.world_size, *more.values()))
+            console.print(f"\nMesh: {' x '.join(axes)} = {count} rank{'s' * (count > 1)}")
+        if plan is not None and plan.mesh.world_size > 1 and not more:
+            console.print(rank_table(plan))
+    if checked.exit_code:
+        raise typer.Exit(checked.exit_code)
 
 
 def ranks(plan: Plan) -> list[dict[str, int]]:

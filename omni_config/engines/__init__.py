@@ -2,7 +2,8 @@
 
 All else about an engine is in its folder: ``card.yaml`` (what each version can do), ``rules.yaml`` (rules of it only),
 ``read.py`` and ``write.py`` (its commands and files, into and out of our settings), ``examples.yaml`` (those that its
-documentation shows), ``upgrade.yaml`` (new spellings, and what its changed defaults do).
+documentation shows), ``effective.py`` (what it chooses by itself), ``upgrade.yaml`` (new spellings, and what its
+changed defaults do).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from omni_config.engines.facts import Facts
     from omni_config.engines.formats.draft import Draft
     from omni_config.engines.formats.python import Script
     from omni_config.engines.formats.shell import Command
@@ -28,7 +30,8 @@ class Engine:
 
     ``read.py`` has ``from_command(command, file)`` for an engine with ``commands``, and ``from_yaml(node, file)`` for
     one with ``files``, and ``from_python(script)`` for one with ``scripts``; ``write.py`` has ``write(unwritten)`` for
-    one that is ``exported`` to. They are imported when they are needed.
+    one that is ``exported`` to; ``effective.py`` has ``decide(draft, facts)`` for one that ``decides`` by itself. They
+    are imported when they are needed.
     """
 
     folder: str
@@ -38,6 +41,7 @@ class Engine:
     packages: tuple[str, ...] = ()
     scripts: bool = True
     exported: bool = True
+    decides: bool = False
 
     def from_command(self, command: Command, file: File) -> Draft | None:
         """The deployment that a command starts; None where it does not start this engine."""
@@ -54,6 +58,10 @@ class Engine:
         drafts: list[Draft] = import_module(f"{__name__}.{self.folder}.read").from_python(script)
         return drafts
 
+    def decide(self, draft: Draft, facts: Facts) -> None:
+        """Add to a deployment what the engine chooses where nothing is said."""
+        import_module(f"{__name__}.{self.folder}.effective").decide(draft, facts)
+
     def write(self, unwritten: Unwritten) -> str:
         """The command or file of a config."""
         text: str = import_module(f"{__name__}.{self.folder}.write").write(unwritten)
@@ -64,9 +72,10 @@ ENGINES = {
     "vllm-omni": Engine(
         "vllm_omni",
         words=("vllm", "omni", "usp", "stage_id", "text_to_", "image_to_", "image_edit"),
+        decides=True,
     ),
-    "sglang": Engine("sglang", words=("sglang", "model_path")),
-    "xdit": Engine("xdit", words=("xdit", "xfuser", "_example.py"), files=False, packages=("xfuser",)),
+    "sglang": Engine("sglang", words=("sglang", "model_path"), decides=True),
+    "xdit": Engine("xdit", words=("xdit", "xfuser", "_example.py"), files=False, packages=("xfuser",), decides=True),
     "tensorrt-llm": Engine(
         "tensorrt_llm",
         words=("trtllm-serve", "_config:", "teacache:", "parallel:"),

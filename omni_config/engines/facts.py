@@ -118,6 +118,21 @@ class Facts:
         found: dict[str, Any] | None = self._data["fields"].get(f"{owner}.{name}")
         return found
 
+    def default(self, owner: str, name: str) -> tuple[Any, str] | None:
+        """The default of a field of a class or of one that it extends, with file and line; None where unknown."""
+        for each in self._lineage(owner):
+            found = self._data["fields"].get(f"{each}.{name}")
+            if found is not None:
+                at = self._data["classes"][each]["at"].partition(":")[0]
+                return (found["default"], f"{at}:{found['line']}") if "default" in found else None
+        return None
+
+    def method(self, owner: str, name: str) -> str:
+        """File and line of a method of a class of settings; empty where the version has none."""
+        entry = self._data["classes"].get(owner, {})
+        line = entry.get("methods", {}).get(name)
+        return f"{entry['at'].partition(':')[0]}:{line}" if line else ""
+
     def fields(self, owner: str) -> list[str]:
         """The fields of a class of settings, with those of the classes that it extends."""
         owners = tuple(self._lineage(owner))

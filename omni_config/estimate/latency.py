@@ -8,7 +8,7 @@ from typing import Any
 
 from omni_config.estimate.data import Decoder, Gpu
 from omni_config.estimate.work import Work, computed_steps, forwards_a_step
-from omni_config.mesh import DEGREES
+from omni_config.mesh import RANKS
 
 
 def latency_of(
@@ -23,7 +23,8 @@ def latency_of(
 def pass_of(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, float]) -> dict[str, float]:
     """Seconds of one pass through the DiT on one rank, by term."""
     ulysses, ring, tensor = q["ulysses_degree"], q["ring_degree"], q["tensor_parallel_size"]
-    ranks, group = ulysses * ring, ulysses * ring * tensor
+    gather, ranks = q["allgather_degree"], q["sequence_ranks"]
+    group = ranks * tensor
     size = q["bytes_per_value"]
     peak = gpu.tflops * 1e12 * (2 if q["quantization"] else 1) * (2 / size)
     memory = gpu.bandwidth * 1e9 * share["memory"]
@@ -57,6 +58,10 @@ def pass_of(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, floa
         hidden = min(travel, terms["attention"] * (ring - 1) / ring) * share["ring_overlap"]
         terms["ring"] = travel - hidden + merged
         collectives += 2 * (ring - 1) * work.blocks
+    if gather > 1:  # all keys and values arrive before attention starts (Llama Team, 2024, section 3.3.2)
+        sent = (gather - 1) * 2 * work.kv_heads / work.heads * hidden_bytes / group
+        terms["all-gather"] = work.blocks * sent / _link(q, "allgather_degree", gpu, share)
+        collectives += 2 * work.blocks
     if tensor > 1:
         sent = 2 * (tensor - 1) / tensor * hidden_bytes / ranks
         terms["all-reduce"] = work.all_reduces * sent / _link(q, "tensor_parallel_size", gpu, share)
@@ -111,7 +116,7 @@ def decode_flops(q: Mapping[str, Any], decoder: Decoder) -> float:
 def _link(q: Mapping[str, Any], axis: str, gpu: Gpu, share: Mapping[str, float]) -> float:
     """Bytes a second that one rank of an axis sends: inside a node over the GPUs' link, else over the network."""
     extent = 1
-    for name in reversed(DEGREES):
+    for name in reversed(RANKS):
         extent *= q[name]
         if name == axis:
             break

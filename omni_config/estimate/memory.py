@@ -8,7 +8,7 @@ from typing import Any
 
 from omni_config.estimate.data import Decoder
 from omni_config.estimate.work import Work
-from omni_config.mesh import DEGREES
+from omni_config.mesh import RANKS
 
 GIB = 2**30
 
@@ -44,13 +44,16 @@ def memory_of(q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, 
         live = work.live_values * _batch(q, work) / q["sequence_ranks"]
         if q["sequence_ranks"] > 1:  # what is sent, and what arrives
             live += 3 * work.tokens * work.hidden * _batch(q, work) / q["sequence_ranks"]
+        if q["allgather_degree"] > 1:  # the keys and values of all tokens, for the heads of this rank
+            heads = 2 * work.kv_heads / work.heads / (q["ulysses_degree"] * q["tensor_parallel_size"])
+            live += heads * work.tokens * work.hidden * _batch(q, work)
         phases["DiT activations"] = live * size * grown / GIB
         if q["cache_dit"] or q["tea_cache"]:  # a residual for each branch, and what it is compared with
             kept = 2 * work.tokens * work.hidden * work.batch / q["sequence_ranks"]
             phases["DiT activations"] += kept * size / GIB
     if decoder is not None and q["width"] and q["height"]:
         phases["VAE decode"] = decode_values(q, decoder) * size * grown / GIB
-    communicators = sum(q[name] > 1 for name in DEGREES)
+    communicators = sum(q[name] > 1 for name in RANKS)
     resident = {"VAE weights": vae, "temporaries": share["context"] + communicators * share["communicator"]}
     if q["enable_layerwise_offload"]:
         blocks = work.blocks if work else 40

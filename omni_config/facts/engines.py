@@ -81,7 +81,7 @@ ENGINES = {
             settings=r"runtime/server_args.*:\w*ServerArgs\w*$|configs/pipeline_configs/base\.py:PipelineConfig$|"
             r"configs/quantization/.*:\w+QuantArgs$|runtime/cache/.*:CacheDitConfig$",
             requests=r"configs/sample/(sampling_params|teacache)\.py:\w+Params$",
-            fields=r"configs/sample/.*Params$|configs/pipeline_configs/.*Config$|configs/models/dits/.*ArchConfig$|"
+            fields=r"configs/sample/.*:\w*(Params?|PConfig)$|configs/pipeline_configs/.*Config$|configs/models/dits/.*ArchConfig$|"
             r"configs/models/(encoders|vaes)/base\.py:\w+Config$",
         ),
         Engine(

@@ -32,6 +32,10 @@ def fields(wheel: Wheel, engine: Engine, constants: Constants) -> tuple[dict[str
             if bases := [last_name(base) for base in node.bases if last_name(base) not in ("object", "ABC")]:
                 entry["bases"] = bases
             classes[name] = entry
+            if engine.holds_settings(file.path, node.name):  # where it decides what nobody said
+                methods = {each.name: each.lineno for each in node.body if isinstance(each, Function)}
+                if methods:
+                    entry["methods"] = methods
             own = engine.holds_settings(file.path, node.name) or engine.holds_requests(file.path, node.name)
             for field, facts in _fields(node, file.path, constants).items():
                 if own or isinstance(facts.get("default", []), bool | int | float | str | None):

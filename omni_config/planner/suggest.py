@@ -10,7 +10,7 @@ from omni_config.catalog.load import catalog
 from omni_config.estimate.data import Gpu, gpus
 from omni_config.estimate.estimate import Estimate, estimate
 from omni_config.estimate.work import unknown
-from omni_config.mesh import DEGREES
+from omni_config.mesh import DEGREES, RANKS
 from omni_config.planner.candidates import Candidate, candidates, pareto
 from omni_config.resolving.target import Target
 from omni_config.rules.quantities import DIMS, Quantities
@@ -78,7 +78,7 @@ def suggest(
     Raises:
         CannotEstimateError: nothing can be estimated for this model.
     """
-    base = settings | dict.fromkeys(DEGREES, 1) | {"gpus": None}
+    base = settings | {name: DEFAULTS[name] for name in RANKS} | {"gpus": None}
     q = _quantities(base, target)
     missing = unknown(q) + (["transformer_parameters"] if q["transformer_parameters"] is None else [])
     if missing:

@@ -62,7 +62,7 @@ def resolve_settings(settings: Settings, target: Target) -> Resolution:
 
 
 def _plan(settings: Settings, target: Target) -> Plan:
-    from omni_config.mesh import Mesh
+    from omni_config.mesh import Mesh, further
     from omni_config.plan import VERSION, Lora, Model, Plan, Sampling, Vae, Video
 
     s, card, engine = settings, target.card, target.engine
@@ -81,7 +81,7 @@ def _plan(settings: Settings, target: Target) -> Plan:
         engine=engine.id,
         model=Model(card.id, s["model"], card.pipeline, card.task, s["dtype"]),
         guidance_calls=card.guidance.calls if card.guidance else None,
-        mesh=Mesh.of(s, nodes=q["nodes"]),
+        mesh=Mesh.of(s, nodes=1 if further(s) else q["nodes"]),  # where there is more, the engine places the ranks
         cache=_cache(s, card),
         offload=offload,  # type: ignore[arg-type]
         lora=[Lora(item["path"], float(item["scale"])) for item in s["lora"]],

@@ -13,14 +13,15 @@ from itertools import product
 from math import log2, prod
 from typing import Any
 
-from omni_config.mesh import DEGREES
+from omni_config.mesh import DEGREES, FURTHER
 from omni_config.resolving.target import Target
 from omni_config.rules.kinds import Product
 from omni_config.rules.quantities import Quantities
 from omni_config.rules.rule import Rule
-from omni_config.schema.settings import FIELDS, Settings
+from omni_config.schema.settings import DEFAULTS, FIELDS, Settings
 
 MOST_STATES = 1000
+_ONLY_ELSEWHERE = frozenset(axis.setting for axis in FURTHER)
 
 
 def nearest(
@@ -225,6 +226,8 @@ def _candidates(rule: Rule, q: Quantities) -> Iterator[Settings]:
         elif name in DEGREES or name == "vae_patch_parallel_size":
             for size in sorted({*_divisors(min(q["gpu_count"], 1024)), 1, 2, 4, 8} - {value}):
                 yield {name: size}
+        elif name in _ONLY_ELSEWHERE and value != DEFAULTS[name]:
+            yield {name: DEFAULTS[name]}
 
 
 def _distance(settings: Settings, changes: Settings) -> float:

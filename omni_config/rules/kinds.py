@@ -21,10 +21,14 @@ from omni_config.schema.settings import FIELDS, Settings
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Product(Rule):
-    """A total equals a product of fields; a total that is left out is the product."""
+    """A total equals a product of fields; a total that is left out is the product.
+
+    ``product`` names a quantity that is the product, where there are factors beside those that a repair may change.
+    """
 
     total: str
     factors: tuple[str, ...]
+    product: str = ""
 
     def decide(self, q: Quantities) -> list[Finding]:
         if q[self.total] is None or q[self.total] == self._product(q):
@@ -43,7 +47,7 @@ class Product(Rule):
         return result
 
     def _product(self, q: Quantities) -> int:
-        return prod(q[factor] for factor in self.factors)
+        return int(q[self.product]) if self.product else prod(q[factor] for factor in self.factors)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -7,7 +7,7 @@ from math import gcd, prod
 from typing import Any, TypeVar
 
 from omni_config.cards import EngineCard, Feature, ModelCard
-from omni_config.mesh import DEGREES
+from omni_config.mesh import RANKS, further
 from omni_config.rules.expressions import parse
 
 T = TypeVar("T")
@@ -125,8 +125,14 @@ DIMS = {
 
 @quantity
 def world_size(q: Quantities) -> int:
-    """Ranks: ulysses x ring x cfg x tensor."""
-    return prod(q[name] for name in DEGREES)
+    """Ranks: ulysses x ring x cfg x tensor, and what else the engine has."""
+    return prod(q[name] for name in RANKS)
+
+
+@quantity
+def further_degrees(q: Quantities) -> str:
+    """The axes that only other engines have, where they are in use: " x allgather 2"."""
+    return "".join(f" x {name} {size}" for name, size in further(q).items())
 
 
 @quantity
@@ -227,8 +233,8 @@ def image_tokens(q: Quantities) -> int | None:
 
 @quantity
 def sequence_ranks(q: Quantities) -> int:
-    """Ranks that share a sequence: ulysses x ring."""
-    return int(q["ulysses_degree"] * q["ring_degree"])
+    """Ranks that share a sequence: ulysses x ring x allgather."""
+    return int(q["ulysses_degree"] * q["ring_degree"] * q["allgather_degree"])
 
 
 @quantity
@@ -287,7 +293,7 @@ def _count(q: Quantities, name: str) -> int:
 
 @quantity
 def other_ranks(q: Quantities) -> int:
-    """Ranks that HSDP may shard over: cfg x ulysses x ring."""
+    """Ranks that HSDP may shard over: cfg x those of a sequence."""
     return int(q["cfg_parallel_size"] * q["sequence_ranks"])
 
 

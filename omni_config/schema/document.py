@@ -61,6 +61,9 @@ class Parallel(_Section):
 
     ulysses_degree: Degree = Field(default=1, description="Ulysses sequence parallelism (all-to-all over heads).")
     ring_degree: Degree = Field(default=1, description="Ring attention (keys and values travel round a ring).")
+    allgather_degree: Degree = Field(
+        default=1, description="Sequence parallelism in which each rank gathers all keys and values (K/V-gather)."
+    )
     cfg_parallel_size: Degree = Field(default=1, description="Branches of classifier-free guidance run side by side.")
     tensor_parallel_size: Degree = Field(default=1, description="Tensor parallelism of the DiT blocks.")
     text_encoder_tensor_parallel: bool = Field(

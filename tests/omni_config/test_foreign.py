@@ -147,10 +147,20 @@ def test_a_config_file_of_sglang_is_checked_and_its_gpus_are_counted() -> None:
         ("--num-gpus 2 --ulysses-degree 2", "", set()),
         ("--num-gpus 4 --ulysses-degree 2 --dp-size 2", "", set()),
         ("--num-gpus 4 --ulysses-degree 2 --dp-size 1", "", {"OMNI135"}),
-        ("--num-gpus 2 --sp-degree 2", "a sequence of 2 ranks (the engine takes K/V gather)", set()),
-        ("--num-gpus 4 --enable-cfg-parallel", "a sequence of 2 ranks (the engine takes K/V gather)", set()),
-        ("--num-gpus 2 --kv-gather-degree 2", "--kv-gather-degree 2", set()),
-        ("--num-gpus 4 --tp-size 2", "4 GPUs (the engine chooses how to share them)", set()),
+        ("--num-gpus 2 --sp-degree 2", "", set()),
+        ("--sp-degree 2", "", {"OMNI135"}),
+        ("--num-gpus 4 --sp-degree 2", "", {"OMNI135"}),
+        ("--num-gpus 4 --sp-degree 4 --kv-gather-degree 4", "", set()),
+        ("--num-gpus 2 --sp-degree 4 --kv-gather-degree 2", "", {"OMNI1201"}),
+        ("--num-gpus 4 --enable-cfg-parallel", "", set()),
+        ("--num-gpus 4 --enable-cfg-parallel --kv-gather-degree 2", "", set()),
+        ("--num-gpus 8 --enable-cfg-parallel --kv-gather-degree 2", "", {"OMNI135"}),
+        ("--num-gpus 2 --kv-gather-degree 2", "", {"OMNI135"}),  # CFG-parallel takes both by itself
+        ("--num-gpus 2 --kv-gather-degree 2 --cfg-parallel-size 1", "", set()),
+        ("--num-gpus 4 --kv-gather-degree 2", "", set()),
+        ("--num-gpus 8 --kv-gather-degree 2", "", {"OMNI135"}),
+        ("--num-gpus 4 --kv-gather-degree 2 --ulysses-degree 2", "", {"OMNI1201"}),
+        ("--num-gpus 4 --tp-size 2", "", set()),
         ("--num-gpus 2 --enable-cfg-parallel --prompt cat", "", set()),  # the model has a negative prompt by itself
     ],
 )
@@ -160,7 +170,7 @@ def test_ranks_of_sglang_are_counted_as_it_counts_them(flags: str, passed: str, 
     assert {f.code for f in found if f.severity != "advice"} == codes
 
 
-@pytest.mark.parametrize("axis", ["--pipeline-parallel-size 2", "--allgather-degree 2"])
+@pytest.mark.parametrize("axis", ["--pipeline-parallel-size 2"])
 def test_axes_that_are_not_ours_have_their_share_of_the_gpus(axis: str) -> None:
     text = f"vllm serve Qwen/Qwen-Image --omni --num-gpus 4 --cfg-parallel-size 2 {axis}\n"
     (found,) = check_bytes("run.sh", text.encode(), assume={"engine": "vllm-omni==0.30"})

@@ -50,11 +50,14 @@ def errors(text: str) -> list[str]:
         ("sglang serve --model-path someone/else --num-gpus 2 --ulysses-degree 2 --backend sglang\n", []),
         ("sglang serve --model-path stabilityai/stable-diffusion-xl-base-1.0 --backend sglang\n", ["OMNI614"]),
         ("sglang serve --model-path stabilityai/stable-diffusion-xl-base-1.0 --num-gpus 1\n", []),
-        ("sglang serve --model-path Qwen/Qwen-Image --kv-gather-degree 2\n", ["OMNI1201"]),
-        ("sglang serve --model-path Qwen/Qwen-Image --num-gpus 2 --kv-gather-degree 2\n", []),
+        ("sglang serve --model-path Qwen/Qwen-Image --kv-gather-degree 2\n", ["OMNI135"]),
+        ("sglang serve --model-path Qwen/Qwen-Image --num-gpus 2 --kv-gather-degree 2\n", ["OMNI135"]),  # CFG takes both
+        ("sglang serve --model-path Qwen/Qwen-Image --num-gpus 2 --kv-gather-degree 2 --cfg-parallel-size 1\n", []),
         ("sglang serve --model-path Qwen/Qwen-Image --component-precisions.text_encoder fp8\n", ["OMNI612"]),
         ("sglang serve --model-path Qwen/Qwen-Image --component-precisions.text_encoder fp16\n", []),
         ("model_path: Qwen/Qwen-Image\nnum_gpus: 1\nsp_size: 1\n", ["OMNI608"]),
+        ("sglang serve --model-path Qwen/Qwen-Image --backend diffusers --num-gpus 2 --tp-size 2\n", ["OMNI643"]),
+        ("sglang serve --model-path Qwen/Qwen-Image --backend diffusers\n", []),
     ],
 )  # fmt: skip
 def test_reports_and_rules_of_its_source(text: str, codes: list[str]) -> None:
@@ -92,3 +95,13 @@ def test_attention_backends_of_components_are_one_text() -> None:
         text + "--component-attention-backends.vae fa --component-attention-backends.transformer=torch_sdpa\n"
     )
     assert not errors(text + "--component-attention-backends.transformer fa\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [("--num-gpus 4 --cfg-parallel-size 4", "OMNI148"), ("--backend diffusers --num-gpus 2", "OMNI643")],
+)
+def test_gpus_that_repeat_the_work_are_a_warning(flags: str, code: str) -> None:
+    (checked,) = check_bytes("run.sh", f"sglang serve --model-path Qwen/Qwen-Image {flags}\n".encode())
+    assert [finding.code for finding in checked.findings if finding.severity == "warning"] == [code]
+    assert checked.exit_code == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from omni_config.checking.files import check_bytes
+from omni_config.checking.files import check, check_bytes
 from omni_config.cli import app
 
 runner = CliRunner()
@@ -108,6 +108,36 @@ def test_lightx2v_is_known_by_its_keys(enable_cfg: str, parallel: str, codes: li
     assert sorted(finding.code for finding in checked.findings) == sorted(codes)
     assert any(said in finding.message for finding in checked.findings)
     assert (checked.exit_code != 0) == ("OMNI617" in codes)
+
+
+@pytest.mark.parametrize(
+    ("more", "codes"),
+    [
+        ('"feature_caching": "Tea"', []),
+        ('"feature_caching": "TeaCache"', ["OMNI641"]),
+        ('"feature_caching": "Mag", "warmup": true', ["OMNI641"]),
+        ('"feature_caching": "NoCaching", "warmup": true', []),
+        ('"offload_granularity": "block"', ["OMNI642"]),
+        ('"cpu_offload": true, "offload_granularity": "block"', []),
+    ],
+)
+def test_caches_and_offload_of_lightx2v(more: str, codes: list[str]) -> None:
+    text = (LIGHTX2V % ("true", "false"))[:-1] + f", {more}}}"
+    (checked,) = check_bytes("a.json", text.encode())
+    assert [finding.code for finding in checked.findings if finding.code != "OMNI605"] == codes
+    assert all(finding.span and finding.span.source.line(finding.span.line) for finding in checked.findings)
+
+
+@pytest.mark.parametrize(("processes", "codes"), [(8, []), (4, ["OMNI641"])])
+def test_a_command_of_lightx2v_is_held_against_its_file(tmp_path: Path, processes: int, codes: list[str]) -> None:
+    (tmp_path / "a.json").write_text(LIGHTX2V % ("true", '{"cfg_p_size": 2, "seq_p_size": 4}'))
+    script = tmp_path / "run.sh"
+    script.write_text(
+        f"torchrun --nproc_per_node={processes} -m lightx2v.infer \\\n  --model_cls wan2.1 --config_json a.json\n"
+    )
+    (checked,) = check(script)
+    assert [finding.code for finding in checked.findings if finding.code != "OMNI605"] == codes
+    assert any("a command of LightX2V, of which only a.json is judged" in one.message for one in checked.findings)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def write(unwritten: Unwritten) -> str:
     if unwritten.settings.get("vae_patch_parallel_size") == world > 1:
         unwritten.take("vae_patch_parallel_size")
         parallel["extra_parallel_modules"] = ["vae"]
-    if unwritten.take("text_encoder_tensor_parallel") and parallel.get("tp_size"):
+    if parallel.get("tp_size") and unwritten.take("text_encoder_tensor_parallel"):
         parallel.setdefault("extra_parallel_modules", []).insert(0, "text_encoder")
     if (backend := unwritten.take("attention_backend")) is not None:
         tree["attention_backend"] = backend
@@ -40,8 +40,8 @@ def write(unwritten: Unwritten) -> str:
         tree["parallelism_config"] = parallel
     if (quantization := unwritten.take("quantization")) is not None:
         tree["quantize_config"] = {"quant_type": _QUANT_TYPES[quantization]}
-    if not tree:
-        tree["parallelism_config"] = {"ulysses_size": 1}  # a file must say something
+    if not tree.keys() - {"attention_backend"}:
+        tree["parallelism_config"] = {"ulysses_size": 1}  # by which a reader knows what the file is
     program = [name for name in unwritten.settings if FIELDS[name][0] in _PROGRAM or name == "compile"]
     lines = [f"# {'.'.join(FIELDS[name])}: {json.dumps(unwritten.take(name))}" for name in program]
     head = "# The program that loads this file sets these itself:\n" if lines else ""

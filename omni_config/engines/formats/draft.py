@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omni_config.catalog.load import catalog
 from omni_config.engines.formats.text import File, Text
-from omni_config.findings import Finding, Severity, Source, Span
+from omni_config.findings import Decision, Finding, Mark, Severity, Source, Span
 from omni_config.reading.nodes import Unreadable, YamlNode, parse
 from omni_config.rules.quantities import UNKNOWN
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
@@ -81,6 +81,7 @@ class Draft:
         self.own_parser = False  # whether the engine's own parser reads them, which refuses what it does not know
         self.unknown: set[str] = set()  # settings that it says in words whose value only a run knows
         self.options: dict[str, YamlNode] = {}  # the engine's own settings, for which there is none of ours
+        self.decisions: list[Decision] = []  # what the engine chooses where nothing is said
         self.root = YamlNode({}, place)
         self._put(("version",), YamlNode(1, place))
         self._put(("engine",), YamlNode(engine, place))
@@ -114,6 +115,14 @@ class Draft:
                 return
             node = self.root.find(FIELDS[setting]) or YamlNode({}, span)
         self._put(FIELDS[setting], node)
+
+    def decide(self, setting: str, value: Any, mark: Mark, source: str, why: str = "", *, judged: bool = True) -> None:
+        """What the engine chooses for a setting that is not said; one of ours is judged as if it was said, unless it
+        is a default, or rules of the engine find the same.
+        """
+        self.decisions.append(Decision(setting, value, mark, source, why))
+        if judged and setting in FIELDS and mark != "default":
+            self.set(setting, value, self.place)
 
     def drop(self, setting: str) -> None:
         """Take a setting back."""

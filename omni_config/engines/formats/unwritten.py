@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from omni_config.engines.facts import facts_of
 from omni_config.resolving.resolver import Resolution
 from omni_config.schema.settings import Settings
 
@@ -17,6 +18,7 @@ class Unwritten:
 
     settings: Settings
     resolution: Resolution
+    own_parser: bool = True  # whether the engine's own parser reads the flags, rather than that of an example script
 
     def take(self, name: str) -> Any:
         """The value of a setting, which is then written; None where the config does not say it."""
@@ -26,15 +28,20 @@ class Unwritten:
         """Settings by their flags: a switch alone, anything else with its value."""
         result = []
         for name, flag in names.items():
-            value = self.take(name)
+            value = self.take(name) if self.has(flag) else None
             if value is not None and value is not False:
                 result.append([flag] if value is True else [flag, str(value)])
         return result
 
+    def has(self, flag: str) -> bool:
+        """Whether the parser of this version has a flag, as far as that is known."""
+        facts = facts_of(self.resolution.engine.id) if self.own_parser else None
+        return facts is None or not facts.closed or facts.flag(flag) is not None
+
     @property
     def world_size(self) -> int:
         """Ranks of the deployment."""
-        return self.resolution.accepted_plan().mesh.world_size
+        return int(self.resolution.target.quantities(self.resolution.settings)["world_size"])
 
 
 def command_line(groups: list[list[str]]) -> str:
@@ -44,13 +51,14 @@ def command_line(groups: list[list[str]]) -> str:
 
 def guidance(unwritten: Unwritten, true_cfg: str) -> list[list[str]]:
     """The scale of guidance by the name that the model's pipeline has for it."""
-    card = unwritten.resolution.card
+    guidance = unwritten.resolution.card.guidance
     groups = []
-    scale, distilled = unwritten.take("cfg_scale"), unwritten.take("guidance_scale")
-    if scale is not None:
-        own = card.guidance is not None and card.guidance.argument == "guidance_scale"
+    # A scale that the pipeline has no argument for stays, and is refused: it would be taken for another one.
+    both = guidance is not None and guidance.argument == guidance.distilled_argument
+    if not both and (scale := unwritten.take("cfg_scale")) is not None:
+        own = guidance is not None and guidance.argument == "guidance_scale"
         groups.append(["--guidance-scale" if own else true_cfg, str(scale)])
-    if distilled is not None:
+    if guidance and guidance.distilled_argument and (distilled := unwritten.take("guidance_scale")) is not None:
         groups.append(["--guidance-scale", str(distilled)])
     return groups
 
@@ -58,7 +66,7 @@ def guidance(unwritten: Unwritten, true_cfg: str) -> list[list[str]]:
 def lora(unwritten: Unwritten, *, scale: bool) -> list[list[str]]:
     """One adapter; several, or a scale where the engine takes none, stay with the config and are refused."""
     adapters = unwritten.settings.get("lora") or []
-    if len(adapters) != 1 or (not scale and adapters[0].get("scale", 1.0) != 1.0):
+    if len(adapters) != 1 or not unwritten.has("--lora-path") or (not scale and adapters[0].get("scale", 1.0) != 1.0):
         return []
     (adapter,) = unwritten.take("lora")
     words = [["--lora-path", adapter["path"]]]

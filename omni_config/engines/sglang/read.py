@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from functools import partial
-from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,7 +18,6 @@ from omni_config.engines.formats.text import File
 from omni_config.engines.sglang.registry import is_registered, native_pipeline
 from omni_config.engines.theirs import asked_of
 from omni_config.findings import Span
-from omni_config.mesh import DEGREES
 from omni_config.reading.nodes import YamlNode
 
 ENGINE = "sglang"
@@ -34,6 +32,7 @@ SETTINGS: dict[str, str | tuple[str, Any]] = {
     "dp": "data_parallel_size",
     "ulysses-degree": "ulysses_degree",
     "ring-degree": "ring_degree",
+    "kv-gather-degree": "allgather_degree",
     "enable-cfg-parallel": ("cfg_parallel_size", 2),
     "cfg-parallel-size": "cfg_parallel_size",
     "use-fsdp-inference": "use_hsdp",
@@ -73,21 +72,6 @@ VARIABLES = {
 SWITCH = "SGLANG_CACHE_DIT_ENABLED"
 
 
-def _sequence(draft: Draft, word: Word, span: Span) -> None:
-    """``--sp-degree``: the engine shares it among Ulysses and Ring, or takes K/V gather, where neither is said."""
-    draft.later.append(lambda: _shared(draft, int(word.value), span) if word.value.isdigit() else None)
-
-
-def _shared(draft: Draft, degree: int, span: Span) -> None:
-    """A sequence of so many ranks, as the engine shares it (server_args.py:1735 of 0.5.23): 2 by K/V gather."""
-    if draft.has("ulysses_degree") or draft.has("ring_degree") or degree == 1:
-        return
-    if degree == 2:
-        _unjudged(draft, "a sequence of 2 ranks (the engine takes K/V gather)", span)
-    else:
-        draft.set("ulysses_degree", degree, span)
-
-
 def _guidance(draft: Draft, word: Word, span: Span) -> None:
     """``--guidance-scale``: of a model without a card, the argument by its own name."""
 
@@ -101,16 +85,8 @@ def _guidance(draft: Draft, word: Word, span: Span) -> None:
     draft.later.append(read)
 
 
-def _gather(draft: Draft, word: Word, span: Span) -> None:
-    """``--kv-gather-degree``: a third way to share the sequence, which no setting of ours stands for."""
-    if word.value != "1":
-        draft.later.append(lambda: _unjudged(draft, f"--kv-gather-degree {word.value}", span))
-
-
-def _unjudged(draft: Draft, name: str, span: Span) -> None:
-    """Ranks that no setting stands for: the GPUs cannot be held against the degrees."""
-    draft.leave_unjudged(name, span)
-    draft.drop("gpus")
+def _sequence(draft: Draft, word: Word, span: Span) -> None:
+    """``--sp-degree``: how its ranks share the sequence, ``effective.py`` says."""
 
 
 FLAGS = Flags(
@@ -119,7 +95,6 @@ FLAGS = Flags(
     special={
         "sp-degree": _sequence,
         "sp-size": _sequence,
-        "kv-gather-degree": _gather,
         "guidance-scale": _guidance,
         "lora-path": lora_path,
     },
@@ -173,7 +148,7 @@ def from_command(command: Command, file: File) -> Draft | None:
             return None  # a language model
         _environment(draft, command.environment)
         draft.of_version = partial(_of_version, draft, command.environment)
-        _finish(draft)
+        draft.finish()
         return draft
     return None
 
@@ -194,7 +169,7 @@ def from_python(script: Script) -> list[Draft]:
                 sampling = made.keywords.get("sampling_params_kwargs") or next(iter(made.arguments), None)
                 FLAGS.read(draft, words(sampling.children if sampling else {}, script.file))
                 break
-        _finish(draft)
+        draft.finish()
         drafts.append(draft)
     return drafts
 
@@ -219,7 +194,7 @@ def from_yaml(node: YamlNode, file: File) -> list[Draft]:
         taken = target is not None or name in FLAGS.special or name in FLAGS.quiet
         draft.keys.append(Key("", str(key).replace("-", "_"), child, taken))
     draft.of_version = partial(_of_version, draft, {})
-    _finish(draft)
+    draft.finish()
     return [draft]
 
 
@@ -269,6 +244,7 @@ def _of_version(draft: Draft, environment: dict[str, Word], engine: str) -> None
             near = difflib.get_close_matches(key.name, facts.names, 1, 0.6)
             next_step = f"did you mean {near[0]}?" if near else "remove the key"
             draft.note("OMNI608", f"{engine} has no '{key.name}' and drops it silently", place, next_step=next_step)
+            draft.not_judged = [one for one in draft.not_judged if one[0] != key.name]
     _pipeline(draft, engine, facts)
 
 
@@ -326,23 +302,3 @@ def _pipeline(draft: Draft, engine: str, facts: Facts) -> None:
         draft.note("OMNI614", message, place, next_step="remove --backend sglang: diffusers runs it then")
     elif native == "":
         draft.options["backend"] = YamlNode("diffusers", place)
-
-
-def _finish(draft: Draft) -> None:
-    """The ranks that are not said: the engine starts one, and shares further ones by itself."""
-    said = {name: draft.get(name) for name in (*DEGREES, "data_parallel_size") if draft.has(name)}
-    ranks = prod(said.values()) if all(isinstance(size, int) and size > 0 for size in said.values()) else 1
-    if ranks > 1 and not draft.has("gpus"):
-        draft.set("gpus", 1, draft.place)
-    before = len(draft.not_judged)
-    draft.finish()
-    gpus = draft.root.find(("hardware", "gpus"))
-    if gpus is None or not isinstance(gpus.value, int) or draft.has("ulysses_degree") or draft.has("ring_degree"):
-        return
-    left, rest = divmod(gpus.value, ranks)
-    if rest or left <= 1 or len(draft.not_judged) > before:
-        return
-    if draft.has("cfg_parallel_size"):
-        _shared(draft, left, gpus.span)
-    else:  # it may take CFG-parallel for some of them
-        _unjudged(draft, f"{gpus.value} GPUs (the engine chooses how to share them)", gpus.span)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omni_config.engines.facts import Facts
+
+if TYPE_CHECKING:
+    from omni_config.engines.formats.draft import Draft
 
 #: The classes that ``model_index.json`` of registered models names, where neither the pipeline nor the name of its
 #: configuration tells.
@@ -53,6 +56,20 @@ def native_pipeline(model: str, named: str, facts: Facts) -> str | None:
     if f"pipeline {pipeline}" not in facts.pipelines:
         return ""
     return pipeline if entry or _looked_for((lower, pipeline.lower()), facts) else ""
+
+
+def entry_of(draft: Draft, facts: Facts) -> dict[str, Any]:
+    """The classes of configuration and requests that it takes for a deployment's model; empty where not known."""
+    backend = draft.options.get("backend")
+    if backend is not None and backend.value == "diffusers":
+        return {"sampling_params": "DiffusersGenericSamplingParams"}
+    model = str(draft.get("model")).lower().rstrip("/") if draft.has("model") else ""
+    if entry := _registered(model, facts) or _detected(model, facts):
+        return entry
+    pipeline = facts.pipelines.get(f"pipeline {draft.pipeline}", {})
+    config = pipeline.get("pipeline_config_cls")
+    found = next((one for one in facts.pipelines.values() if config and one.get("pipeline_config") == config), {})
+    return {"sampling_params": pipeline.get("sampling_params_cls") or ""} | found
 
 
 def is_registered(model: str, facts: Facts) -> bool:

@@ -9,6 +9,8 @@ from omni_config.engines.sglang.read import SETTINGS, SWITCH, VARIABLES
 from omni_config.schema.settings import FIELDS
 
 _FLAGS = {setting: f"--{flag}" for flag, setting in reversed(SETTINGS.items()) if isinstance(setting, str)}
+#: Of ours, what every version has by this name (runtime/layers/quantization/__init__.py).
+_QUANTIZATIONS = ("fp8",)
 _PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
@@ -23,10 +25,15 @@ def write(unwritten: Unwritten) -> str:
     if unwritten.settings.get("cfg_parallel_size") == 2:
         groups.append(["--enable-cfg-parallel", "true"])
         unwritten.take("cfg_parallel_size")
+    if (gathered := unwritten.settings.get("allgather_degree", 1)) > 1:  # so that it takes no CFG-parallel by itself
+        groups.append(["--sp-degree", str(gathered)])
     if (dtype := unwritten.take("dtype")) is not None:
         groups.append(["--dit-precision", _PRECISIONS[dtype]])
     groups += guidance(unwritten, "--true-cfg-scale")
-    groups += unwritten.flags(_FLAGS)
+    if unwritten.take("enable_cpu_offload"):  # ours moves all components, each flag of its one
+        groups += [["--dit-cpu-offload", "true"], ["--text-encoder-cpu-offload", "true"]]
+    without = "quantization" if unwritten.settings.get("quantization") not in _QUANTIZATIONS else ""
+    groups += unwritten.flags({name: flag for name, flag in _FLAGS.items() if name != without})
     return command_line(groups + lora(unwritten, scale=False))
 
 

@@ -13,13 +13,15 @@ from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS
 PARALLEL = tuple(name for name, path in FIELDS.items() if path[0] == "parallel")
 
 #: Other parallel settings of the engine, which no setting of ours stands for.
-OTHER_PARALLEL = ("pipeline_parallel_size", "sequence_parallel_size", "allgather_degree", "text_encoder_tp_size")
+OTHER_PARALLEL = ("pipeline_parallel_size", "sequence_parallel_size", "text_encoder_tp_size")
 
 #: Those of them that are factors of the number of ranks (0.26.0, diffusion/data.py:266; 0.30.0, data.py:395).
-OTHER_AXES = ("pipeline_parallel_size", "allgather_degree")
+OTHER_AXES = ("pipeline_parallel_size",)
 
 #: The registry of attention backends (diffusion/attention/backends/registry.py).
 BACKENDS = "attention DiffusionAttentionBackendEnum"
+#: Those that have a name of ours.
+KERNELS = {"TORCH_SDPA": "native", "CUDNN_ATTN": "_native_cudnn", "FLASH_ATTN": "flash", "SAGE_ATTN": "sage"}
 
 #: The classes of what single attention backends take.
 _OF_BACKENDS = {"skip_softmax": "SkipSoftmaxSpec", "quant": "AttnQuantSpec", "block_sparse": "BlockSparseSpec"}
@@ -36,7 +38,7 @@ SAMPLING = {
 #: Keys of a stage on which nothing depends that is judged here, and those that are read elsewhere.
 _QUIET = {
     *("cache_config", "parallel_config", "default_sampling_params", "engine_args", "stage_id", "stage_type"),
-    *("devices", "runtime", "trust_remote_code", "enforce_eager", "engine_output_type", "final_output"),
+    *("devices", "runtime", "trust_remote_code", "engine_output_type", "final_output"),
     *("final_output_type", "is_comprehension", "engine_input_source", "input_sources", "distributed_executor_backend"),
     *("gpu_memory_utilization", "enable_prefix_caching", "enable_chunked_prefill", "max_num_batched_tokens"),
 }
@@ -63,7 +65,9 @@ def take(draft: Draft, arguments: Mapping[str, YamlNode], of_command: bool = Fal
         elif key == "cache_backend":
             cache_backend(draft, str(child.value), child.span)
         elif key == "diffusion_attention_backend":
-            draft.registered.append((BACKENDS, "attention backend", child))
+            attention_backend(draft, child)
+        elif key == "enforce_eager" and isinstance(child.value, bool):
+            draft.set("compile", not child.value, child.span)
         elif key == "diffusion_attention_config":
             attention_config(draft, child)
         elif key == "diffusion_offload_config":
@@ -105,6 +109,13 @@ def sampling(draft: Draft, node: YamlNode | None) -> None:
             draft.set(SAMPLING[key], child.value, child.span)
         elif key == "guidance_scale":
             draft.guidance(child.value, child.span)
+
+
+def attention_backend(draft: Draft, node: YamlNode) -> None:
+    """The attention backend of all roles; what a version has no kernel for is found later."""
+    draft.registered.append((BACKENDS, "attention backend", node))
+    if (kernel := KERNELS.get(str(node.value).upper())) is not None:
+        draft.set("attention_backend", kernel, node.span)
 
 
 def attention_config(draft: Draft, node: YamlNode) -> None:

@@ -10,9 +10,9 @@ from omni_config.engines.formats.flags import REST, Flags
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import Text
 from omni_config.engines.vllm_omni.arguments import (
-    BACKENDS,
     OTHER_AXES,
     OTHER_PARALLEL,
+    attention_backend,
     attention_config,
     cache_backend,
     cache_config,
@@ -106,7 +106,7 @@ def _attention_config(draft: Draft, word: Word, span: Span) -> None:
 
 
 def _attention_backend(draft: Draft, word: Word, span: Span) -> None:
-    draft.registered.append((BACKENDS, "attention backend", YamlNode(word.value, span)))
+    attention_backend(draft, YamlNode(word.value, span))
 
 
 def _offload_config(draft: Draft, word: Word, span: Span) -> None:
@@ -132,7 +132,7 @@ def _scale(draft: Draft, word: Word, span: Span) -> None:
 
 
 _QUIET = {
-    **dict.fromkeys(("trust-remote-code", "enforce-eager", "log-stats", "disable-log-stats"), 0),
+    **dict.fromkeys(("trust-remote-code", "log-stats", "disable-log-stats"), 0),
     **dict.fromkeys(("served-model-name", "output", "output-dir", "fps", "stage-id"), 1),
     **dict.fromkeys(("uvicorn-log-level", "stage-init-timeout", "init-timeout", "download-dir"), 1),
     "allowed-local-media-path": REST,
@@ -146,6 +146,7 @@ FLAGS = Flags(
         "model": "model",
         **{dashed(name)[2:]: name for name in ("host", "port", "api_key")},
         "num-gpus": "gpus",
+        "enforce-eager": ("compile", False),
         "cache-dit-enable-taylorseer": "enable_taylorseer",
         "tp": "tensor_parallel_size",
         "dp": "data_parallel_size",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 
 from omni_config.engines.formats.unwritten import Unwritten, command_line, guidance, lora
+from omni_config.engines.vllm_omni.arguments import KERNELS
 from omni_config.engines.vllm_omni.scripts import FOLDER, SCRIPTS
 from omni_config.schema.flag_names import ALIASES, dashed
 from omni_config.schema.settings import FIELDS, PARAMETERS
 
 _SHORT = {"ulysses_degree": ALIASES["ulysses_degree"][0], "ring_degree": ALIASES["ring_degree"][0]}
-# OMNI133 refuses the others.
-_ATTENTION = {"native": "TORCH_SDPA", "_native_cudnn": "CUDNN_ATTN", "flash": "FLASH_ATTN", "sage": "SAGE_ATTN"}
+_ATTENTION = {kernel: name for name, kernel in KERNELS.items()}
+#: Of sampling, what is written by the name that the model's pipeline has for it.
+_GUIDANCE = ("cfg_scale", "guidance_scale")
 SERVER = ("host", "port", "api_key")
 _SECTIONS = ("parallel", "memory", "vae", "execution")
 
@@ -21,18 +23,20 @@ def write(unwritten: Unwritten) -> str:
     card = unwritten.resolution.card
     served = unwritten.take("server")
     offline = not served and any(FIELDS[name][0] == "sampling" for name in unwritten.settings)
+    unwritten.own_parser = not offline
     model = unwritten.take("model")
     if offline:
         groups = [["python", str(FOLDER / SCRIPTS[card.task][0])], ["--model", model]]
         groups += guidance(unwritten, "--cfg-scale")
-        groups += unwritten.flags({name: dashed(name) for name in FIELDS if FIELDS[name][0] == "sampling"})
+        requested = (name for name in FIELDS if FIELDS[name][0] == "sampling" and name not in _GUIDANCE)
+        groups += unwritten.flags({name: dashed(name) for name in requested})
     else:
         groups = [["vllm", "serve", model, "--omni"]]
         groups += unwritten.flags({name: dashed(name) for name in SERVER})
     if unwritten.take("compile") is False:  # which the engine does unless it is told not to
         groups.append(["--enforce-eager"])
-    if (backend := unwritten.take("attention_backend")) is not None:
-        groups.append(["--diffusion-attention-backend", _ATTENTION[backend]])
+    if unwritten.settings.get("attention_backend") in _ATTENTION:  # OMNI133 refuses the others
+        groups.append(["--diffusion-attention-backend", _ATTENTION[unwritten.take("attention_backend")]])
     groups += unwritten.flags({name: _short(name, offline) for name in FIELDS if FIELDS[name][0] in _SECTIONS})
     gpus = unwritten.take("gpus")
     if gpus is not None and gpus != unwritten.world_size:

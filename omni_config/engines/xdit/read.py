@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+import difflib
+from functools import cache, partial
 from math import prod
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,7 +17,8 @@ from omni_config.engines.formats.python import Script, words
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.findings import Span
-from omni_config.mesh import DEGREES
+from omni_config.mesh import DEGREES, RANKS
+from omni_config.rules.quantities import UNKNOWN
 
 ENGINE = "xdit"
 
@@ -86,6 +88,12 @@ def _fully_shard(draft: Draft, word: Word, span: Span) -> None:
     degree = plain(word.value)
     if isinstance(degree, int) and degree > 1:
         draft.set("use_hsdp", True, span)
+        draft.later.append(lambda: _shards(draft, degree, span))
+
+
+def _shards(draft: Draft, degree: int, span: Span) -> None:
+    """The ranks that share a copy of the weights, where they are not all."""
+    if degree != prod(size for name in RANKS if isinstance(size := draft.get(name), int)):
         draft.set("hsdp_shard_size", degree, span)
 
 
@@ -130,6 +138,8 @@ def from_command(command: Command, file: File) -> Draft | None:
                     _parallel_vae(draft, word.text.span)
             if found := torchrun_processes(words[:at]):
                 draft.set("gpus", *found)
+            if draft.own_parser:
+                draft.of_version = partial(_of_version, draft)
             return draft
     return None
 
@@ -156,6 +166,33 @@ def from_python(script: Script) -> list[Draft]:
             _parallel_vae(draft, parallel_vae.span)
         drafts.append(draft)
     return drafts
+
+
+def _of_version(draft: Draft, engine: str) -> None:
+    """What the runner refuses of a model: one that no class is registered for, and what its class does not declare."""
+    facts, model = facts_of(engine), draft.options.get("model")
+    card = catalog().engine(engine)
+    if facts is None or card is None or model is None or not isinstance(model.value, str):
+        return
+    classes = {name: one for one in facts.pipelines.values() for name in one.get("names", ())}
+    if model.value not in classes:
+        near = difflib.get_close_matches(model.value, classes, 1, 0.6)
+        next_step = f"did you mean {near[0]}?" if near else "name one that it registers"
+        draft.note("OMNI614", f"{engine} registers no model {model.value}", model.span, next_step=next_step)
+        return
+    declared = classes[model.value].get("capabilities", {})
+    judged = {"supports_step_caching"}
+    if card.pipelines.get(str(draft.get("model"))):
+        by_card = [one if isinstance(one, dict) else {"": one} for one in card.capabilities.values()]
+        judged.update(*(one.values() for one in by_card))
+    for capability in facts.fields("ModelCapabilities"):
+        option, unsaid = draft.options.get(capability), facts.default("ModelCapabilities", capability)
+        if option is None or capability in judged or declared.get(capability, unsaid and unsaid[0]):
+            continue
+        asked = option.value is True or (option.value is not UNKNOWN and option.value not in (False, None, "", 0, 1))
+        if asked:
+            message = f"{capability} is not supported for {model.value} by engine {engine}: it refuses it"
+            draft.note("OMNI503", message, option.span)
 
 
 def _is_runner(word: str) -> bool:

@@ -23,16 +23,21 @@ def write(unwritten: Unwritten) -> str:
     if unwritten.settings.get("vae_patch_parallel_size") == world > 1:
         groups.append(["--use_parallel_vae"])
         unwritten.take("vae_patch_parallel_size")
-    if unwritten.take("use_hsdp"):
-        shards = unwritten.take("hsdp_shard_size") or -1
-        groups.append(["--fully_shard_degree", str(shards if shards > 0 else world)])
+    shards = unwritten.settings.get("hsdp_shard_size", -1)
+    if (degree := shards if shards > 0 else world) > 1 and unwritten.take("use_hsdp"):
+        unwritten.take("hsdp_shard_size")
+        groups.append(["--fully_shard_degree", str(degree)])
     if (quantization := unwritten.take("quantization")) is not None:
         groups.append([f"--use_{quantization}_gemms"])
     for method, setting in CACHES.items():
         if unwritten.take(setting):
             groups.append(["--cache_method", method])
-    own = card.guidance is not None and card.guidance.argument == "guidance_scale"
-    scale = unwritten.take("cfg_scale") if own else unwritten.take("guidance_scale")
+    guidance = card.guidance
+    scale = None
+    if guidance is not None and guidance.distilled_argument == "guidance_scale":
+        scale = unwritten.take("guidance_scale")
+    elif guidance is not None and guidance.argument == "guidance_scale":
+        scale = unwritten.take("cfg_scale")
     if scale is not None:
         groups.append(["--guidance_scale", str(scale)])
     return command_line(groups + unwritten.flags(_FLAGS))

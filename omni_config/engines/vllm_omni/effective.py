@@ -1,0 +1,40 @@
+"""What vLLM-Omni makes of a deployment where nothing is said: its GPUs, what it compiles, its caches' parameters.
+
+What it changes of what is said, rules know that adjust (``rules.yaml``).
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from omni_config.engines.facts import Facts
+from omni_config.engines.formats.draft import Draft
+from omni_config.mesh import RANKS
+from omni_config.schema.settings import PARAMETERS
+
+_CONFIG = "OmniDiffusionConfig"
+
+
+def decide(draft: Draft, facts: Facts) -> None:
+    """Add what the engine chooses to a deployment."""
+    degrees = [draft.get(name) for name in (*RANKS, "data_parallel_size")]
+    if not draft.has("gpus") and all(size is None or isinstance(size, int) for size in degrees):
+        at = facts.method(_CONFIG, "__post_init__")
+        product = prod(size or 1 for size in degrees)
+        if draft.get("use_hsdp") is True and product == 1 and isinstance(shards := draft.get("hsdp_shard_size"), int):
+            product = max(shards, 1) * (draft.get("hsdp_replicate_size") or 1)
+        draft.decide("gpus", product, "default", at, "the product of its degrees")
+    replicas = facts.method("DiffusionParallelConfig", "resolve_data_parallel_size")
+    gpus, ranks = draft.get("gpus"), prod(size or 1 for size in degrees[:-1] if isinstance(size, int | None))
+    whole = draft.has("gpus") and not draft.has("data_parallel_size") and isinstance(gpus, int)
+    if replicas and whole and not draft.get("use_hsdp") and gpus > ranks and gpus % ranks == 0:
+        why = "spare GPUs become replicas"
+        draft.decide("data_parallel_size", gpus // ranks, "inferred", replicas, why, judged=False)  # OMNI121 says so
+    eager = facts.default(_CONFIG, "enforce_eager")
+    if eager and eager[0] is False and not draft.has("compile") and "enforce_eager" not in draft.options:
+        draft.decide("compile", True, "default", eager[1], "unless --enforce-eager")
+    for backend in ("tea_cache", "cache_dit"):
+        for name in PARAMETERS[backend] if draft.has(backend) else ():
+            found = facts.default("DiffusionCacheConfig", name)
+            if found and found[0] is not None and not draft.has(name):
+                draft.decide(name, found[0], "default", found[1])
