@@ -349,6 +349,12 @@ def guided(q: Quantities) -> bool:
 
 
 @quantity
+def prompt_letters(q: Quantities) -> int | None:
+    """Characters of the prompt; None where the config has none."""
+    return None if q["prompt"] is None else len(q["prompt"])
+
+
+@quantity
 def task(q: Quantities) -> str:
     """What the model makes of what."""
     return q.card.task
