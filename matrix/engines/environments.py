@@ -157,7 +157,7 @@ def install(wanted: Environment, progress: Callable[[str, int, int], None]) -> N
 
 
 def _steps(wanted: Environment) -> Iterator[tuple[list[str], list[str]]]:
-    """Packages that are fetched together, with words for pip: the large ones alone, so that a bar can say where it is."""
+    """Packages that are fetched together, with words for pip: large ones alone, so that a bar can say where it is."""
     alone = ["--no-deps"]  # or a package would ask for what the runs do not need, or for another torch
     yield from (([name], alone) for name, size in wanted.own.items() if size >= LARGE)
     yield [name for name, size in wanted.own.items() if size < LARGE], alone

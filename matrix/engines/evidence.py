@@ -25,7 +25,7 @@ COMMON = ("date", "versions", "code")
 class Entry:
     """One cell that was run. ``verdict`` and ``codes`` are the rules', ``outcome`` is the engine's.
 
-    ``why`` is its error, or what was counted; ``moment`` is when it failed. ``psnr`` is None where the images are equal.
+    ``why`` is its error, or what was counted; ``moment`` is when it failed. ``psnr`` is None where images are equal.
     """
 
     verdict: str

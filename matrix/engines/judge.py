@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,8 +46,16 @@ class Judged:
     ignored: tuple[str, ...] = ()
 
 
-def judged(ran: Ran, reference: Ran, settings: Settings, features: Mapping[str, Any]) -> Judged:
-    """What a run shows against that of one process; ``features`` are those that are on."""
+def judged(
+    ran: Ran, reference: Ran, bare: Ran, settings: Settings, features: Mapping[str, Any], platform: Collection[str]
+) -> Judged:
+    """What a run shows against that of one process; ``features`` are those that are on.
+
+    The reference has what changes the image beside the rest, ``bare`` has nothing. ``platform`` are errors of a machine
+    without a GPU, of which a run on another says nothing.
+    """
+    if any(text in ran.error for text in platform):
+        return Judged("not shown", f"a machine without a GPU refuses it: {_line(ran.error)}", ran.moment)
     if ran.error and ran.moment in EARLY:
         return Judged("refused", _line(ran.error), ran.moment)
     if reference.error or reference.hung:
@@ -80,6 +88,9 @@ def judged(ran: Ran, reference: Ran, settings: Settings, features: Mapping[str, 
         return Judged("wrong", said + (f", with a damaged weight {control:.1f}" if control else ""), **numbers)
     if idle:
         return Judged("ignored", "; ".join(idle.values()), ignored=tuple(idle), **numbers)
+    cached = bool({"cache_dit", "tea_cache"} & {*features})
+    if cached and not _saves(ran if alone else reference, bare):
+        return Judged("not shown", "the cache skips no block of the small model", **numbers)
     if math.isinf(distance):
         return Judged("equal", "the image is the same", **numbers)
     near = "near" if lossy else "equal"
@@ -94,6 +105,13 @@ def psnr(image: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
         return 0.0
     error = float(np.mean((image.astype(float) - expected) ** 2))
     return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def _saves(ran: Ran, reference: Ran) -> bool:
+    """Whether a rank runs fewer tokens through the blocks; so it is taken where nothing was counted."""
+    if not ran.work or not reference.work:
+        return True
+    return max(rank["tokens"] for rank in ran.work) < SAVED * reference.work[0]["tokens"]
 
 
 def _ignored(ran: Ran, reference: Ran, settings: Settings, features: Mapping[str, Any]) -> dict[str, str]:
@@ -122,9 +140,6 @@ def _ignored(ran: Ran, reference: Ran, settings: Settings, features: Mapping[str
     decoded = most["decoder_work"] / max(alone["decoder_work"], 1)
     if "vae_patch_parallel" in features and "vae_tiling" not in features and decoded > SHARED + 0.2:
         found["vae_patch_parallel"] = f"a rank does {decoded:.0%} of the decoder's work"
-    if cached and {*features} <= LOSSY and most["tokens"] >= SAVED * alone["tokens"]:
-        name = "cache_dit" if "cache_dit" in features else "tea_cache"
-        found[name] = "no block is skipped in any step"
     return found
 
 

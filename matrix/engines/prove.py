@@ -114,30 +114,28 @@ def run_trials(
     server: Server, trials: Mapping[str, Trial], on_progress: Progress | None = None, timeout: float = TIMEOUT
 ) -> Iterator[tuple[str, Shown]]:
     """Run trials, each command once, after the references that they need, also once."""
-    cases: dict[str, Case] = {}
-    references: dict[str, str] = {}
+    references: dict[str, list[str]] = {}
     commands: dict[str, list[str]] = {}
+    cases: dict[str, Case] = {}
     for name, made in trials.items():
-        if made.unsaid:
-            continue
-        reference = made.reference(timeout)
-        references[name] = _name(reference)
-        cases.setdefault(references[name], reference)
-        commands.setdefault(_name(made.case(timeout)), []).append(name)
-    ordered = cases | {
-        command: trials[names[0]].case(timeout) for command, names in commands.items() if command not in cases
-    }
+        if not made.unsaid:
+            beside = [made.reference(timeout), made.bare(timeout)]
+            references[name] = [_name(case) for case in beside]
+            cases |= zip(references[name], beside, strict=True)
+            commands.setdefault(_name(made.case(timeout)), []).append(name)
+    for command, names in commands.items():
+        cases.setdefault(command, trials[names[0]].case(timeout))
     ran: dict[str, Ran] = {}
     left = dict(commands)
-    for done, (name, result) in enumerate(server.run(ordered), 1):
+    for done, (name, result) in enumerate(server.run(cases), 1):
         ran[name] = result
         if on_progress is not None:
-            on_progress(done, len(ordered))
+            on_progress(done, len(cases))
         for command, names in list(left.items()):
-            if command in ran and all(references[one] in ran for one in names):
+            if command in ran and all({*references[one]} <= ran.keys() for one in names):
                 del left[command]
                 for one in names:
-                    yield one, _shown(trials[one], ran[command], ran[references[one]])
+                    yield one, _shown(server, trials[one], ran[command], *(ran[other] for other in references[one]))
 
 
 def _name(case: Case) -> str:
@@ -146,7 +144,7 @@ def _name(case: Case) -> str:
 
 @dataclass(frozen=True)
 class Proven:
-    """A config that was run. ``plain`` is how far one process of the engine is from the pipeline of diffusers, in dB."""
+    """A config that was run. ``plain`` is how far one process is from the pipeline of diffusers, in dB."""
 
     shown: Shown
     plain: float | None
@@ -211,8 +209,10 @@ def _plain(server: Server, made: Trial, timeout: float) -> float | None:
     return psnr(first, second)
 
 
-def _shown(made: Trial, result: Ran, reference: Ran) -> Shown:
-    return Shown(made, judged(result, reference, made.settings, dict.fromkeys(made.features)), result)
+def _shown(server: Server, made: Trial, result: Ran, reference: Ran, bare: Ran) -> Shown:
+    platform = server.environment.described["platform"]
+    found = judged(result, reference, bare, made.settings, dict.fromkeys(made.features), platform)
+    return Shown(made, found, result)
 
 
 def entry_of(shown: Shown, server: Server) -> Entry:

@@ -37,14 +37,17 @@ class Small:
     card: ModelCard
     request: Settings = field(default_factory=dict)
 
-    def adapter(self) -> Path:
-        """A LoRA adapter of random weights, made when it is first asked for."""
+    def adapter(self, prefix: str) -> Path:
+        """A LoRA adapter of random weights, made when it is asked for; ``prefix`` is what its names begin with."""
+        from safetensors.torch import load_file, save_file
+
         from runtime.proof.random_pipelines import adapter, transformer_of
 
-        file = self.home / self.card.pipeline / "lora-0.safetensors"
+        file = self.home / f"{self.card.pipeline}-lora" / f"{prefix}.safetensors"
         if not file.is_file():
             file.parent.mkdir(exist_ok=True)
-            adapter(transformer_of(str(self.folder)), file.parent)
+            weights = load_file(adapter(transformer_of(str(self.folder)), file.parent))
+            save_file({name.replace("transformer", prefix, 1): weight for name, weight in weights.items()}, file)
         return file
 
 

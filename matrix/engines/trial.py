@@ -22,6 +22,9 @@ from omni_config.schema.settings import DEFAULTS, Settings, validate
 
 Verdict = Literal["runs", "warned", "refused"]
 CACHED_STEPS = 20  # a cache needs steps to skip
+#: What the names of an adapter begin with, where an engine heeds no other: SGLang's Z-Image takes those of diffusers,
+#: loads them, and applies them to no layer.
+LORA = {"sglang": "diffusion_model"}
 #: Settings that say how many ranks there are, beside the degrees.
 RANKED = ("hsdp_shard_size", "gpus", "data_parallel_size", "gpus_per_node")
 TILED = 4  # sides of an image that is several tiles of every decoder
@@ -79,7 +82,13 @@ class Trial:
 
     def reference(self, timeout: float) -> Case:
         """The run of one process of the engine: with nothing switched on, or what changes the image beside the rest."""
-        kept = {} if {*self.features} <= LOSSY else _without_lossless(self.settings)
+        return self._alone({} if {*self.features} <= LOSSY else _without_lossless(self.settings), timeout)
+
+    def bare(self, timeout: float) -> Case:
+        """The run of one process with nothing switched on."""
+        return self._alone({}, timeout)
+
+    def _alone(self, kept: Settings, timeout: float) -> Case:
         plain = trial(self.small, self.engine, kept, self.request)
         return Case(plain.argv, 1, ("transformer",), timeout, variables=plain.variables)
 
@@ -87,9 +96,9 @@ class Trial:
 def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[str, Any] | None = None) -> Trial:
     """The trial of some settings; what is generated is chosen by what they switch on, unless it is said."""
     if asked.get("lora"):
-        asked = asked | {"lora": [{"path": str(small.adapter()), "scale": 1.0}]}
+        asked = asked | {"lora": [{"path": str(small.adapter(LORA.get(engine.family, "transformer"))), "scale": 1.0}]}
     features = tuple(name for name, feature in catalog().features.items() if _is_on(feature.fields, asked))
-    request = dict(small.request if request is None else request) | ({} if request else _needed(small, features))
+    request = dict(small.request if request is None else request) | ({} if request else _needed(features))
     plain = validate({"version": 1, "model": small.model, "engine": engine.id})
     target = target_of(small.card, engine)
     target = target.by(rule for rule in target.rules if rule.severity != "advice" and not isinstance(rule, Reading))
@@ -124,9 +133,7 @@ def written(said: Settings, resolution: Resolution) -> tuple[str, list[str]]:
 
 
 def _without_lossless(asked: Settings) -> Settings:
-    lossless = {
-        field for name, feature in catalog().features.items() if name not in LOSSY for field in feature.fields
-    }
+    lossless = {field for name, feature in catalog().features.items() if name not in LOSSY for field in feature.fields}
     return {name: value for name, value in asked.items() if name not in {*lossless, *RANKED}}
 
 
@@ -134,7 +141,7 @@ def _is_on(fields: tuple[str, ...], asked: Settings) -> bool:
     return any(name in asked and asked[name] != DEFAULTS[name] for name in fields)
 
 
-def _needed(small: Small, features: tuple[str, ...]) -> Settings:
+def _needed(features: tuple[str, ...]) -> Settings:
     """Steps to skip for a cache, and an image of several tiles for tiles."""
     needed: Settings = {}
     if {"cache_dit", "tea_cache"} & {*features}:

@@ -144,7 +144,12 @@ def install(
     except NoEnvironment as error:
         fail("engine install", str(error))
     seconds = round(time.monotonic() - began)
-    told = {"engine": wanted.engine, "folder": str(wanted.folder), "packages": list(wanted.packages), "seconds": seconds}
+    told = {
+        "engine": wanted.engine,
+        "folder": str(wanted.folder),
+        "packages": list(wanted.packages),
+        "seconds": seconds,
+    }
     typer.echo(json.dumps(told, indent=1) if as_json else f"{wanted.engine} is in {wanted.folder}, after {seconds} s")
 
 

@@ -84,7 +84,8 @@ def _of_engine(
     if checked.resolution is None:
         return 2
     settings = said(checked)
-    model = {"tiny": "Tongyi-MAI/Z-Image", "tiny-qwen": "Qwen/Qwen-Image"}.get(settings["model"], settings["model"])
+    named = str(settings["model"])
+    model = {"tiny": "Tongyi-MAI/Z-Image", "tiny-qwen": "Qwen/Qwen-Image"}.get(named, named)
     request = {name: value for name, value in settings.items() if name in _REQUEST}
     asked = {name: value for name, value in settings.items() if name not in {*_REQUEST, *_NOT_RUN}}
     try:

@@ -116,7 +116,7 @@ def _hear_workers(rank: Any) -> None:
     def started(self: Any) -> None:
         rank.moment("before weights")
         start(self)
-        from work import Work  # type: ignore[import-not-found]
+        from work import Work
 
         rank.moment("first forward")
         modules = self.pipeline.modules

@@ -27,7 +27,7 @@ def prepare(without: list[str]) -> dict[str, Any]:
     standins: list[Any] = [importlib.import_module(f"standins.{name}") for name in used]
     for one in standins:
         one.apply(None)
-    import xfuser.runner  # type: ignore[import-not-found]
+    import xfuser.runner
 
     for one in standins:
         one.apply(xfuser)
@@ -57,7 +57,7 @@ def run(case: dict[str, Any], rank: Any) -> dict[str, Any]:
     rank.moment("before weights")
     _tell_when_it_loads(started.model, rank)
     started.initialize(given)
-    from work import Work, damaged  # type: ignore[import-not-found]
+    from work import Work, damaged
 
     if case["plain"]:
         return _plain(started.model, given, rank)

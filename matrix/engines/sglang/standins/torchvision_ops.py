@@ -3,6 +3,7 @@
 SGLang 0.5.23 imports torchvision for models that are not run here. Not needed with a CPU build of torchvision.
 """
 
+# mypy: allow-untyped-calls
 from __future__ import annotations
 
 import torch

@@ -3,6 +3,7 @@
 xDiT 0.6 and 0.7 name the device of the GPU wherever they place weights, draw noise or take time.
 """
 
+# mypy: allow-untyped-calls
 from __future__ import annotations
 
 import time
@@ -36,7 +37,7 @@ class _OnCpu(TorchFunctionMode):
 
 class _Generator(torch.Generator):
     def __new__(cls, device: Any = "cpu") -> Any:
-        return super().__new__(cls, device=_placed(device))
+        return super().__new__(cls, device=_placed(device))  # type: ignore[call-arg]
 
 
 def _placed(value: Any) -> Any:
@@ -51,7 +52,14 @@ def apply(xfuser: Any) -> None:
     if xfuser is not None:
         return
     cuda: Any = torch.cuda
-    for name in ("synchronize", "empty_cache", "set_device", "manual_seed", "manual_seed_all", "reset_peak_memory_stats"):
+    for name in (
+        "synchronize",
+        "empty_cache",
+        "set_device",
+        "manual_seed",
+        "manual_seed_all",
+        "reset_peak_memory_stats",
+    ):
         setattr(cuda, name, lambda *_: None)
     cuda.memory_allocated = cuda.max_memory_allocated = cuda.memory_reserved = lambda *_: 0
     cuda.current_device = lambda: "cpu"

@@ -17,7 +17,7 @@ def apply(xfuser: Any) -> None:
     module: Any = importlib.import_module("xfuser.core.distributed.sharding")
 
     class OnCpu(module.FSDP):  # type: ignore[misc]
-        def __init__(self, *args: Any, device_id: Any = None, **kwargs: Any) -> None:
-            super().__init__(*args, device_id=torch.device("cpu"), **kwargs)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs | {"device_id": torch.device("cpu")})
 
     module.FSDP = OnCpu
