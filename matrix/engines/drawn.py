@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from matrix.engines.environments import Environment
 from matrix.engines.prove import Shown, card_of, run_trials
 from matrix.engines.server import started
 from matrix.engines.small import SIDE, Small, small
-from matrix.engines.trial import Trial, trial
+from matrix.engines.trial import LONGEST, Trial, trial
 from omni_config.cards import EngineCard
 from omni_config.catalog.load import catalog
 from omni_config.schema.settings import Settings
 
 ENOUGH = 0.98  # of the configs of which a run can show something
-RANKS = 4
 LONG = "a large red circle on a wooden table beside a window in the evening, with a long shadow and a blue vase, photo"
 #: What is drawn: each a choice of settings; the first of a choice that says nothing is the default.
 CHOICES: tuple[tuple[Settings, ...], ...] = (
@@ -80,15 +78,16 @@ def agreement(
     """
     with TemporaryDirectory(prefix="omni-small-") as home:
         smalls = [small(model, Path(home)) for model in environment.described["models"]]
-        drawn = configs(smalls, card_of(environment), environment.described["beyond"], random.Random(seed))
+        drawn = configs(smalls, card_of(environment), environment.described["beyond"], seed)
         trials = {str(number): made for number, made in zip(range(count), drawn, strict=False)}
         with started(environment, smalls) as server:
             return Agreement(tuple(shown for _, shown in run_trials(server, trials, on_progress)))
 
 
-def configs(smalls: list[Small], engine: EngineCard, beyond: dict[str, Any], chosen: random.Random) -> Iterator[Trial]:
+def configs(smalls: list[Small], engine: EngineCard, beyond: Collection[str], seed: int) -> Iterator[Trial]:
     """Configs without end, of at most so many ranks, that the engine has words for."""
     hidden = {field for name in beyond for field in catalog().features[name].fields}
+    chosen = random.Random(seed)
     while True:
         one = chosen.choice(smalls)
         asked: Settings = {}
@@ -99,5 +98,5 @@ def configs(smalls: list[Small], engine: EngineCard, beyond: dict[str, Any], cho
         for choice in REQUESTS:
             request |= chosen.choice(choice)
         made = trial(one, engine, asked, request)
-        if made.ranks <= RANKS and not made.unsaid:
+        if made.ranks <= LONGEST and not made.unsaid:
             yield made

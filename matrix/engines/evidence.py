@@ -62,8 +62,8 @@ def _pinned() -> tuple[str, ...]:
 
 def code_of(family: str) -> dict[str, str]:
     """The digests of what decides a cell: the adapter, the stand-ins and what they share."""
-    names = (f"matrix/engines/{family}", "matrix/engines/inside", "matrix/engines/judge", "matrix/engines/small")
-    return {name: digest(HERE.parents[1] / name) for name in names}
+    names = (family, "inside", "judge", "small", "trial")
+    return {f"matrix/engines/{name}": digest(HERE / name) for name in names}
 
 
 def file_of(engine: str, model: str) -> Path:

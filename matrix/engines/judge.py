@@ -81,7 +81,7 @@ def judged(
         control = None
     idle = _ignored(ran, reference, settings, features)
     numbers: dict[str, Any] = {"psnr": distance, "control": control}
-    if control is not None and control > distance - NEARER and control > (ALIKE if lossy else ROUNDING):
+    if control is not None and control >= distance - NEARER and control > (ALIKE if lossy else ROUNDING):
         return Judged("not shown", f"a damaged weight was not noticed: {control:.0f} dB", **numbers)
     if distance < (ALIKE if lossy else ROUNDING):
         said = f"the image is {distance:.1f} dB from that of one process"

@@ -17,14 +17,13 @@ from matrix.engines.evidence import Entry, code_of, write
 from matrix.engines.judge import Judged, judged, psnr
 from matrix.engines.server import Case, Ran, Server, started
 from matrix.engines.small import Small, small
-from matrix.engines.trial import Trial, trial
+from matrix.engines.trial import LONGEST, Trial, trial
 from matrix.evidence import key
 from omni_config.cards import EngineCard
 from omni_config.catalog.load import catalog
 from omni_config.schema.settings import Settings
 
 TIMEOUT = 60.0
-RANKS = 4
 KEPT = 20  # cells after which they are written down, so that what has run is kept where the rest is interrupted
 PARALLEL = ("ulysses", "ring", "cfg_parallel", "tensor_parallel", "hsdp", "vae_patch_parallel")
 
@@ -107,7 +106,7 @@ def trial_of_cell(one: Small, engine: EngineCard, names: tuple[str, ...]) -> Tri
     if made.unsaid == ("hsdp_shard_size",):  # and shard over the ranks that there are
         del wanted["hsdp_shard_size"]
         made = trial(one, engine, {"ulysses_degree": 2} | wanted)
-    return made if made.ranks <= RANKS else None
+    return made if made.ranks <= LONGEST else None
 
 
 def run_trials(

@@ -144,7 +144,7 @@ def _ran(answer: dict[str, Any], folder: Path) -> Ran:
     images = _images(folder)
     shutil.rmtree(folder, ignore_errors=True)
     return Ran(
-        error=first.get("error", ""),
+        error=first.get("error", "").replace(str(folder.parent), "..."),
         moment=first.get("moment", ""),
         hung=answer["hung"],
         seconds=answer["seconds"],

@@ -27,6 +27,7 @@ CACHED_STEPS = 20  # a cache needs steps to skip
 LORA = {"sglang": "diffusion_model"}
 #: Settings that say how many ranks there are, beside the degrees.
 RANKED = ("hsdp_shard_size", "gpus", "data_parallel_size", "gpus_per_node")
+LONGEST = 4  # ranks, at most, that are run
 TILED = 4  # sides of an image that is several tiles of every decoder
 
 
@@ -66,7 +67,8 @@ class Trial:
     def command(self) -> str:
         """The command as a person would type it."""
         variables = [f"{name}={value}" for name, value in self.variables.items()]
-        return shlex.join((*variables, *_first_words(self.engine).split(), *self.argv))
+        words = shlex.join((*variables, *_first_words(self.engine).split(), *self.argv))
+        return words.replace(f"{self.small.home}/", "")
 
     def agrees(self, judged: Judged) -> bool:
         """Whether the run bears the verdict out: what is refused must not run as it should, and the rest must."""
@@ -98,11 +100,15 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
     if asked.get("lora"):
         asked = asked | {"lora": [{"path": str(small.adapter(LORA.get(engine.family, "transformer"))), "scale": 1.0}]}
     features = tuple(name for name, feature in catalog().features.items() if _is_on(feature.fields, asked))
+    own = request is None
     request = dict(small.request if request is None else request) | ({} if request else _needed(features))
     plain = validate({"version": 1, "model": small.model, "engine": engine.id})
     target = target_of(small.card, engine)
     target = target.by(rule for rule in target.rules if rule.severity != "advice" and not isinstance(rule, Reading))
     resolution = resolve_settings(plain | request | asked, target)
+    if own and any(one.fields == ("negative_prompt",) and one.severity == "warning" for one in resolution.findings):
+        del request["negative_prompt"]  # which this engine does not pass to the model
+        resolution = resolve_settings(plain | request | asked, target)
     said = {"model": small.model} | request | asked
     text, left = written(said, resolution)
     words = shlex.split(text.replace("\\\n", ""))
