@@ -73,7 +73,7 @@ def _of_engine(
     """Run a config on another engine, whatever the rules say of it, and show both; the exit code."""
     from matrix.engines.environments import NoEnvironment
     from matrix.engines.judge import OUTCOMES, RUNS
-    from matrix.engines.prove import prove_config
+    from matrix.engines.prove_one import prove_config
     from omni_config.checking.document import judge
     from omni_config.checking.export import said
 
@@ -104,6 +104,10 @@ def _of_engine(
         typer.echo(f"  ran: {told['command']}, {told['ranks']} ranks")
         typer.echo(f"  why: {told['why']}" + (f" (at the moment: {told['moment']})" if told["moment"] else ""))
         typer.echo(f"  control: {told['control']} dB with a damaged weight" if told["control"] else "  control: none")
+        if proven.idle:
+            typer.echo(f"  without effect: {', '.join(proven.idle)}")
+        if told["one_process_to_diffusers"] is not None:
+            typer.echo(f"  one process is {told['one_process_to_diffusers']} dB from the pipeline of diffusers")
         typer.echo(f"  the rules say: {told['rules']['verdict']} {' '.join(told['rules']['codes'])}".rstrip())
         typer.echo(f"  stand-ins: {', '.join(told['standins']) or 'none'}")
     return 0 if proven.shown.judged.outcome in RUNS else 1
