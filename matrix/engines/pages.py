@@ -42,8 +42,8 @@ def page() -> list[str]:
 def _introduction() -> list[str]:
     return [
         "Each cell is the engine's own command, made of a config of ours, with a small model of the published",
-        "one's class in its place, against one process of the engine; a weight damaged on one rank had to be noticed.",
-        "On a CPU stand-ins take the place of what only a GPU has; none decides a verdict (`matrix/engines/*/standins`).",
+        "one's class in its place, against one process; a weight damaged on one rank had to be noticed. On a CPU,",
+        "stand-ins take the place of what only a GPU has; none decides a verdict (`matrix/engines/*/standins`).",
         "",
         "```bash",
         "omni engine install xdit==0.7",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -306,25 +305,26 @@ def smalls(tmp_path_factory: pytest.TempPathFactory) -> list[Small]:
     return [small(Z_IMAGE, folder), small(FLUX, folder)]
 
 
+@pytest.fixture(scope="module")
+def outcomes(smalls: list[Small]) -> dict[str, str]:
+    engine = card_of(environment("xdit"))
+    z_image, flux = smalls
+    asked = {
+        "ulysses": trial(z_image, engine, {"ulysses_degree": 2}),
+        "ulysses 4 of 6 heads": trial(z_image, engine, {"ulysses_degree": 4}),
+        "tensor": trial(z_image, engine, {"tensor_parallel_size": 2}),
+        "shards, TeaCache": trial(flux, engine, {"ulysses_degree": 2, "use_hsdp": True, "tea_cache": True}),
+        "odd tokens": trial(flux, engine, {"ulysses_degree": 2}, flux.request | {"width": 80, "height": 80}),
+    }
+    with started(environment("xdit"), smalls) as server:
+        shown = dict(run_trials(server, asked))
+    assert all(one.agrees for one in shown.values())
+    return {name: f"{one.trial.verdict}, {one.judged.outcome}" for name, one in shown.items()}
+
+
 @installed("xdit")
 class TestXDiT:
     """A minute of the engine itself."""
-
-    @pytest.fixture(scope="class")
-    def outcomes(self, smalls: list[Small]) -> Iterator[dict[str, str]]:
-        engine = card_of(environment("xdit"))
-        z_image, flux = smalls
-        asked = {
-            "ulysses": trial(z_image, engine, {"ulysses_degree": 2}),
-            "ulysses 4 of 6 heads": trial(z_image, engine, {"ulysses_degree": 4}),
-            "tensor": trial(z_image, engine, {"tensor_parallel_size": 2}),
-            "shards, TeaCache": trial(flux, engine, {"ulysses_degree": 2, "use_hsdp": True, "tea_cache": True}),
-            "odd tokens": trial(flux, engine, {"ulysses_degree": 2}, flux.request | {"width": 80, "height": 80}),
-        }
-        with started(environment("xdit"), smalls) as server:
-            shown = dict(run_trials(server, asked))
-        assert all(one.agrees for one in shown.values())
-        return {name: f"{one.trial.verdict}, {one.judged.outcome}" for name, one in shown.items()}
 
     def test_the_rules_say_what_it_does(self, outcomes):
         assert outcomes == {
