@@ -89,7 +89,8 @@ class ModelCard:
     ``dims`` are counts and widths of the transformer; ``tensor_parallel_splits`` names those that tensor parallelism
     divides. ``vae`` is the diffusers class of the decoder. ``claims`` is by the name of the claimant, which an engine
     card refers to. ``teacache_coefficients`` is a polynomial, highest power first; ``teacache_fit`` tells more of it.
-    ``aliases`` are other names under which an engine runs it.
+    ``aliases`` are other names under which an engine runs it. ``takes_image``: an engine's pipeline of it takes an
+    image where one is given, and runs without.
     """
 
     id: str
@@ -107,6 +108,7 @@ class ModelCard:
     teacache_coefficients: tuple[float, ...] | None = None
     teacache_fit: TeaCacheFit | None = None
     aliases: tuple[str, ...] = ()
+    takes_image: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -115,6 +117,7 @@ class EngineCard:
     """What an engine can do in one version: by pipeline class, or by the claims of model cards that it names.
 
     ``pipelines`` may hold a model, too, where the models of one pipeline differ.
+    ``features`` are those that it has for every model, ``unverified`` those of which nothing is said for any.
     ``effects`` says, by feature, what the engine does where it lacks it. ``aliases`` are other names of this card.
     ``registered`` are the pipelines of its facts. ``own_negative_prompt``: where none is said, it has one.
     ``capabilities``: the features that its classes declare, by the names that they have there, of which the facts make
@@ -127,6 +130,7 @@ class EngineCard:
     aliases: tuple[str, ...] = ()
     claimant: str | None = None
     features: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
     effects: dict[str, str] = field(default_factory=dict)
     pipelines: dict[str, Claim] = field(default_factory=dict)
     registered: tuple[str, ...] = ()
@@ -173,7 +177,7 @@ class EngineCard:
             return "supported"
         if feature in self.features:
             return "supported"
-        return "unsupported" if claim is not None else "unverified"
+        return "unsupported" if claim is not None and feature not in self.unverified else "unverified"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -14,19 +14,22 @@ from typing import Any, NamedTuple
 class Axis(NamedTuple):
     """One axis along which ranks share the work: a name for people, the setting that gives its size, and a short name.
 
-    Those that are ``ours`` are fields of ``Mesh``.
+    Those that are ``ours`` are fields of ``Mesh``. The setting of a ``pair`` is rows and columns, or None.
     """
 
     name: str
     setting: str
     short: str
     ours: bool = True
+    pair: bool = False
 
 
 #: Outermost first. CFG moves the fewest bytes and tensor parallelism the most, so tensor ranks are neighbours.
 ALL_AXES = (
     Axis("cfg", setting="cfg_parallel_size", short="cfg"),
+    Axis("pipeline", setting="pipeline_parallel_size", short="pipeline", ours=False),
     Axis("ring", setting="ring_degree", short="ring"),
+    Axis("attention-2d", setting="attention_2d", short="2d", ours=False, pair=True),
     Axis("allgather", setting="allgather_degree", short="allgather", ours=False),
     Axis("ulysses", setting="ulysses_degree", short="ulysses"),
     Axis("tensor", setting="tensor_parallel_size", short="tp"),
@@ -43,9 +46,25 @@ RANKS = tuple(axis.setting for axis in ALL_AXES)
 WITHIN_A_BRANCH = tuple(name for name in NAMES if name != "cfg")
 
 
+_NUMBERS = tuple(axis.setting for axis in ALL_AXES if not axis.pair)
+_PAIRS = tuple(axis.setting for axis in ALL_AXES if axis.pair)
+
+
+def degree(size: Any) -> int:
+    """The ranks of an axis by its setting: a number, or rows and columns; None is one rank."""
+    return size if isinstance(size, int) else prod(size or (1,))
+
+
+def ranks(settings: Mapping[str, Any]) -> int:
+    """The product of all axes; a search asks this of each of thousands of configs."""
+    numbers: int = prod([settings[name] for name in _NUMBERS])
+    return numbers * prod([degree(settings[name]) for name in _PAIRS])
+
+
 def further(settings: Mapping[str, Any]) -> dict[str, int]:
-    """The axes of other engines that are in use, with their sizes."""
-    return {axis.name: settings[axis.setting] for axis in FURTHER if settings[axis.setting] != 1}
+    """The axes of other engines that are in use, with their ranks."""
+    sizes = {axis.name: degree(settings[axis.setting]) for axis in FURTHER}
+    return {name: size for name, size in sizes.items() if size > 1}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ from omni_config.catalog.load import Catalog
 
 MAX_BYTES = 1_000_000
 PIXELS_OF_A_TILE = 1024  # of the decoders in estimate/vaes.yaml that state a sample_size
+WIDE = "48"  # latent channels of the decoder of Wan 2.2's 5B, which has the class of the others
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
-#: Dimensions that a transformer's class decides, not its configuration.
-OF_THE_CLASS = ("cross_attention", "linear_attention", "ffn_matrices")
+#: Dimensions that the classes of a pipeline decide, not their configurations.
+OF_THE_CLASS = ("cross_attention", "linear_attention", "ffn_matrices", "vae_only_tiles", "without_text_encoder")
 
 
 def card_of_folder(folder: Path, known: Catalog) -> ModelCard:
@@ -40,13 +41,15 @@ def card_of_folder(folder: Path, known: Catalog) -> ModelCard:
         defaults = {name: value for name, value in alike.defaults.items() if name != "guidance_scale"}
         alike = replace(alike, guidance=replace(alike.guidance, distilled_argument=None), defaults=defaults)
     vae = read_config(folder / "vae" / "config.json") if (folder / "vae").is_dir() else {}
-    known_vae = vae.get("_class_name") == alike.vae and vae.get("sample_size") in (None, PIXELS_OF_A_TILE)
+    decoder = _decoder(vae)
+    of_a_kind = decoder.removesuffix(WIDE) == (alike.vae or "").removesuffix(WIDE)
+    known_vae = of_a_kind and vae.get("sample_size") in (None, PIXELS_OF_A_TILE)
     splits = tuple(name for name in alike.tensor_parallel_splits if name in dims)
     return replace(
         alike,
         id=str(folder),
         dims=dims,
-        vae=alike.vae if known_vae else None,
+        vae=decoder if known_vae else None,
         tensor_parallel_splits=splits,
         sources=(str(folder),),
         notes=(),
@@ -128,11 +131,17 @@ def _transformer(config: dict[str, Any], alike: Mapping[str, int]) -> dict[str, 
         "ffn_dim": ffn,
         "patch_size": max(patch, alike.get("patch_size", 1)) if patch == 1 else patch,  # a pipeline may make them, too
         "output_dim": channels * patch * patch if "output_dim" in alike else 0,
+        "attention_width": heads * head_dim if "attention_width" in alike else 0,
         "double_stream_layers": double if "double_stream_layers" in alike else 0,
         "refiner_layers": first("num_refiner_layers", "n_refiner_layers") if "refiner_layers" in alike else 0,
     }
     found |= {name: alike[name] for name in OF_THE_CLASS if name in alike}
     return {name: size for name, size in found.items() if size}
+
+
+def _decoder(config: Mapping[str, Any]) -> str:
+    """The name that a VAE has among the known decoders: its class, with the latent channels of one of another size."""
+    return f"{config.get('_class_name')}{WIDE if config.get('z_dim') == int(WIDE) else ''}"
 
 
 def _vae(path: Path, alike: Mapping[str, int]) -> dict[str, int]:

@@ -195,7 +195,8 @@ def read(files: list[Path]) -> dict[str, Any]:
         else:
             raise ValueError(f"{path.name}: the catalog has no place for it")
     data["engines"] = {
-        name: _inherited(data["engines"], name) | {"registered": registered.get(name, [])} for name in data["engines"]
+        name: _inherited(data["engines"], name) | {"registered": _registered(name, registered)}
+        for name in data["engines"]
     }
     data["model_aliases"] = _model_aliases(data["models"], same_model)
     ours = {name.lower(): name for name in data["models"]} | data["model_aliases"]
@@ -223,6 +224,13 @@ def read(files: list[Path]) -> dict[str, Any]:
         if "cases" in rule:
             data[TEXTS][_text_of("cases", rule["code"])] = rule.pop("cases")
     return data
+
+
+def _registered(name: str, known: dict[str, list[str]]) -> list[str]:
+    """The pipelines that a version registers; of an engine without one, such as its guide, those of all versions."""
+    if "==" in name:
+        return known.get(name, [])
+    return list(dict.fromkeys(one for engine in known if versions.family(engine) == name for one in known[engine]))
 
 
 def _text_of(part: str, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,19 @@ from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution, resolve_settings
 from omni_config.resolving.target import Target, target_of
 from omni_config.rules.expressions import parse
-from omni_config.rules.kinds import Refuses
+from omni_config.rules.kinds import Refuses, Supported
 from omni_config.rules.quantities import SAYS_MORE, THEIRS, NotKnown, Quantities, has_unknown
 from omni_config.rules.rule import Rule
 from omni_config.schema.settings import FIELDS, Settings
 
 if TYPE_CHECKING:
+    from omni_config.engines.formats.draft import Draft
+    from omni_config.engines.words import Words
     from omni_config.plan import Plan
     from omni_config.schema.overrides import Override
 
+#: More are not listed where a name is unknown.
+MOST_NAMES = 30
 #: Stands in for a model that another engine's file does not name, or that has no card: rules that ask for it are
 #: skipped.
 UNNAMED = ModelCard(
@@ -52,8 +57,10 @@ class ParsedDocument:
     is of another engine's file, in whose text our keys do not stand; ``left_out`` are its flags on which nothing
     depends that is judged. ``options`` are the engine's own settings, ``says_more`` that only a run knows whether there
     are others, ``unknown`` our settings whose value only a run knows, and ``pipeline`` the class of its model where no
-    card of ours says it; ``judged_by`` says which version of the engine judges, and why; ``decisions`` are what that
-    engine chooses where nothing is said. ``changed``: it says other than the text, by flags or for another engine.
+    card of ours says it; ``judged_by`` says which version of the engine judges, and why. ``not_run``: where in the
+    engine's source its program stands, if another one is started; ``decisions`` are what the engine chooses where
+    nothing is said. ``changed``: it says other than the text, by flags or for another engine. ``draft`` is what its
+    reader has made of a foreign one.
     """
 
     source: Source
@@ -67,9 +74,20 @@ class ParsedDocument:
     unknown: frozenset[str] = frozenset()
     pipeline: str = ""
     says_more: bool = False
+    not_run: str = ""
     judged_by: str = ""
     decisions: tuple[Decision, ...] = ()
     changed: bool = False
+    draft: Draft | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def words(self) -> Words | None:
+        """What the text of a foreign one calls our settings; None where ours are the words."""
+        if not self.foreign or self.changed or self.draft is None or self.node is None:
+            return None
+        from omni_config.engines.words import Words
+
+        return Words(self.draft, self.node)
 
     def overridden(self, overrides: Sequence[Override]) -> ParsedDocument:
         """With settings from flags over its own."""
@@ -182,10 +200,9 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
             card = replace(UNNAMED, pipeline=pipeline)
             problem = [replace(finding, code="OMNI604", severity="advice") for finding in problem]
         findings += problem
-    elif card is None and document.foreign:
-        card = replace(UNNAMED, pipeline=document.pipeline)
     elif card is None:
-        findings.append(unknown_model(settings["model"], node))
+        card, problem = _by_another_name(document, settings["model"], node)
+        findings += problem
     if engine is None:
         near = known.nearest_engines(settings["engine"])
         findings.append(_unknown("OMNI502", "engine", settings["engine"], known.engine_ids, node, near))
@@ -199,6 +216,8 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
     if document.says_more:
         settings[SAYS_MORE] = True
     target = target_of(card, engine, policies)
+    if document.not_run:
+        target = target.by(_rules_without(target, document.not_run))
     if document.unknown or any(has_unknown(option.value) for option in document.options.values()):
         target = target.by(_rules_that_know(target, settings, document.unknown))
     if not card.sources:
@@ -206,6 +225,36 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
     resolution = resolve_settings(settings, target)
     located = [_locate(finding, document) for finding in resolution.findings]
     return [*findings, *located, *missing_adapters(settings, engine, node)], resolution
+
+
+def _by_another_name(document: ParsedDocument, name: str, node: YamlNode) -> tuple[ModelCard | None, list[Finding]]:
+    """The card of a model that is written otherwise, or a relative's, with a word about what differs."""
+    from omni_config.catalog.identify import identify, same
+
+    found = identify(name, catalog())
+    if found is not None:
+        card, words = found
+        place = node.children["model"].span if "model" in node.children else node.span
+        return card, [] if same(name, card) else [Finding("OMNI523", words, "advice", fields=("model",), span=place)]
+    if document.foreign:
+        return replace(UNNAMED, pipeline=document.pipeline), []
+    return None, [unknown_model(name, node)]
+
+
+def _rules_without(target: Target, program: str) -> Iterable[Rule]:
+    """The rules, and of those that list cases the cases, of what is run without a program of the engine.
+
+    What an engine's card says that it has for a model is what its program has.
+    """
+    for rule in target.rules:
+        if isinstance(rule, Refuses) and rule.speaks_of(target.engine):
+            yield rule.only(case for case in rule.stated if not _stands_in(program, case.guards))
+        elif not isinstance(rule, Supported):
+            yield rule
+
+
+def _stands_in(program: str, guards: Sequence[str]) -> bool:
+    return bool(guards) and all(guard.startswith(program) for guard in guards)
 
 
 class _AskedForModel(Exception):
@@ -296,7 +345,8 @@ def _unknown(code: str, key: str, value: str, known: list[str], node: YamlNode, 
 
     folded = {name.lower(): name for name in known}
     near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded, 3, 0.6)]
-    next_step = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    few = f"known: {', '.join(known)}" if len(known) <= MOST_NAMES else f"name one of the {len(known)} that have a card"
+    next_step = f"did you mean {' or '.join(near)}?" if near else few
     if nearest:
         next_step = f"the nearest versions that have one: {', '.join(nearest)}"
     place = node.children.get(key, node)
@@ -310,9 +360,12 @@ def documented(finding: Finding) -> Finding:
 
 
 def _locate(finding: Finding, document: ParsedDocument) -> Finding:
-    """Put a finding where its first field that the file says stands; the other fields become related places."""
+    """Put a finding where its first field that the file says stands, in the file's words; the others become related."""
     assert document.node is not None
     spans = list(_spans(finding.fields, document)) or [document.node.children["model"].span]
+    if words := document.words:
+        message, next_step = words.translated(finding.message), words.next_step(finding.next_step)
+        finding = replace(finding, message=message, next_step=next_step)
     return replace(finding, span=spans[0], related=tuple(spans[1:]))
 
 

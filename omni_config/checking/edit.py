@@ -17,7 +17,9 @@ class CannotEdit(Exception):
 
 
 @dataclass(frozen=True)
-class _Edit:
+class Edit:
+    """A part of a text, and what stands there instead."""
+
     start: int
     end: int
     text: str
@@ -32,7 +34,7 @@ def apply(source: Source, index: int, changes: Mapping[str, Any]) -> str:
     text = source.text
     for name, value in changes.items():
         node = _document(source.name, text, index)
-        edit = _edit(text, node, FIELDS[name], _absent(name, value), value)
+        edit = edit_at(text, node, FIELDS[name], _absent(name, value), value)
         if edit is not None:
             text = text[: edit.start] + edit.text + text[edit.end :]
     _verify(source, text, index, changes)
@@ -81,24 +83,25 @@ def _absent(name: str, value: Any) -> bool:
     return value is None or (name in SWITCHES and value is False) or value in ((), [])
 
 
-def _edit(text: str, node: YamlNode, path: tuple[str, ...], absent: bool, value: Any) -> _Edit | None:
+def edit_at(text: str, node: YamlNode, path: tuple[str | int, ...], absent: bool, value: Any) -> Edit | None:
+    """The edit after which a document says a value at a path, or no longer does; None where it is so already."""
     found = node.find(path)
     if found is not None and found.alias:
         raise CannotEdit("the value is an alias; edit it by hand")
     if absent:
-        return None if found is None else _removal(text, node, path)
-    written = _written(value)
+        return None if found is None else removal(text, node, path)
+    text_of_value = written(value)
     if found is not None:
-        return None if found.value == value and value is not True else _Edit(found.start, found.end, written)
+        return None if found.value == value and value is not True else Edit(found.start, found.end, text_of_value)
     depth = max(d for d in range(len(path)) if node.find(path[:d]) is not None)
     section = node.find(path[:depth])
     assert section is not None
     if section.alias or not isinstance(section.value, dict):
         raise CannotEdit("the section is an alias; edit it by hand")
-    return _insertion(text, section, path[depth:], written)
+    return insertion(text, section, path[depth:], text_of_value)
 
 
-def _removal(text: str, node: YamlNode, path: tuple[str, ...]) -> _Edit:
+def removal(text: str, node: YamlNode, path: tuple[str | int, ...]) -> Edit:
     """Remove an entry, and a section that would be empty without it."""
     while len(path) > 1 and (parent := node.find(path[:-1])) is not None and len(parent.children) == 1:
         path = path[:-1]
@@ -108,33 +111,34 @@ def _removal(text: str, node: YamlNode, path: tuple[str, ...]) -> _Edit:
     if parent.flow:
         after = re.compile(r"\s*,\s*").match(text, found.end)
         if after:
-            return _Edit(found.key_start, after.end(), "")
+            return Edit(found.key_start, after.end(), "")
         before = text[: found.key_start].rstrip().removesuffix(",").rstrip()  # the last entry takes the comma before it
-        return _Edit(len(before), found.end, "")
+        return Edit(len(before), found.end, "")
     first = text.rfind("\n", 0, found.key_start) + 1
     last = text.find("\n", found.end)
-    return _Edit(first, len(text) if last < 0 else last + 1, "")
+    return Edit(first, len(text) if last < 0 else last + 1, "")
 
 
-def _insertion(text: str, section: YamlNode, path: tuple[str, ...], written: str) -> _Edit:
+def insertion(text: str, section: YamlNode, path: tuple[str | int, ...], written: str) -> Edit:
+    """A further entry of a section, and the sections in between."""
     if section.flow:
         inner = written
         for key in reversed(path[1:]):
             inner = f"{{{key}: {inner}}}"
         comma = ", " if section.children else ""
         last = max((child.end for child in section.children.values()), default=section.start + 1)
-        return _Edit(last, last, f"{comma}{path[0]}: {inner}")
+        return Edit(last, last, f"{comma}{path[0]}: {inner}")
     first = next(iter(section.children.values()))
     indent = first.key_start - (text.rfind("\n", 0, first.key_start) + 1)
     lines = [f"{' ' * (indent + 2 * depth)}{key}:" for depth, key in enumerate(path)]
     lines[-1] += f" {written}"
     end = text.find("\n", section.end)
     if end < 0:
-        return _Edit(len(text), len(text), "\n" + "\n".join(lines))
-    return _Edit(end + 1, end + 1, "\n".join(lines) + "\n")
+        return Edit(len(text), len(text), "\n" + "\n".join(lines))
+    return Edit(end + 1, end + 1, "\n".join(lines) + "\n")
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value as YAML on one line."""
     if value is True or value is False:
         return "true" if value else "false"
@@ -142,7 +146,7 @@ def _written(value: Any) -> str:
         simple = re.fullmatch(r"[A-Za-z_][\w./-]*", value) and parse(Source("", value))[0].value == value
         return value if simple else '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_written(item) for item in value) + "]"
+        return "[" + ", ".join(written(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_written(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {written(item)}" for key, item in value.items()) + "}"
     return str(value)

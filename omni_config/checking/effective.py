@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from omni_config.checking.document import CheckResult
+from omni_config.checking.document import UNNAMED, CheckResult
 from omni_config.findings import Decision, Finding, Mark, Span
 from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution
@@ -13,7 +13,7 @@ from omni_config.rules.quantities import THEIRS, UNKNOWN
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
 
 #: Sections and settings that say nothing of what runs.
-_ASIDE = {"version", "engine", "output", "server"}
+_ASIDE = {"version", "engine", "output", "server", "given_by", "given_to_others", "used_gpus"}
 #: Words of an effect by which an engine goes on without what it was asked for.
 _WITHOUT = ("ignores", "drops", "switches", "goes on", "has no", "keeps")
 
@@ -38,7 +38,7 @@ def _settings(checked: CheckResult, resolution: Resolution) -> Iterator[Decision
     changed = {name: finding for finding in resolution.findings for name, _ in finding.changes}
     refused = {name: item for item in reversed(resolution.findings) for name in item.fields if item.severity == "error"}
     for name, path in FIELDS.items():
-        if path[0] in _ASIDE:
+        if path[0] in _ASIDE or (name == "model" and resolution.settings[name] == UNNAMED.id):
             continue
         value = resolution.settings[name]
         node, decision, finding = checked.node.find(path), chosen.pop(name, None), changed.get(name)
@@ -92,6 +92,8 @@ def _options(checked: CheckResult) -> Iterator[Decision]:
     taken = {_spot(node) for path in FIELDS.values() if (node := checked.node.find(path)) is not None}
     about = {name: item for item in reversed(checked.findings) for name in item.fields}
     for name, node in checked.document.options.items():
+        if name in _ASIDE:
+            continue
         if name.endswith("_count") or _spot(node) in taken:
             continue
         item = about.get(THEIRS + name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from omni_config.checking.document import UNNAMED, CheckResult, documented, unknown_model
@@ -35,7 +36,25 @@ def export(checked: CheckResult) -> tuple[str | None, list[Finding]]:
         span = (place.key_span or place.span) if place else None
         message = f"{checked.resolution.engine.id} has no {'.'.join(FIELDS[name])} like this"
         findings.append(documented(Finding("OMNI503", message, span=span)))
-    return (None if left else text), findings
+    refused = [] if left else _refused(text, checked)
+    return (None if left or refused else text), [*findings, *refused]
+
+
+def _refused(text: str, checked: CheckResult) -> list[Finding]:
+    """What the engine refuses of the text that was written for it, and not of the config: it may say more."""
+    from omni_config.checking.files import check_bytes
+
+    assert checked.resolution is not None
+    assert checked.node is not None
+    assume = {"engine": checked.resolution.engine.id, "model": checked.node.value["model"]}
+    again = check_bytes("exported", text.encode(), assume=assume)
+    place, accepted = checked.node.children["model"].span, {finding.code for finding in checked.ignored}
+    return [
+        replace(finding, span=place, related=())
+        for result in again
+        for finding in result.findings
+        if finding.severity == "error" and finding.code not in accepted
+    ]
 
 
 def unwritten(checked: CheckResult) -> list[str]:

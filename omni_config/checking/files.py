@@ -28,8 +28,9 @@ def check(
 ) -> list[CheckResult]:
     """Check every document of a file; a file that cannot be read is one result with a finding that says so.
 
-    ``policies`` are an organisation's own rules (``omni_config.catalog.policies``). ``assume`` says the model, and the
-    version of the engine, of a file of another engine that does not say them (``omni_config.checking.other_engines``).
+    ``policies`` are an organisation's own rules (``omni_config.catalog.policies``). ``assume`` says the model, the
+    version of the engine, the GPU and their number for a file of another engine that does not say them
+    (``omni_config.checking.other_engines``).
     """
     policies = tuple(policies)
     return [judge(document, policies) for document in read(path, assume)]

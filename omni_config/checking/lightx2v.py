@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from math import prod
 from pathlib import Path, PurePosixPath
 
-from omni_config.engines.formats.common import torchrun_processes
+from omni_config.engines.formats.common import torchrun
 from omni_config.engines.formats.shell import commands
 from omni_config.engines.formats.text import File
 from omni_config.findings import Finding, Source, Span
@@ -66,11 +66,11 @@ def of_script(source: Source) -> list[Finding]:
                 "OMNI605", f"a command of LightX2V, of which only {file or 'its file'} is judged", "advice", span=place
             )
         )
-        processes = torchrun_processes(command.words[:at])
+        started = torchrun(command.words[:at])
         world = prod(_sizes(config).values()) if config is not None else 1
-        if config is not None and processes and processes[0] != world and config.value.get("parallel"):
-            message = f"{processes[0]} processes, but the sizes of {file} make {world}: LightX2V refuses them"
-            found.append(Finding("OMNI641", message, span=processes[1]))
+        if config is not None and started and started.processes != world and config.value.get("parallel"):
+            message = f"{started.processes} processes, but the sizes of {file} make {world}: LightX2V refuses them"
+            found.append(Finding("OMNI641", message, span=started.span))
     return found
 
 

@@ -7,13 +7,15 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from omni_config.catalog.identify import identify
+from omni_config.catalog.identify import identify, same
 from omni_config.catalog.load import catalog
 from omni_config.checking.document import UNNAMED, ParsedDocument
 from omni_config.engines import ENGINES
 from omni_config.engines.detect import drafts_of
 from omni_config.engines.facts import facts_of
 from omni_config.engines.formats.draft import Draft
+from omni_config.engines.formats.given import Given, Gpus
+from omni_config.engines.formats.gpus import put
 from omni_config.engines.said_version import said_version
 from omni_config.engines.theirs import settle
 from omni_config.findings import CHOSEN, Finding, Source, spoken
@@ -24,7 +26,7 @@ from omni_config.schema.settings import FIELDS
 def documents_of(source: Source, nodes: list[YamlNode] | None, assume: Mapping[str, str]) -> list[ParsedDocument]:
     """Every deployment of a file of another engine; empty where the file is none.
 
-    ``assume`` says the model, and the version of the engine, where the file itself does not.
+    ``assume`` says the model, the version of the engine, the GPU and their number, where the file itself does not.
     """
     return [_document(source, draft, assume, index) for index, draft in enumerate(drafts_of(source, nodes))]
 
@@ -33,13 +35,17 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
     if not draft.get("engine"):
         return ParsedDocument(source, None, range(0), index, tuple(draft.findings()), foreign=True)
     judge_by = _choose_version(draft, assume.get("engine", ""))
-    if "model" in assume:
-        draft.set("model", assume["model"], draft.place)
+    for name in ("model", "gpu"):
+        if name in assume:
+            draft.set(name, assume[name], draft.place)
+    if "gpus" in assume and draft.given is None:
+        draft.given = Given(Gpus(int(assume["gpus"]), f"--gpus {assume['gpus']}", draft.place), shared=True)
     settle(draft, str(draft.get("engine")))
     if draft.of_version is not None:
         draft.of_version(str(draft.get("engine")))
     of_model = _model_of(draft)
     _decide(draft)
+    put(draft)
     notes = [*draft.findings(), *of_model]
     if not draft.has("model"):
         draft.set("model", UNNAMED.id, draft.place)
@@ -55,7 +61,9 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
         unknown=frozenset(draft.unknown),
         pipeline=draft.pipeline,
         says_more=draft.says_more,
+        not_run=draft.not_run,
         judged_by=judge_by,
+        draft=draft,
         decisions=tuple(draft.decisions),
     )
     return parsed
@@ -70,8 +78,11 @@ def _decide(draft: Draft) -> None:
     engine.decide(draft, facts)
     chosen = [one for one in draft.decisions if one.mark in CHOSEN and one.setting in FIELDS]
     if chosen:
-        words = ", ".join(f"{one.setting} {spoken(one.value)}" for one in chosen)
-        draft.note("OMNI640", f"{draft.get('engine')} chooses by itself: {words}", draft.place, "advice")
+        from omni_config.engines.words import Words
+
+        words = Words(draft, draft.root)
+        said = ", ".join(words.phrase(one.setting, one.value) or f"{one.setting} {spoken(one.value)}" for one in chosen)
+        draft.note("OMNI640", f"{draft.get('engine')} chooses by itself: {said}", draft.place, "advice")
 
 
 def _choose_version(draft: Draft, assumed: str) -> str:
@@ -83,7 +94,8 @@ def _choose_version(draft: Draft, assumed: str) -> str:
     if assumed.partition("==")[0] == family:
         draft.set("engine", assumed, draft.place)
         return f"{assumed}, as was asked"
-    said = said_version(draft.file.source.text, family, draft.file.offset(draft.place))
+    said = said_version(draft.image, family, 0)
+    said = said or said_version(draft.file.source.text, family, draft.file.offset(draft.place))
     if said is None:
         draft.set("engine", known[0], draft.place)
         return f"{known[0]}, the newest that is known"
@@ -121,13 +133,11 @@ def _model_of(draft: Draft) -> list[Finding]:
     if not draft.pipeline:
         of_model = next((draft.pipelines[part] for part in reversed(parts) if part in draft.pipelines), "")
         draft.pipeline = of_model if facts and of_model in facts.pipelines else ""
-    same = identify(name, known)
-    if same is not None and name.lower().endswith(same[0].id.rpartition("/")[2].lower()):
-        draft.set("model", same[0].id, place)
-    elif not draft.pipeline:
-        relative = f": it may be a relative of {same[0].id}" if same else ""  # whose card is not all true of it
-        message = f"no card for model {name}{relative}"
-        found.append(Finding("OMNI604", message, "advice", fields=("model",), span=place))
+    card = identify(name, known)
+    if card is not None and same(name, card[0]):
+        draft.set("model", card[0].id, place)
+    elif card is None and not draft.pipeline:
+        found.append(Finding("OMNI604", f"no card for model {name}", "advice", fields=("model",), span=place))
     return found
 
 

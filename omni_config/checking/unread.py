@@ -11,6 +11,7 @@ from omni_config.checking.document import ParsedDocument
 from omni_config.findings import Finding, Source, Span
 from omni_config.reading.nodes import YamlNode
 
+_TEMPLATE = "a Helm template"
 #: By the end of the name.
 _SUFFIXES = {
     ".py": "a Python script",
@@ -18,7 +19,7 @@ _SUFFIXES = {
     ".md": "a Markdown file",
     ".rst": "a reStructuredText file",
     ".toml": "a TOML file",
-    ".tpl": "a Helm template",
+    ".tpl": _TEMPLATE,
     ".html": "an HTML page",
 }
 #: By lines of the text, where it is no YAML.
@@ -26,7 +27,7 @@ _TEXTS = (
     (r"\A#!.*\bpython", "a Python script"),
     (r"\A#!.*sh\b", "a shell script"),
     (r"^FROM[ \t]+\S", "a Dockerfile"),
-    (r"\{\{-?\s*[.$\w(]", "a Helm template"),
+    (r"\{\{-?\s*[.$\w(]", _TEMPLATE),
     (r"^(import \w[\w.]*|from [\w.]+ import |def \w+\(|class \w+[(:])", "a Python script"),
     (r"^(#{1,6} \S|```)", "a Markdown file"),
     (r"^\[[\w.\"-]+\]\s*$", "a TOML or INI file"),
@@ -39,8 +40,11 @@ def unread(source: Source, nodes: list[YamlNode] | None) -> ParsedDocument:
         return ParsedDocument(source, None, range(0), notes=tuple(lightx2v.of_config(nodes[0])), foreign=True)
     if "lightx2v" in source.text and (found := lightx2v.of_script(source)):
         return ParsedDocument(source, None, range(0), notes=tuple(found), foreign=True)
-    message = f"not a form that is read here: it looks like {looks_like(source, nodes)}"
-    return ParsedDocument(source, None, range(0), notes=(Finding("OMNI908", message, span=Span(source, 1, 1, 2)),))
+    like = looks_like(source, nodes)
+    message = f"not a form that is read here: it looks like {like}"
+    next_step = "omni check --render reads what helm makes of its chart" if like == _TEMPLATE else ""
+    finding = Finding("OMNI908", message, next_step=next_step, span=Span(source, 1, 1, 2))
+    return ParsedDocument(source, None, range(0), notes=(finding,))
 
 
 def looks_like(source: Source, nodes: list[YamlNode] | None) -> str:
@@ -53,11 +57,11 @@ def looks_like(source: Source, nodes: list[YamlNode] | None) -> str:
         return _mapping(mappings[0], source.text)
     if values and isinstance(values[0], list):
         return "a list in JSON" if source.text.lstrip().startswith("[") else "a list in YAML"
+    if PurePath(source.name).suffix.lower() in (".sh", ".bash"):
+        return "a shell script without a command of a known engine"
     found = next((words for pattern, words in _TEXTS if re.search(pattern, source.text, re.MULTILINE)), None)
     if found is not None:
         return f"{found} without a command of a known engine" if found in ("a shell script", "a Dockerfile") else found
-    if PurePath(source.name).suffix.lower() in (".sh", ".bash"):
-        return "a shell script without a command of a known engine"
     return "plain text"
 
 

@@ -82,8 +82,12 @@ def _lines(path: Path) -> list[str]:
 
 def _yaml(result: Calibration) -> str:
     numbers = ", ".join(f"{value:.9g}" for value in result.coefficients)
+    moved = [before for before, _ in result.points]
+    held = f"lowest: {min(moved):.3g}, highest: {max(moved):.3g}"
     return (
         f"# {result.model}: {len(result.points)} points of {len(result.prompts)} prompts, {result.steps} steps;\n"
-        f"# error of the fit {result.fit_error:.3g}, of the identity {result.identity_error:.3g}\n"
+        f"# error of the fit {result.fit_error:.3g}, of the identity {result.identity_error:.3g}. They hold for the\n"
+        f"# relative L1 distances of these runs; other steps and other samplers make other distances. On a card:\n"
+        f"# teacache_fit: {{found: fitted, by: omni calibrate teacache, to: {result.model}, {held}}}\n"
         f"cache:\n  tea_cache:\n    coefficients: [{numbers}]\n"
     )

@@ -20,7 +20,7 @@ def fix(
     diff: Annotated[bool, typer.Option("--diff", help="Show the repairs; write nothing.")] = False,
     rules: Rules = [],  # noqa: B006
 ) -> None:
-    """Repair configs in place; comments, order and quoting of all else survive.
+    """Repair configs and files of other engines in place; comments, order and quoting of all else survive.
 
     Safe repairs leave what runs as it is: they write down what would be lowered, switched off or ignored anyway.
     Exit code: 0 no errors are left, 1 some are, 2 a file cannot be used.

@@ -15,7 +15,7 @@ from omni_config.schema.flag_names import ALIASES, dashed
 from omni_config.schema.overrides import Override, assignment, yaml_value
 from omni_config.schema.settings import FIELDS
 
-_NOT_FLAGS = {"version", "tea_cache", "cache_dit", "lora", "server"}
+_NOT_FLAGS = {"version", "tea_cache", "cache_dit", "lora", "server", "attention_2d"}
 
 
 def with_overrides(command: Callable[..., None], *, without: tuple[str, ...] = ("server",)) -> Callable[..., None]:

@@ -1,9 +1,9 @@
 """The engines whose commands and files are read and written: the one list of them.
 
 All else about an engine is in its folder: ``card.yaml`` (what each version can do), ``rules.yaml`` (rules of it only),
-``read.py`` and ``write.py`` (its commands and files, into and out of our settings), ``examples.yaml`` (those that its
-documentation shows), ``effective.py`` (what it chooses by itself), ``upgrade.yaml`` (new spellings, and what its
-changed defaults do).
+``read.py`` and ``write.py`` (its commands and files, into and out of our settings), ``words.py`` (what they call each),
+``examples.yaml`` (those that its documentation shows), ``effective.py`` (what it chooses by itself), ``upgrade.yaml``
+(new spellings, and what its changed defaults do).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from omni_config.engines.formats.shell import Command
     from omni_config.engines.formats.text import File
     from omni_config.engines.formats.unwritten import Unwritten
+    from omni_config.engines.formats.way import Way
     from omni_config.reading.nodes import YamlNode
 
 
@@ -66,6 +67,10 @@ class Engine:
         """The command or file of a config."""
         text: str = import_module(f"{__name__}.{self.folder}.write").write(unwritten)
         return text
+
+    def ways(self, draft: Draft) -> list[Way]:
+        """How a file of its kind says our settings; of several ways, the engine's own name first."""
+        return list(import_module(f"{__name__}.{self.folder}.words").ways(draft))
 
 
 ENGINES = {

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from omni_config.catalog import versions
-from omni_config.catalog.load import catalog
 from omni_config.engines.answers import answers_of
 from omni_config.engines.facts import Facts, facts_of, plain_name
 from omni_config.engines.formats.flags import Flags
+from omni_config.engines.registered import registered
 from omni_config.engines.sglang.read import FLAGS as SGLANG
 from omni_config.engines.theirs import asked_of
 from omni_config.engines.vllm_omni.flags import FLAGS as VLLM_OMNI
@@ -25,6 +25,7 @@ class Coverage:
 
     ``reasons`` counts guards by the reason of their answer, ``rules`` by the code of their rule; ``unanswered`` are
     their ids. A flag is read into a setting of ours, or judged by a rule, its choices or its type, or only known.
+    ``pipelines_explained`` are those that need no card, by the reason.
     """
 
     engine: str
@@ -35,7 +36,8 @@ class Coverage:
     flags_judged: int
     flags_known: int
     pipelines_with_card: int
-    pipelines_without_card: int
+    pipelines_explained: dict[str, list[str]]
+    pipelines_without_card: list[str]
 
     @property
     def guards(self) -> int:
@@ -56,7 +58,7 @@ def coverage(engine: str) -> Coverage:
     found = {guard: answers.of(guard) for guard in sorted(facts.guards)}
     known = [answer for answer in found.values() if answer is not None]
     flags = Counter(_flags(engine, facts))
-    cards = Counter(_has_card(name, facts) for name in _deployable(facts))
+    pipelines = registered(facts)
     return Coverage(
         engine=engine,
         reasons=dict(sorted(Counter(answer.reason for answer in known if answer.reason).items())),
@@ -65,8 +67,12 @@ def coverage(engine: str) -> Coverage:
         flags_read=flags["read"],
         flags_judged=flags["judged"],
         flags_known=flags["known"],
-        pipelines_with_card=cards[True],
-        pipelines_without_card=cards[False],
+        pipelines_with_card=sum(one.card for one in pipelines),
+        pipelines_explained={
+            reason: [one.name for one in pipelines if one.reason == reason]
+            for reason in sorted({one.reason for one in pipelines if one.reason})
+        },
+        pipelines_without_card=[one.name for one in pipelines if one.state == "without card"],
     )
 
 
@@ -89,27 +95,3 @@ def _flags(engine: str, facts: Facts) -> Iterator[str]:
 def _is_read(table: Flags, name: str) -> bool:
     negated = name.removeprefix("no-")
     return name in table.settings or name in table.special or name in table.quiet or negated in table.settings
-
-
-def _deployable(facts: Facts) -> list[str]:
-    """The pipelines that a deployment may name. The facts of some engines hold their models and helpers beside them."""
-    return [name for name in facts.pipelines if name.partition(" ")[0] in ("pipeline", "BlockAdapterRegister", name)]
-
-
-def _has_card(name: str, facts: Facts) -> bool:
-    """Whether a model card has its class; cache-dit registers the beginnings of such names, xDiT the models."""
-    classes = {card.pipeline for model in catalog().model_ids if (card := catalog().model(model)) is not None}
-    kind, _, last = name.rpartition(" ")
-    if kind == "BlockAdapterRegister":
-        return any(one.startswith(last) for one in classes)
-    models = set(catalog().model_ids)
-    known = classes | models | {model.rpartition("/")[2] for model in models}
-    return bool(known.intersection([last, *_texts(facts.pipelines[name])]))
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)

@@ -29,21 +29,31 @@ def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
     if not engines:
         return []
     from omni_config.engines.formats import containers
-    from omni_config.engines.formats.shell import commands
+    from omni_config.engines.formats.gpus import of_job
+    from omni_config.engines.formats.shell import Command, commands
 
     file = File(source)
+    if nodes is None and "{{" in source.text and not source.text.startswith("#!"):
+        from omni_config.engines.formats.templates import template
+
+        file, nodes = template(source) or (file, None)
     found = []
-    for node in nodes or ():
-        if isinstance(node.value, dict):
-            readers = (engine.from_yaml(node, file) for engine in engines if engine.files)
-            found += next(filter(None, readers), [])  # a document is that of one engine
-            if not found:
-                found += containers.drafts(containers.manifest(node, file), file, engines)
-    if found or any(isinstance(node.value, dict) and "model" in node.value for node in nodes or ()):
-        return found
+    documents = [node for node in nodes or () if isinstance(node.value, dict) and node.value]
+    for node in documents:
+        readers = (engine.from_yaml(node, file) for engine in engines if engine.files)
+        found += next(filter(None, readers), [])  # a document is that of one engine
+    for draft in found:
+        draft.form = "yaml"
+    if documents and not found:
+        from omni_config.engines.formats.manifests import commands_of
+
+        found = containers.drafts(commands_of(documents, file), file, engines)
+    if found or any(len(node.value) > 1 or isinstance(next(iter(node.value.values())), dict) for node in documents):
+        return found  # a line of a script may well be a mapping, too: one word, a colon, and more words
     if re.search(r"^FROM[ \t]", source.text, re.MULTILINE):
         return containers.drafts(containers.dockerfile(file), file, engines)
-    return containers.drafts(commands(file.text), file, engines)  # a script; one line of it may well be YAML, too
+    job = Command(gpus=of_job(source.text, file.span))
+    return containers.drafts(commands(file.text, within=job), file, engines)
 
 
 def _of_python(source: Source) -> list[Draft]:
@@ -54,6 +64,12 @@ def _of_python(source: Source) -> list[Draft]:
     if script is None:
         return []
     drafts = [draft for engine in ENGINES.values() if engine.scripts for draft in engine.from_python(script)]
+    if len(drafts) == 1 and drafts[0].get("engine") in ("vllm-omni", "sglang"):  # which start workers of their own
+        from omni_config.engines.formats.gpus import give, of_python
+
+        give([(drafts[0], *of_python(script.file.text))])
+    for draft in drafts:
+        draft.form = "python"
     for call in script.calls if not drafts else ():
         if call.name.startswith("fastvideo.") and call.name.endswith("VideoGenerator.from_pretrained"):
             drafts.append(Draft(script.file, "", call.span))

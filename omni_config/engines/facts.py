@@ -211,8 +211,10 @@ def plain_name(flag: str) -> str:
 def facts_of(engine: str) -> Facts | None:
     """The facts of an engine's version by its id, such as ``vllm-omni==0.30``; None where none were compiled."""
     family, _, version = engine.partition("==")
-    path = FOLDER / family.replace("-", "_") / "facts" / f"{version}.json"
-    return Facts(json.loads(path.read_bytes())) if version and path.is_file() else None
+    folder = FOLDER / family.replace("-", "_") / "facts"
+    files = (folder / f"{name}.json" for name in (version, version.removesuffix(".0")) if name)  # 0.30.0 is 0.30
+    path = next((file for file in files if file.is_file()), None)
+    return Facts(json.loads(path.read_bytes())) if path is not None else None
 
 
 def shipped(family: str = "") -> list[str]:

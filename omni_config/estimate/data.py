@@ -45,6 +45,8 @@ class Decoder:
     frames_at_once: int | None = None
     first_frame: float | None = None
     shared: Mapping[str, int] | None = None
+    latent_channels: int | None = None
+    always_tiled: bool = False
 
     def shared_by_ranks(self, width: int, height: int) -> Decoder:
         """The decoder with the tiles that ranks share of an image of so many pixels."""

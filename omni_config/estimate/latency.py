@@ -8,7 +8,7 @@ from typing import Any
 
 from omni_config.estimate.data import Decoder, Gpu
 from omni_config.estimate.work import Work, computed_steps, forwards_a_step
-from omni_config.mesh import RANKS
+from omni_config.mesh import RANKS, degree
 
 
 def latency_of(
@@ -24,6 +24,7 @@ def pass_of(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, floa
     """Seconds of one pass through the DiT on one rank, by term."""
     ulysses, ring, tensor = q["ulysses_degree"], q["ring_degree"], q["tensor_parallel_size"]
     gather, ranks = q["allgather_degree"], q["sequence_ranks"]
+    rows, columns = q["attention_2d"] or (1, 1)
     group = ranks * tensor
     size = q["bytes_per_value"]
     peak = gpu.tflops * 1e12 * (2 if q["quantization"] else 1) * (2 / size)
@@ -49,7 +50,11 @@ def pass_of(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, floa
     if ulysses > 1:  # queries, keys, values, and the result back
         widths = 2 + 2 * work.kv_heads / work.heads
         sent = widths * hidden_bytes / group * (ulysses - 1) / ulysses
-        terms["all-to-all"] = work.blocks * sent / _link(q, "ulysses_degree", gpu, share)
+        travel = work.blocks * sent / _link(q, "ulysses_degree", gpu, share)
+        if q["async_ulysses"]:  # queries, keys and values leave while the next projection is computed
+            inwards = travel * (widths - 1) / widths
+            travel -= min(inwards, terms["projections"]) * share["ring_overlap"]
+        terms["all-to-all"] = travel
         collectives += 4 * work.blocks
     if ring > 1:  # keys and values of a rank go all the way round, hidden behind attention as far as it lasts
         sent = (ring - 1) * 2 * work.kv_heads / work.heads * hidden_bytes / group
@@ -62,6 +67,10 @@ def pass_of(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, floa
         sent = (gather - 1) * 2 * work.kv_heads / work.heads * hidden_bytes / group
         terms["all-gather"] = work.blocks * sent / _link(q, "allgather_degree", gpu, share)
         collectives += 2 * work.blocks
+    if rows * columns > 1:  # queries to a row and their results back, keys and values to a column
+        widths = 2 * (columns - 1) + 2 * work.kv_heads / work.heads * (rows - 1)
+        terms["2D attention"] = work.blocks * widths * hidden_bytes / group / _link(q, "attention_2d", gpu, share)
+        collectives += 4 * work.blocks
     if tensor > 1:
         sent = 2 * (tensor - 1) / tensor * hidden_bytes / ranks
         terms["all-reduce"] = work.all_reduces * sent / _link(q, "tensor_parallel_size", gpu, share)
@@ -72,7 +81,26 @@ def pass_of(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, floa
     weights = _moved_weights(q, work, gpu, share, size)
     if weights:
         terms["weights"] = max(weights * (1 - share["weights_overlap"]), weights - busy)
+    stages = q["pipeline_parallel_size"]
+    if stages > 1:
+        patches = q["engine_name"].startswith("xdit")
+        terms = {name: value * _share_of_stages(q, stages, patches) for name, value in terms.items()}
+        handed_on = (1 if patches else stages - 1) * hidden_bytes / ranks  # patches travel while others are computed
+        terms["stages"] = handed_on / _link(q, "pipeline_parallel_size", gpu, share)
     return terms
+
+
+def _share_of_stages(q: Mapping[str, Any], stages: int, patches: bool) -> float:
+    """The share of a pass's time that it takes on so many stages.
+
+    With patches (PipeFusion, Fang et al., 2024) all stages work all the time after one step without. Else the branches
+    of guidance follow each other, and stages wait at both ends (GPipe, Huang et al., 2019).
+    """
+    if patches:
+        steps = int(q["num_inference_steps"])
+        return (1 + (steps - 1) / stages) / steps
+    branches = forwards_a_step(q)
+    return (branches + stages - 1) / (branches * stages)
 
 
 def _moved_weights(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, float], size: int) -> float:
@@ -97,7 +125,8 @@ def _once(q: Mapping[str, Any], gpu: Gpu, decoder: Decoder | None, share: Mappin
     if decoder is not None:
         terms["VAE decode"] = decode_flops(q, decoder) / (gpu.tflops * 1e12 * (2 / size) * share["decode"])
     if q["enable_cpu_offload"] and not q["enable_layerwise_offload"]:
-        held = text + (q["transformer_parameters"] or 0) * 1e6 / q["tensor_parallel_size"]
+        split = q["tensor_parallel_size"] * q["pipeline_parallel_size"]
+        held = text + (q["transformer_parameters"] or 0) * 1e6 / split
         terms["weights"] = held * size / (gpu.host * 1e9 * share["host"])
     return terms
 
@@ -106,6 +135,8 @@ def decode_flops(q: Mapping[str, Any], decoder: Decoder) -> float:
     """Flops of decoding on the busiest rank: tiles overlap, and are dealt out whole to the ranks that share them."""
     frames = (q["num_frames"] or 1) if q["vae_temporal_factor"] else 1
     pixels = q["width"] * q["height"] * frames * q["num_images_per_prompt"] * decoder.flops
+    if (q["vae_parallel_mode"] or "").startswith("spatial_shard"):  # strips, whose edges the ranks exchange
+        return float(pixels / q["vae_patch_parallel_size"])
     tiles = decoder.tiles(q["width"], q["height"])
     if not q["vae_use_tiling"] or tiles == 1:
         return float(pixels)
@@ -117,7 +148,7 @@ def _link(q: Mapping[str, Any], axis: str, gpu: Gpu, share: Mapping[str, float])
     """Bytes a second that one rank of an axis sends: inside a node over the GPUs' link, else over the network."""
     extent = 1
     for name in reversed(RANKS):
-        extent *= q[name]
+        extent *= degree(q[name])
         if name == axis:
             break
     inside = extent <= (q["gpus_per_node"] or gpu.gpus_per_node)

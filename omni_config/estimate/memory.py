@@ -8,7 +8,7 @@ from typing import Any
 
 from omni_config.estimate.data import Decoder
 from omni_config.estimate.work import Work
-from omni_config.mesh import RANKS
+from omni_config.mesh import RANKS, degree
 
 GIB = 2**30
 
@@ -44,16 +44,14 @@ def memory_of(q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, 
         live = work.live_values * _batch(q, work) / q["sequence_ranks"]
         if q["sequence_ranks"] > 1:  # what is sent, and what arrives
             live += 3 * work.tokens * work.hidden * _batch(q, work) / q["sequence_ranks"]
-        if q["allgather_degree"] > 1:  # the keys and values of all tokens, for the heads of this rank
-            heads = 2 * work.kv_heads / work.heads / (q["ulysses_degree"] * q["tensor_parallel_size"])
-            live += heads * work.tokens * work.hidden * _batch(q, work)
+        live += _gathered(q, work) * work.tokens * work.hidden * _batch(q, work)
         phases["DiT activations"] = live * size * grown / GIB
         if q["cache_dit"] or q["tea_cache"]:  # a residual for each branch, and what it is compared with
             kept = 2 * work.tokens * work.hidden * work.batch / q["sequence_ranks"]
             phases["DiT activations"] += kept * size / GIB
     if decoder is not None and q["width"] and q["height"]:
         phases["VAE decode"] = decode_values(q, decoder) * size * grown / GIB
-    communicators = sum(q[name] > 1 for name in RANKS)
+    communicators = sum(degree(q[name]) > 1 for name in RANKS)
     resident = {"VAE weights": vae, "temporaries": share["context"] + communicators * share["communicator"]}
     if q["enable_layerwise_offload"]:
         blocks = work.blocks if work else 40
@@ -66,6 +64,20 @@ def memory_of(q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, 
     return Memory({name: value for name, value in resident.items() if value}, phases, unknown)
 
 
+def _gathered(q: Mapping[str, Any], work: Work) -> float:
+    """Hidden vectors a token that a rank keeps of other ranks' tokens, or of the step before."""
+    keys, group = 2 * work.kv_heads / work.heads, q["sequence_ranks"] * q["tensor_parallel_size"]
+    kept = 0.0
+    if q["allgather_degree"] > 1:
+        kept += keys * q["allgather_degree"] / group
+    if q["attention_2d"]:  # queries and their results of a row, keys and values of a column
+        rows, columns = q["attention_2d"]
+        kept += (2 * columns + keys * rows) / group
+    if q["pipeline_parallel_size"] > 1 and q["engine_name"].startswith("xdit"):  # PipeFusion attends to the step before
+        kept += keys * work.blocks / q["pipeline_parallel_size"] / group
+    return float(kept)
+
+
 def _weights(
     q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, size: int
 ) -> tuple[float, float, float, tuple[str, ...]]:
@@ -75,13 +87,14 @@ def _weights(
     total = (dit or 0) * 1e6
     # Tensor parallelism splits the matrices of blocks; modulation, embeddings and norms are whole on each rank.
     split = min(total, work.block_weights * _transformers(q, work)) if work and total else total
-    on_rank = split / q["tensor_parallel_size"] + (total - split)
+    on_rank = (split / q["tensor_parallel_size"] + (total - split)) / q["pipeline_parallel_size"]
     if q["use_hsdp"]:
         on_rank = total / (q["hsdp_shard_size"] if q["hsdp_shard_size"] > 0 else q["other_ranks"])
     bytes_of_dit = on_rank * (1 if q["quantization"] else size)
     vae = decoder.parameters * 1e6 * size if decoder else 0.0
-    text_share = (text or 0) * 1e6 / q["text_encoder_ranks"]
-    return bytes_of_dit / GIB, text_share * size / GIB, vae / GIB, tuple(missing)
+    whole = q["text_encoder_whole_parameters"] or 0
+    text_share = (((text or 0) - whole) / q["text_encoder_ranks"] + whole) * 1e6 if text else 0.0
+    return bytes_of_dit / GIB, text_share * q["text_encoder_bytes"] / GIB, vae / GIB, tuple(missing)
 
 
 def _transformers(q: Mapping[str, Any], work: Work | None) -> int:
@@ -101,7 +114,9 @@ def decode_values(q: Mapping[str, Any], decoder: Decoder) -> float:
     images = 1 if q["vae_use_slicing"] else q["num_images_per_prompt"]
     result = 3 * pixels * frames * q["num_images_per_prompt"]
     at_once = pixels * images
-    if q["vae_use_tiling"]:
+    if (q["vae_parallel_mode"] or "").startswith("spatial_shard"):  # each rank has a strip
+        at_once /= q["vae_patch_parallel_size"]
+    elif q["vae_use_tiling"] or decoder.always_tiled:
         at_once = min(at_once, decoder.tile**2 * images)
     if decoder.first_frame is not None and frames == 1:
         return float(decoder.first_frame * at_once + result)

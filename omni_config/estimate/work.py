@@ -46,8 +46,8 @@ def work_of(q: Mapping[str, Any]) -> Work:
     text, crossed = q["text_tokens"] or 0, bool(q["cross_attention"])
     image = q["image_tokens"] + (q["condition_tokens"] or 0)
     tokens = image if crossed else image + text
-    key_width = hidden * kv_heads // heads
-    attention = 2 * hidden * hidden + 2 * hidden * key_width
+    width = q["attention_width"] or hidden
+    attention = 2 * hidden * width + 2 * hidden * (width * kv_heads // heads)
     feed_forward = (q["ffn_matrices"] or 2) * hidden * ffn
     # Refiners are blocks of the same size before the joint ones: some see only the image, as many only the text.
     passes = blocks + refiners
@@ -55,7 +55,7 @@ def work_of(q: Mapping[str, Any]) -> Work:
     projections = passes * tokens * attention
     weights = (blocks + double + 2 * refiners) * (attention + feed_forward)
     if q["linear_attention"]:  # a state of head by head for each head, instead of scores of token by token
-        scores = passes * tokens * 2 * hidden // heads
+        scores = passes * tokens * 2 * width // heads
     if crossed:
         projections += blocks * (image + text) * 2 * hidden * hidden
         scores += blocks * image * text
@@ -71,7 +71,7 @@ def work_of(q: Mapping[str, Any]) -> Work:
         tokens=tokens,
         projection_flops=2.0 * projections,
         ffn_flops=2.0 * passes * tokens * feed_forward,
-        attention_flops=4.0 * scores * hidden,
+        attention_flops=4.0 * scores * width,
         block_weights=float(weights),
         all_reduces=(3 if crossed else 2) * (passes - fused) + fused,
         # Hidden vectors around attention, and the wide ones inside the feed-forward; more where both are live at once.

@@ -19,6 +19,7 @@ _HEAD = (
     ("flags judged", "a rule asks for their setting, or their choices or type are checked"),
     ("flags known", "that they exist is all"),
     ("with card", "pipelines for which there is a model card"),
+    ("no card needed", "pipelines that are no model of images, videos or audio of their own; the reasons stand below"),
     ("without card", "pipelines that are judged by the facts alone"),
 )
 
@@ -41,6 +42,8 @@ def to_markdown(found: Sequence[Coverage]) -> str:
         *(f"| {' | '.join(_row(one))} |" for one in found),
         "",
         *(f"- **{title}**: {words}" for title, words in _HEAD if words),
+        "",
+        *_without_card(found),
     ]
     return "\n".join(lines)
 
@@ -55,6 +58,20 @@ def _row(one: Coverage) -> list[str]:
         one.flags_judged,
         one.flags_known,
         one.pipelines_with_card,
-        one.pipelines_without_card,
+        sum(map(len, one.pipelines_explained.values())),
+        len(one.pipelines_without_card),
     ]
     return [one.engine, *map(str, numbers)]
+
+
+def _without_card(found: Sequence[Coverage]) -> list[str]:
+    """The pipelines that need no card, by the reason; of many the number."""
+    reasons: dict[str, dict[str, None]] = {}
+    for one in found:
+        for reason, names in one.pipelines_explained.items():
+            reasons.setdefault(reason, {}).update(dict.fromkeys(name.rpartition(" ")[2] for name in names))
+    lines = ["Pipelines that need no card, each because it", ""]
+    for reason, known in sorted(reasons.items()):
+        which = ", ".join(f"`{name}`" for name in known) if len(known) <= 12 else f"{len(known)} of diffusers"
+        lines.append(f"- {reason}: {which}")
+    return lines

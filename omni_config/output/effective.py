@@ -30,13 +30,17 @@ def effective_table(checked: CheckResult, rows: Sequence[Decision]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in ("setting", "value", "how", "by"):
         table.add_column(column, overflow="fold")
+    words = checked.document.words if checked.document else None
     for row in rows:
         style = _STYLES[row.mark]
         by = "/".join(row.source.split("/")[-2:]) if row.source else f"{row.span}" if row.span else ""
-        words = f"{by}: {row.why}" if row.why and row.mark not in ("said", "refused", "dropped") else by
-        table.add_row(
-            named(row), _shown(row.value), Text(row.mark, style), Text(words, "" if row.mark != "default" else "dim")
-        )
+        why = words.translated(row.why) if words else row.why
+        note = f"{by}: {why}" if why and row.mark not in ("said", "refused", "dropped") else by
+        way = words.way(row.setting, row.value) if words and row.setting in FIELDS else None
+        own = words is not None and way is not None and (words.said(row.setting) or way == words.ways[row.setting][0])
+        name = words.name(row.setting) if words and own else named(row)
+        dim = "dim" if row.mark == "default" else ""
+        table.add_row(name, _shown(row.value), Text(row.mark, style), Text(note, dim))
     return table
 
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from omni_config.catalog.load import catalog
 from omni_config.checking.document import CheckResult
-from omni_config.checking.fix import nearest_changes, repair_of
+from omni_config.checking.fix import lines_of, nearest_changes, repair_of, text_after
 from omni_config.findings import Finding, Span
 from omni_config.schema.settings import FIELDS, Settings
 
@@ -22,7 +22,7 @@ _GITHUB_LEVELS = {"error": "error", "warning": "warning", "advice": "notice"}
 def to_json(checked: Sequence[CheckResult]) -> str:
     """All findings, each with what would repair it, and the nearest configs that work of each document with errors."""
     findings = [
-        finding.to_dict() | {"repair": dotted(repair_of(finding, item))}
+        finding.to_dict() | {"repair": dotted(repair := repair_of(finding, item)), "edits": _edits(item, repair)}
         for item in checked
         for finding in item.findings
     ]
@@ -30,10 +30,12 @@ def to_json(checked: Sequence[CheckResult]) -> str:
         {
             "file": item.source.name,
             "document": item.index,
-            "changes": [dotted(changes) for changes in nearest_changes(item)],
+            "changes": [dotted(changes) for changes in found],
+            "edits": [_edits(item, changes) for changes in found],
         }
         for item in checked
         if item.resolution and item.resolution.plan is None and item.exit_code
+        for found in [nearest_changes(item)]
     ]
     ignored = [finding.to_dict() for item in checked for finding in item.ignored]
     judged_by = [
@@ -54,6 +56,11 @@ def to_json(checked: Sequence[CheckResult]) -> str:
 def dotted(changes: Settings | None) -> dict[str, Any] | None:
     """Changes by the path of each setting in the document."""
     return None if changes is None else {".".join(FIELDS[name]): value for name, value in changes.items()}
+
+
+def _edits(item: CheckResult, changes: Settings | None) -> list[str]:
+    """Changes as the lines of a diff, in the words of the file."""
+    return lines_of(item, changes) if changes else []
 
 
 def to_sarif(checked: Sequence[CheckResult]) -> str:
@@ -85,7 +92,9 @@ def to_sarif(checked: Sequence[CheckResult]) -> str:
             "locations": [_sarif_location(finding.span)] if finding.span else [],
             "relatedLocations": [_sarif_location(span) | {"id": i} for i, span in enumerate(finding.related)],
         }
-        for finding in findings
+        | _sarif_fixes(item, finding)
+        for item in checked
+        for finding in item.findings
     ]
     driver = {
         "name": "omni-config",
@@ -99,6 +108,33 @@ def to_sarif(checked: Sequence[CheckResult]) -> str:
         "runs": [{"tool": {"driver": driver}, "columnKind": "utf16CodeUnits", "results": results}],
     }
     return json.dumps(log, indent=2)
+
+
+def _sarif_fixes(item: CheckResult, finding: Finding) -> dict[str, Any]:
+    """The repair of a finding as one replacement in its file, with the settings that it changes."""
+    changes = repair_of(finding, item)
+    after = text_after(item, changes) if changes else None
+    if changes is None or after is None or finding.span is None:
+        return {}
+    before = item.source.text
+    shortest = min(len(before), len(after))
+    start = next((at for at in range(shortest) if before[at] != after[at]), shortest)
+    same = next((n for n in range(shortest - start) if before[-1 - n] != after[-1 - n]), shortest - start)
+    end, inserted = len(before) - same, after[start : len(after) - same]
+    place = _sarif_location(finding.span)["physicalLocation"]["artifactLocation"]
+    region = _sarif_place(before, start, "start") | _sarif_place(before, end, "end")
+    replacement = {"deletedRegion": region, "insertedContent": {"text": inserted}}
+    fix = {
+        "description": {"text": ", ".join(_edits(item, changes))},
+        "artifactChanges": [{"artifactLocation": place, "replacements": [replacement]}],
+        "properties": {"settings": dotted(changes)},
+    }
+    return {"fixes": [fix]}
+
+
+def _sarif_place(text: str, at: int, edge: str) -> dict[str, int]:
+    line = text.rfind("\n", 0, at) + 1
+    return {f"{edge}Line": text.count("\n", 0, at) + 1, f"{edge}Column": _utf16(text[line:at], at - line + 1)}
 
 
 def _sarif_location(span: Span) -> dict[str, Any]:

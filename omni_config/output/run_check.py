@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omni_config.checking.document import CheckResult
@@ -28,10 +29,24 @@ def run(
     strict: bool = False,
     policies: tuple[Rule, ...] = (),
     assume: Mapping[str, str] | None = None,
+    charts: Sequence[str] = (),
+    aside: bool = False,
 ) -> int:
-    """Check files, folders, globs and standard input, print the findings, and return the exit code."""
+    """Check files, folders, globs, standard input and ``charts``, which are rendered first; print the findings, and
+    return the exit code. ``aside``: files of other forms are set aside, also where they are named.
+    """
     skipped: list[str] = []
-    checked = list(_checked(names, policies, skipped, assume))
+    checked: list[CheckResult] = []
+    if charts:
+        from omni_config.reading.render import NotRendered, render
+
+        try:
+            for chart in charts:
+                checked += check_bytes(*render(chart), policies, assume)
+        except NotRendered as error:
+            print(f"omni check: {error}", file=sys.stderr)
+            return 2
+    checked += _checked(names, policies, skipped, assume, aside)
     if output_format != "text":
         from omni_config.output import formats
 
@@ -39,19 +54,20 @@ def run(
     elif checked:
         _print(checked, skipped)
     if not checked:
-        aside = f"; {len(skipped)} files are of other forms" if skipped else ""
-        print(f"omni check: no file that is read here{aside}", file=sys.stderr)
-        return 2
+        others = f"; {len(skipped)} files are of other forms" if skipped else ""
+        print(f"omni check: no file that is read here{others}", file=sys.stderr)
+        return 0 if aside else 2
     code = max(item.exit_code for item in checked)
     warned = any(finding.severity == "warning" for item in checked for finding in item.findings)
     return max(code, 1) if strict and warned else code
 
 
 def _checked(
-    names: Sequence[str], policies: tuple[Rule, ...], skipped: list[str], assume: Mapping[str, str] | None
+    names: Sequence[str], policies: tuple[Rule, ...], skipped: list[str], assume: Mapping[str, str] | None, aside: bool
 ) -> Iterator[CheckResult]:
     """Documents of all files; a file of a folder or glob that is no config is set aside, and counted."""
     for name, named in discover(names):
+        named = named and not (aside and Path(name).is_file())
         if name == STDIN:
             documents = check_bytes("-", sys.stdin.buffer.read(), policies, assume)
         else:

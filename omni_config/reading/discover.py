@@ -9,15 +9,17 @@ from pathlib import Path
 
 SUFFIXES = (".yaml", ".yml")
 PYTHON = (".py", ".ipynb")
-SCRIPTS = (".sh", ".bash", "Dockerfile", ".dockerfile", *PYTHON)  # may start an engine
+SCRIPTS = (".sh", ".bash", ".slurm", ".sbatch", ".dockerfile", ".json", *PYTHON)  # may start an engine
+_NAMES = ("Dockerfile", "Containerfile")  # and with more behind it
+_HIDDEN = (".github", ".gitlab", ".buildkite", ".circleci")  # that hold steps of CI
 STDIN = "-"
 
 
 def discover(names: Iterable[str]) -> Iterator[tuple[str, bool]]:
     """Each file once, with whether it was named itself (rather than found in a folder or by a glob).
 
-    Folders are read recursively without following links to folders, and without hidden ones; a name that is not there
-    is passed on, so that reading it says so.
+    Folders are read recursively without following links to folders, and without hidden ones but for those of CI; a name
+    that is not there is passed on, so that reading it says so.
     """
     seen: set[str] = set()
     for name in names:
@@ -33,10 +35,9 @@ def _expand(name: str) -> Iterator[tuple[str, bool]]:
         yield name, True
     elif path.is_dir() and path.suffix not in SUFFIXES:
         for folder, folders, files in os.walk(path):
-            folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
-            yield from (
-                (str(Path(folder, file)), False) for file in sorted(files) if file.endswith((*SUFFIXES, *SCRIPTS))
-            )
+            folders[:] = sorted(inner for inner in folders if not inner.startswith(".") or inner in _HIDDEN)
+            read = (file for file in sorted(files) if file.endswith((*SUFFIXES, *SCRIPTS)) or file.startswith(_NAMES))
+            yield from ((str(Path(folder, file)), False) for file in read)
     elif glob.has_magic(name) and not path.exists():
         found = [file for file in sorted(glob.glob(name, recursive=True)) if Path(file).is_file()]
         yield from ((file, False) for file in found) if found else [(name, True)]

@@ -139,15 +139,16 @@ def decode(name: str, data: bytes) -> Source:
     return source
 
 
-def parse(source: Source) -> list[YamlNode]:
-    """Read every YAML document of a text, without its empty ones.
+def parse(source: Source, masked: str | None = None) -> list[YamlNode]:
+    """Read every YAML document of a text, without its empty ones; ``masked`` is what is read in its place, with places
+    in the text itself.
 
     Raises:
         Unreadable: a syntax error, a duplicate key, a tag that is not plain YAML, or more nesting or more nodes than
             any real config has.
     """
     try:
-        return list(_documents(source))
+        return list(_documents(source, source.text if masked is None else masked))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = " ".join(part for part in (error.context, error.problem) if part)
@@ -156,9 +157,9 @@ def parse(source: Source) -> list[YamlNode]:
         raise Unreadable(_unreadable("OMNI902", str(error).partition("\n")[0], Span(source, 1, 1, 2))) from None
 
 
-def _documents(source: Source) -> Iterator[YamlNode]:
+def _documents(source: Source, text: str) -> Iterator[YamlNode]:
     anchors: dict[str, YamlNode] = {}
-    loader = Loader(source.text)
+    loader = Loader(text)
     stack: list[_Open] = []
     count = 0
     try:

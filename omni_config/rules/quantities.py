@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import gcd, prod
+from math import gcd
 from typing import Any, TypeVar
 
 from omni_config.cards import EngineCard, Feature, ModelCard
-from omni_config.mesh import RANKS, further
+from omni_config.mesh import degree, further, ranks
 from omni_config.rules.expressions import parse
 
 T = TypeVar("T")
@@ -101,10 +101,13 @@ DIMS = {
     "num_attention_heads": "attention heads",
     "num_kv_heads": "key/value heads",
     "hidden_size": "hidden size",
+    "attention_width": "width of all attention heads together, where it is not the hidden size",
     "ffn_dim": "feed-forward width",
     "output_dim": "output width",
     "num_layers": "blocks",
     "two_transformers": "1 where two transformers take turns",
+    "without_text_encoder": "1 where the pipeline has no text encoder",
+    "vae_only_tiles": "1 where the VAE decodes in tiles in any case",
     "ffn_matrices": "matrices of a feed-forward: 2, or 3 where it is gated",
     "double_stream_layers": "blocks with weights of their own for the text",
     "refiner_layers": "blocks that the image passes before it meets the text, which passes as many",
@@ -117,6 +120,7 @@ DIMS = {
     "vae_temporal_factor": "frames a latent frame",
     "transformer_parameters": "parameters of the transformer, in millions",
     "text_encoder_parameters": "parameters of the text encoders, in millions",
+    "text_encoder_whole_parameters": "those of them that no rank shares: embeddings, heads, vision; in millions",
     "text_encoder_heads": "attention heads of the text encoder",
     "text_encoder_kv_heads": "key/value heads of the text encoder",
     "text_encoder_ffn_dim": "feed-forward width of the text encoder",
@@ -126,7 +130,7 @@ DIMS = {
 @quantity
 def world_size(q: Quantities) -> int:
     """Ranks: ulysses x ring x cfg x tensor, and what else the engine has."""
-    return prod(q[name] for name in RANKS)
+    return ranks(q)
 
 
 @quantity
@@ -143,8 +147,13 @@ def dit_group_size(q: Quantities) -> int:
 
 @quantity
 def text_encoder_ranks(q: Quantities) -> int:
-    """Ranks that share one copy of the text encoder."""
-    return int(q["tensor_parallel_size"]) if q["text_encoder_tensor_parallel"] else 1
+    """Ranks that share one copy of the text encoder: as many as its own setting says, else those of tensor parallelism;
+    with cache-dit all.
+    """
+    own = int(q["text_encoder_tensor_parallel_size"])
+    if own > 1 or not q["text_encoder_tensor_parallel"]:
+        return own
+    return int(q["world_size"] if q["engine_name"].startswith("cache-dit") else q["tensor_parallel_size"])
 
 
 @quantity
@@ -233,8 +242,14 @@ def image_tokens(q: Quantities) -> int | None:
 
 @quantity
 def sequence_ranks(q: Quantities) -> int:
-    """Ranks that share a sequence: ulysses x ring x allgather."""
-    return int(q["ulysses_degree"] * q["ring_degree"] * q["allgather_degree"])
+    """Ranks that share a sequence: ulysses x ring x allgather x those of 2D attention."""
+    return int(q["ulysses_degree"] * q["ring_degree"] * q["allgather_degree"] * degree(q["attention_2d"]))
+
+
+@quantity
+def attention_2d_ranks(q: Quantities) -> int:
+    """Rows times columns of 2D attention; 1 where it is off."""
+    return degree(q["attention_2d"])
 
 
 @quantity
@@ -264,25 +279,26 @@ def replicas(q: Quantities) -> int:
 
 @quantity
 def gpus_needed(q: Quantities) -> int:
-    """GPUs that the degrees, stages and replicas add up to, and those of a VAE with ranks of its own; as many as there
+    """GPUs that the degrees and replicas add up to, and those of a VAE with ranks of its own; as many as there
     are, where only a run knows what else is set.
     """
     if SAYS_MORE in q and q["gpus"]:
         return int(q["gpus"])
-    return int(q["world_size"] * q["replicas"] * q["pipeline_stages"] + _count(q, "their_vae_parallel_size"))
+    return int(q["world_size"] * q["replicas"] + _count(q, "their_vae_parallel_size"))
 
 
 @quantity
-def pipeline_stages(q: Quantities) -> int:
-    """Stages of the DiT that work on parts of the image in turn (PipeFusion), each on ranks of its own."""
-    return _count(q, "their_pipefusion_parallel_degree") or 1
+def used_gpus(q: Quantities) -> Any:
+    """GPUs that the engine takes: as many as it is told, else what its ranks add up to."""
+    said = q["their_used_gpus"]
+    return int(q["gpus"] or q["gpus_needed"]) if said is None else said
 
 
 @quantity
 def more_ranks(q: Quantities) -> str:
-    """What stages, and a VAE with ranks of its own, add to the product of the degrees: " x stages 2"."""
-    stages, vae = q["pipeline_stages"], _count(q, "their_vae_parallel_size")
-    return (f" x stages {stages}" if stages > 1 else "") + (f" + VAE {vae}" if vae else "")
+    """What a VAE with ranks of its own adds to the product of the degrees: " + VAE 1"."""
+    vae = _count(q, "their_vae_parallel_size")
+    return f" + VAE {vae}" if vae else ""
 
 
 def _count(q: Quantities, name: str) -> int:
@@ -301,6 +317,20 @@ def other_ranks(q: Quantities) -> int:
 def bytes_per_value(q: Quantities) -> int:
     """Bytes of a weight or an activation that is not quantized: 4 in float32, else 2."""
     return 4 if (q["dtype"] or q.card.dtype) == "float32" else 2
+
+
+#: Pipelines whose text encoder SGLang 0.5.18 to 0.5.23 keeps in float32 (configs/pipeline_configs/wan.py, helios.py).
+_FLOAT32_TEXT = frozenset(
+    f"{name}Pipeline"
+    for name in ("Wan", "WanImageToVideo", "WanDMD", "WanCausalDMD", "WanImageToVideoDmd", "Helios", "HeliosPyramid")
+)
+
+
+@quantity
+def text_encoder_bytes(q: Quantities) -> int:
+    """Bytes of a weight of the text encoder; 4 where the engine keeps it in float32 whatever the DiT has."""
+    wide = q["engine_name"].startswith("sglang") and q["pipeline_name"] in _FLOAT32_TEXT
+    return 4 if wide else int(q["bytes_per_value"])
 
 
 @quantity
@@ -358,6 +388,19 @@ def prompt_letters(q: Quantities) -> int | None:
 def task(q: Quantities) -> str:
     """What the model makes of what."""
     return q.card.task
+
+
+@quantity
+def takes_image(q: Quantities) -> bool:
+    """Whether a pipeline of the model looks at an input image; the built-in runtime has those of the task only."""
+    return q.card.task.startswith("image_to_") or (q.card.takes_image and q["engine_name"] != "native")
+
+
+@quantity
+def needs_image(q: Quantities) -> bool:
+    """Whether an engine's pipeline of the model fails without an input image; xDiT's runner asks for one by itself."""
+    optional = q.card.takes_image and str(q["engine_name"]).partition("==")[0] not in ("native", "xdit")
+    return q.card.task.startswith("image_to_") and not optional
 
 
 @quantity

@@ -64,12 +64,27 @@ class Parallel(_Section):
     allgather_degree: Degree = Field(
         default=1, description="Sequence parallelism in which each rank gathers all keys and values (K/V-gather)."
     )
+    attention_2d: tuple[Degree, Degree] | None = Field(
+        default=None,
+        strict=False,
+        description="Rows and columns of ranks: queries are gathered along one, keys and values along the other.",
+    )
+    async_ulysses: bool = Field(default=False, description="Overlap Ulysses' all-to-all with the projections.")
+    pipeline_parallel_size: Degree = Field(
+        default=1, description="Stages that hold the DiT's blocks in turn; xDiT passes parts of the image (PipeFusion)."
+    )
     cfg_parallel_size: Degree = Field(default=1, description="Branches of classifier-free guidance run side by side.")
     tensor_parallel_size: Degree = Field(default=1, description="Tensor parallelism of the DiT blocks.")
     text_encoder_tensor_parallel: bool = Field(
         default=False, description="Split the text encoder over the tensor ranks too."
     )
+    text_encoder_tensor_parallel_size: Degree = Field(
+        default=1, description="Ranks that share the text encoder, whatever tensor_parallel_size is."
+    )
     vae_patch_parallel_size: Degree = Field(default=1, description="Ranks of the DiT group that share the VAE decode.")
+    vae_parallel_mode: (
+        Literal["auto", "tile", "patch", "batch", "spatial_shard", "spatial_shard_height", "spatial_shard_width"] | None
+    ) = Field(default=None, description="What the ranks share of the VAE decode; left out, the engine's own way.")
     data_parallel_size: Degree | None = Field(
         default=None, description="Whole replicas; left out, 1. vLLM-Omni 0.30 infers it from spare GPUs."
     )

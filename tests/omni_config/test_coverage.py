@@ -7,13 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
+from omni_config.catalog.load import catalog
 from omni_config.cli import app
 from omni_config.engines import answers as module
 from omni_config.engines.answers import Answer, Answers, answers_of, read_answers
 from omni_config.engines.coverage import coverage
 from omni_config.engines.facts import facts_of, shipped
+from omni_config.engines.registered import registered
 
 GUARDS = {"p/a.py::f#1", "p/a.py::f#2", "p/a.py::g#1", "p/b.py::h#1"}
 CODES = {"OMNI1101"}
@@ -105,10 +108,41 @@ class TestCoverage:
             found, facts = coverage(engine), facts_of(engine)
             assert found.flags_read + found.flags_judged + found.flags_known == len(facts.flags)
         omni = coverage("vllm-omni==0.30")
-        assert omni.pipelines_with_card + omni.pipelines_without_card == len(facts_of("vllm-omni==0.30").pipelines)
+        explained = sum(map(len, omni.pipelines_explained.values()))
+        assert omni.pipelines_with_card + explained == len(facts_of("vllm-omni==0.30").pipelines)
         assert min(omni.flags_read, omni.flags_judged, omni.flags_known, omni.pipelines_with_card) > 30
         assert coverage("cache-dit==1.5.3").flags_known == len(facts_of("cache-dit==1.5.3").flags)
         assert coverage("diffusers==0.42.1").pipelines_with_card > 20
+
+    @pytest.mark.parametrize("engine", shipped())
+    def test_every_pipeline_has_a_card_or_a_reason(self, engine):
+        assert coverage(engine).pipelines_without_card == []
+
+    def test_every_reason_is_of_a_pipeline(self):
+        known = {one.name.rpartition(" ")[2] for engine in shipped() for one in registered(facts_of(engine))}
+        stated = yaml.safe_load((Path(module.__file__).parent / "no_model.yaml").read_text())
+        assert {name for group in stated for name in group["pipelines"]} <= known
+
+    def test_a_pipeline_of_no_card_and_no_reason_is_counted(self, monkeypatch):
+        monkeypatch.setattr("omni_config.engines.registered._reasons", dict)
+        assert "Pi0Pipeline" in coverage("vllm-omni==0.30").pipelines_without_card
+
+    def test_families_with_a_parallel_plan_have_a_card(self):
+        """Of diffusers its own plans, and those that cache-dit has for its classes."""
+        theirs, ours = facts_of("diffusers==0.42.1").pipelines, facts_of("cache-dit==1.5.3").pipelines
+        planned = tuple(name.partition(" ")[2] for name in ours if "ParallelismPlannerRegister" in name.split()[0])
+        transformers = {
+            kind.partition(" ")[2]
+            for kind, entry in theirs.items()
+            if kind.startswith("model ")
+            and ({"_cp_plan", "_tp_plan"} & entry["markers"].keys() or kind.partition(" ")[2].startswith(planned))
+        }
+        cards = {one.name for one in registered(facts_of("diffusers==0.42.1")) if one.card}
+        split = {kind for name in cards for kind in theirs[name].get("components", {}).values()}
+        assert len(transformers) > 30
+        modular = {"MiniMaxH3Transformer3DModel", "WanAnimate2Transformer3DModel"}  # their pipelines are not registered
+        assert transformers - split == modular
+        assert all(catalog().model_of_pipeline(name) for name in ("MiniMaxH3ModularPipeline", "WanAnimate2Pipeline"))
 
     def test_an_engine_without_facts(self):
         with pytest.raises(ValueError, match="no facts of engine 'native'"):

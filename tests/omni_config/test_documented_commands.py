@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,23 @@ def test_the_table_is_large_and_has_every_engine() -> None:
     assert len({entry["text"] for entry in TABLE}) == len(TABLE)
     for name, table in TABLES.items():
         assert {entry["understood"]["engine"].partition("==")[0] for entry in table} == {name}
+
+
+def is_script(text: str) -> bool:
+    """Whether it is Python that imports something: a command is none."""
+    try:
+        body = ast.walk(ast.parse(text))
+    except SyntaxError:
+        return False
+    return any(isinstance(node, ast.Import | ast.ImportFrom) for node in body)
+
+
+def test_the_tables_have_sixty_entries_of_each_engine_and_scripts_of_many_projects() -> None:
+    assert {name: len(table) for name, table in TABLES.items() if len(table) < 60} == {}
+    scripts = [entry for entry in TABLE if is_script(entry["text"])]
+    projects = {entry["source"].partition("@")[0] for entry in scripts}
+    assert len(scripts) >= 50
+    assert len(projects) >= 8, projects
 
 
 def named(entry: dict[str, Any]) -> dict[str, str]:

@@ -148,7 +148,8 @@ def test_the_command_prints_it_and_hands_it_on(tmp_path: Path, monkeypatch: pyte
     assert shown.exit_code == 0
     assert "Runs as (sglang==0.5.23, the newest that is known)" in shown.stdout
     assert "Mesh: cfg 2 x ring 1 x ulysses 1 x tensor 1 x allgather 2 = 4 ranks" in shown.stdout
-    assert "OMNI640 [advice] sglang==0.5.23 chooses by itself: cfg_parallel_size 2, allgather_degree 2" in shown.stderr
+    chosen_by_itself = "chooses by itself: --enable-cfg-parallel, --kv-gather-degree 2"
+    assert f"OMNI640 [advice] sglang==0.5.23 {chosen_by_itself}" in shown.stderr
     said = json.loads(runner.invoke(app(), ["plan", "--json", "run.sh"]).stdout)
     (chosen,) = [row for row in said["effective"] if row["setting"] == "parallel.cfg_parallel_size"]
     assert (chosen["value"], chosen["how"]) == (2, "inferred")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from omni_config.catalog.load import catalog
 from omni_config.estimate.data import decoders, efficiency_table
 from omni_config.estimate.estimate import Estimate, estimate, gpus
 from omni_config.planner.judge import summary, tables
+from omni_config.planner.judge_memory import median_error, peaks, report
 from omni_config.resolving.target import target_of
 from omni_config.rules.quantities import Quantities
 from omni_config.schema.settings import DEFAULTS, validate
@@ -98,3 +100,37 @@ def test_tiles_are_counted_as_they_are_cut(engine: str, size: int, ranks: int, t
 def test_every_vae_that_a_card_names_is_known() -> None:
     cards = [catalog().model(name) for name in catalog().model_ids]
     assert {card.vae for card in cards if card and card.vae} <= set(decoders())
+
+
+def test_memory_holds_on_peaks_that_only_judge() -> None:
+    judged = [peak for peak in peaks() if peak.use == "judge"]
+    assert len(judged) >= 25
+    assert len({peak.model for peak in judged}) >= 9
+    assert median_error(judged) <= 0.15
+    assert all(peak.source for peak in peaks())
+
+
+def test_the_page_shows_every_published_peak() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "estimates.md").read_text()
+    start, end = "<!-- the table of python -m omni_config.planner.judge_memory -->\n", "<!-- end of the table -->"
+    assert page.partition(start)[2].partition(end)[0] == report()
+
+
+def test_no_published_peak_is_a_source_of_an_efficiency() -> None:
+    tables = {peak.table for peak in peaks()}
+    assert not [item["id"] for item in efficiency_table() if any(name in item["source"] for name in tables)]
+
+
+def test_a_text_encoder_is_shared_as_the_engine_shares_it() -> None:
+    def gib(engine: str, **settings: Any) -> float:
+        card, known = catalog().model("black-forest-labs/FLUX.2-dev"), catalog().engine(engine)
+        assert card
+        assert known
+        written = validate({"version": 1, "model": card.id, "engine": engine}) | settings
+        return estimate(Quantities(written, card, known, catalog().features)).memory.resident["text encoder weights"]
+
+    whole = gib("cache-dit", ulysses_degree=4)
+    shared = gib("cache-dit", ulysses_degree=4, text_encoder_tensor_parallel=True)
+    assert whole / 4 < shared < whole / 3  # embeddings and vision stay whole
+    assert gib("vllm-omni", ulysses_degree=4, text_encoder_tensor_parallel=True) == whole
+    assert gib("vllm-omni", ulysses_degree=4, text_encoder_tensor_parallel_size=4) == shared

@@ -28,6 +28,7 @@ PLACES = facts_of(DIFFUSERS).pipelines
 REAL = json.loads((Path(__file__).parent / "real_configs.json").read_text())
 #: What is in no configuration: it is in a tokenizer, in the pipeline's code, or in the headers of weights.
 IN_NO_CONFIGURATION = {"text_tokens", "condition_tokens", "transformer_parameters", "text_encoder_parameters"}
+IN_NO_CONFIGURATION |= {"text_encoder_whole_parameters"}
 OF_A_COMPONENT = {"text_encoder": "text_encoder_", "vae": "vae_"}
 
 
@@ -64,6 +65,48 @@ def test_a_real_checkpoint_has_the_dimensions_of_its_card(tmp_path: Path, real: 
 def test_there_are_enough_real_checkpoints() -> None:
     assert len({real["id"] for real in REAL}) >= 10
     assert all(real["source"] for real in REAL)
+
+
+def compared(real: dict[str, Any], folder: Path) -> str:
+    """A row of the page: what a folder and the card that was written by hand both say, and what only one of them."""
+    card = catalog().model(real["id"])
+    described = describe(write(folder, real["files"]), catalog(), {})
+    ours, theirs = card.dims, described.card.dims
+    equal = [name for name in ours if theirs.get(name) == ours[name]]
+    differs = [f"{name} {theirs[name]} for {ours[name]}" for name in ours if name in theirs and name not in equal]
+    cells = (
+        f"[{real['id'].rpartition('/')[2]}](https://huggingface.co/{real['id']})",
+        ", ".join(sorted({path.partition("/")[0] for path in real["files"]} - {"model_index.json"})),
+        f"{len(equal)}",
+        ", ".join(differs) or "nothing",
+        ", ".join(name for name in ours if name not in theirs) or "nothing",
+        ", ".join(name for name in theirs if name not in ours) or "nothing",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_page_compares_every_folder_with_its_card(tmp_path: Path) -> None:
+    """To write it anew: OMNI_WRITE_FOLDERS=1."""
+    rows = [compared(real, tmp_path / str(number)) for number, real in enumerate(REAL)]
+    page = Path(__file__).parents[2] / "docs" / "folders.md"
+    head, mark, rest = page.read_text().partition("|---|---|---:|---|---|---|\n")
+    end = rest[rest.index("\n\n") :]
+    if os.environ.get("OMNI_WRITE_FOLDERS"):
+        page.write_text(head + mark + "\n".join(rows) + end)
+    assert page.read_text() == head + mark + "\n".join(rows) + end
+    assert not [row for row in rows if row.split(" | ")[3] != "nothing"]
+
+
+def test_a_folder_is_read_in_a_third_of_a_second(tmp_path: Path) -> None:
+    """With the catalog, in a process that has read none: the computer's time, which others cannot lengthen."""
+    folder = write(tmp_path, max(REAL, key=lambda real: len(real["files"]))["files"])
+    code = (
+        "import sys, time; from pathlib import Path; from omni_config.catalog.checkpoint import describe; "
+        "from omni_config.catalog.load import catalog; start = time.process_time(); "
+        f"describe(Path({str(folder)!r}), catalog(), {{}}); print(time.process_time() - start)"
+    )
+    taken = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3)]
+    assert min(taken) < 0.3
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -185,3 +228,17 @@ def test_torch_and_diffusers_are_not_imported() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'transformers', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_what_the_classes_of_a_pipeline_decide_is_on_the_card_of_a_folder(tmp_path: Path) -> None:
+    transformer = {"hidden_size": 640, "num_attention_heads": 8, "attention_head_dim": 128, "num_layers": 2}
+    files = {"model_index.json": {"_class_name": "MiniMaxH3ModularPipeline"}, "transformer/config.json": transformer}
+    dims = card_of_folder(write(tmp_path, files), catalog()).dims
+    assert (dims["hidden_size"], dims["attention_width"], dims["vae_only_tiles"]) == (640, 1024, 1)
+
+
+def test_a_decoder_of_another_size_is_told_by_its_channels(tmp_path: Path) -> None:
+    files = {"model_index.json": {"_class_name": "WanPipeline"}, "transformer/config.json": {"num_layers": 30}}
+    for channels, vae in ((16, "AutoencoderKLWan"), (48, "AutoencoderKLWan48")):
+        vae_config = {"vae/config.json": {"_class_name": "AutoencoderKLWan", "z_dim": channels}}
+        assert card_of_folder(write(tmp_path / str(channels), files | vae_config), catalog()).vae == vae

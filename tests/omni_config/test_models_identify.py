@@ -8,6 +8,7 @@ import pytest
 
 from omni_config.catalog.identify import identify
 from omni_config.catalog.load import FOLDER, catalog
+from omni_config.checking.files import check_bytes
 
 QUANTIZED, DISTILLED = "stored otherwise", "distilled"
 
@@ -28,6 +29,14 @@ QUANTIZED, DISTILLED = "stored otherwise", "distilled"
         ("unsloth/Z-Image-Turbo-GGUF", "Tongyi-MAI/Z-Image-Turbo", f"{QUANTIZED} (gguf)"),
         ("z-image-turbo-q4_k_m.gguf", "Tongyi-MAI/Z-Image-Turbo", f"{QUANTIZED} (q4_k_m, gguf)"),
         ("lightx2v/Qwen-Image-Edit-2511-Lightning", "Qwen/Qwen-Image-Edit-2511", f"{DISTILLED} (lightning)"),
+        ("lightx2v/Wan2.1-T2V-14B-StepDistill-CfgDistill-Lightx2v", "Wan-AI/Wan2.1-T2V-14B-Diffusers", DISTILLED),
+        ("nvidia/Wan2.2-T2V-A14B-Diffusers-NVFP4", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", f"{QUANTIZED} (nvfp4)"),
+        ("black-forest-labs/FLUX.1-dev-FP8", "black-forest-labs/FLUX.1-dev", f"{QUANTIZED} (fp8)"),
+        ("Qwen/Qwen-Image-Lightning", "Qwen/Qwen-Image", f"{DISTILLED} (lightning)"),
+        ("/models/wan2.2-t2v-a14b", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "written differently"),
+        ("Lightricks/LTX-2-19b-dev-fp8", "Lightricks/LTX-2", f"{QUANTIZED} (fp8)"),
+        ("Lightricks/LTX-2.3-fp8", "Lightricks/LTX-2.3", f"{QUANTIZED} (fp8)"),
+        ("tencent/HunyuanVideo-1.5", "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v", "an engine"),
         ("me/FLUX.1-dev-8-steps-fp8", "black-forest-labs/FLUX.1-dev", f"{DISTILLED} (8-steps)"),
     ],
 )
@@ -38,6 +47,35 @@ def test_a_name_is_taken_for_a_model(name: str, id_: str, how: str) -> None:
     assert (card.id, f"is taken for {id_}: " in words) == (id_, True)
     assert how in words
     assert (DISTILLED in words) == (DISTILLED in how)
+
+
+def test_what_is_not_true_of_a_relative_is_not_on_its_card() -> None:
+    whole = catalog().model("Qwen/Qwen-Image")
+    quantized, distilled = (identify(name, catalog())[0] for name in ("a/Qwen-Image-FP8", "a/Qwen-Image-Lightning"))
+    assert whole.dims.keys() - quantized.dims.keys() == {"transformer_parameters"}
+    assert whole.defaults == quantized.defaults
+    assert whole.defaults.keys() - distilled.defaults.keys() == {"num_inference_steps", "cfg_scale"}
+    assert whole.dims == distilled.dims
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        ("version: 1\nmodel: {}\nengine: vllm-omni\nparallel: {{ulysses_degree: 7}}\n", ["OMNI103", "OMNI106"]),
+        ("vllm serve {} --omni --ulysses-degree 7\n", ["OMNI103", "OMNI106"]),
+    ],
+    ids=["ours", "vllm-omni"],
+)
+@pytest.mark.parametrize(
+    ("name", "differs"),
+    [("Qwen/Qwen-Image", []), ("/m/qwen-image", []), ("a/Qwen-Image-FP8", ["OMNI523"]), ("a/qwen_image", ["OMNI523"])],
+)
+def test_a_relative_is_judged_with_a_word_of_what_differs(
+    name: str, differs: list[str], text: str, codes: list[str]
+) -> None:
+    name_of_file = "a.yaml" if text.startswith("version") else "a.sh"
+    (checked,) = check_bytes(name_of_file, text.format(name).encode())
+    assert sorted(finding.code for finding in checked.findings) == [*codes, *differs]
 
 
 @pytest.mark.parametrize("name", ["", "/", "gpt2", "acme/other", "Qwen/Qwen3-8B", "/x/tiny", "fp8", "models----"])

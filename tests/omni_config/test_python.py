@@ -567,7 +567,7 @@ class TestOthers:
         assert found["engine"].startswith("sglang==")
         assert (found["gpus"], found["ulysses_degree"], found["compile"]) == (2, 2, True)
         assert (found["height"], found["width"]) == (512, 768)
-        assert "enable_cpu_offload" not in found
+        assert found["enable_cpu_offload"] is False
 
     def test_fastvideo_is_named(self) -> None:
         checked = one("from fastvideo import VideoGenerator\nmaker = VideoGenerator.from_pretrained('m', num_gpus=2)\n")

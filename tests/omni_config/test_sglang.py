@@ -51,7 +51,7 @@ def errors(text: str) -> list[str]:
         ("sglang serve --model-path stabilityai/stable-diffusion-xl-base-1.0 --backend sglang\n", ["OMNI614"]),
         ("sglang serve --model-path stabilityai/stable-diffusion-xl-base-1.0 --num-gpus 1\n", []),
         ("sglang serve --model-path Qwen/Qwen-Image --kv-gather-degree 2\n", ["OMNI135"]),
-        ("sglang serve --model-path Qwen/Qwen-Image --num-gpus 2 --kv-gather-degree 2\n", ["OMNI135"]),  # CFG takes both
+        ("sglang serve --model-path Qwen/Qwen-Image --num-gpus 2 --kv-gather-degree 2\n", ["OMNI135"]),
         ("sglang serve --model-path Qwen/Qwen-Image --num-gpus 2 --kv-gather-degree 2 --cfg-parallel-size 1\n", []),
         ("sglang serve --model-path Qwen/Qwen-Image --component-precisions.text_encoder fp8\n", ["OMNI612"]),
         ("sglang serve --model-path Qwen/Qwen-Image --component-precisions.text_encoder fp16\n", []),

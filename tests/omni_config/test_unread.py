@@ -44,6 +44,7 @@ def one(name: str, text: str) -> tuple[str, str]:
         ("a.ipynb", '{"cells": []}', "a notebook"),
         ("README.md", "# A\n\nvllm: a model server\n", "a Markdown file"),
         ("-", "#!/bin/sh\necho hello\n", "a shell script without a command of a known engine"),
+        ("run.sh", "set -x\n\n# args\npython train.py\n", "a shell script without a command of a known engine"),
         ("Dockerfile", "FROM nginx\nRUN echo\n", "a Dockerfile without a command of a known engine"),
         ("a.toml", "[a]\nb = 1\n", "a TOML file"),
         ("-", "just words: [\n", "plain text"),

@@ -48,6 +48,8 @@ def test_two_runs_of_the_command_are_equal_and_beat_the_identity(tmp_path: Path)
     text = (tmp_path / "a.yaml").read_text()
     (tmp_path / "config.yaml").write_text(CONFIG.replace("cache:\n  tea_cache: true\n", text))
     assert "coefficients: [" in text
+    moved = [before for before, _ in runs[0]["points"]]
+    assert f"lowest: {min(moved):.3g}, highest: {max(moved):.3g}}}" in text
     subprocess.check_call([sys.executable, "-m", "omni_config", "check", "config.yaml"], cwd=tmp_path)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import facts_of, plain_name
-from omni_config.engines.formats.common import lora_path, torchrun_processes
+from omni_config.engines.formats.common import by_torchrun, lora_path, torchrun
 from omni_config.engines.formats.draft import Draft, Key, plain
 from omni_config.engines.formats.flags import Flags
 from omni_config.engines.formats.python import Call, Made, Script, cached_pipelines, known, tree
@@ -70,6 +70,10 @@ def from_yaml(node: YamlNode, file: File) -> list[Draft]:
     return [draft]
 
 
+#: What enable_cache switches on without a cache (cache_interface.py:274 of 1.5.3).
+_ALONE = ("parallelism_config", "attention_backend", "quantize_config")
+
+
 def from_python(script: Script) -> list[Draft]:
     """The deployments of a script that switches its caches or its parallelism on."""
     from omni_config.engines.diffusers.read import LOADERS, draft_of
@@ -82,8 +86,10 @@ def from_python(script: Script) -> list[Draft]:
         if len(call.arguments) > 1:
             said.setdefault("cache_config", tree({"cache_config": call.arguments[1]}, "cache_dit")["cache_config"])
         cache = said.get("cache_config")
-        if cache is None and "parallelism_config" in said:
-            pass  # parallelism alone
+        if cache is not None and cache.value is None:
+            cache = None
+        if cache is None and any(said[name].value is not None for name in _ALONE if name in said):
+            pass  # without the cache, which it has by default
         elif cache is not None and not isinstance(cache.value, dict):
             draft.not_known(("cache_dit",), "cache_config", cache.span)
         else:
@@ -159,6 +165,8 @@ def _parallel(draft: Draft, section: YamlNode) -> None:
                 draft.leave_unjudged(str(key), child.key_span or child.span)
             elif child.value is True:
                 draft.set("ulysses_mode", "advanced_uaa", child.span)
+        elif key == "ulysses_async" and isinstance(child.value, bool):
+            draft.set("async_ulysses", child.value, child.span)
         elif key == "extra_parallel_modules" and isinstance(child.value, list):
             modules += child.children.values()
         elif key != "parallel_kwargs" and child.value is not None:
@@ -305,6 +313,7 @@ FLAGS = Flags(
         "vae-tiling": "vae_use_tiling",
         "vae-slicing": "vae_use_slicing",
         "compile": "compile",
+        "ulysses-async": "async_ulysses",
     },
     special={"lora-path": lora_path},
 )
@@ -336,16 +345,18 @@ def _generate(launcher: list[Word], words: list[Word], file: File) -> Draft | No
         elif not draft.has("model"):
             draft.set("model", EXAMPLES[name], place)
     said = _said(draft)
-    if processes := torchrun_processes(launcher):
-        draft.set("gpus", *processes)
+    if found := torchrun(launcher):
+        draft.set("gpus", found.processes, found.span)
+        draft.nodes = found.nodes
     if "cache" in said:
         draft.set("cache_dit", True, said["cache"][1])
         for name, (setting, default) in CACHE_FLAGS.items():
             draft.set(setting, *said.get(name, (default, said["cache"][1])))
-    by_torchrun = any(word.value == "torchrun" for word in launcher)
-    if processes or not by_torchrun:
-        _parallel_flags(draft, said, processes[0] if processes else 1)
-    elif "parallel-type" in said:
+    if found or not by_torchrun(launcher):
+        _parallel_flags(draft, said, found.processes if found else 1)
+    else:
+        draft.unknown.add("gpus")
+    if not found and by_torchrun(launcher) and "parallel-type" in said:
         draft.leave_unjudged("--parallel-type (its ranks are known only to a run)", said["parallel-type"][1])
     _quantize_flags(draft, said)
     draft.finish()

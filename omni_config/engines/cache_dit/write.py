@@ -29,6 +29,8 @@ def write(unwritten: Unwritten) -> str:
     parallel: dict[str, Any] = {key: size for key, size in sizes.items() if size is not None and size > 1}
     if unwritten.take("ulysses_mode") == "advanced_uaa":
         parallel["ulysses_anything"] = True
+    if unwritten.take("async_ulysses"):
+        parallel["ulysses_async"] = True
     if unwritten.settings.get("vae_patch_parallel_size") == world > 1:
         unwritten.take("vae_patch_parallel_size")
         parallel["extra_parallel_modules"] = ["vae"]

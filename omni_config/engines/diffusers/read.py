@@ -93,6 +93,11 @@ _LOADING = ("device_map", "low_cpu_mem_usage", "quantization_config", "parallel_
 #: Parts whose settings decide those of the deployment, where several parts have their own.
 _DENOISERS = ("", "transformer", "unet", "transformer_2")
 
+#: Packages that change a pipeline or a part of it, of which no setting speaks.
+_PACKAGES = ("nunchaku", "para_attn", "torchao")
+#: Configurations that need to know the step of their pipeline.
+_STEPPED = ("PyramidAttentionBroadcastConfig", "FasterCacheConfig")
+
 
 def from_python(script: Script) -> list[Draft]:
     """The deployments of a script: every pipeline that it loads and hands to no other engine, or what it has of one."""
@@ -108,6 +113,8 @@ def from_python(script: Script) -> list[Draft]:
     if not loaded and (configs := [call for call in script.calls if _is_config(call)]):
         draft = Draft(script.file, ENGINE, configs[0].span)
         for call in configs:
+            if call.last in _STEPPED:  # given where the pipeline is
+                call.keywords.setdefault("current_timestep_callback", YamlNode(UNKNOWN, call.span))
             _config(draft, YamlNode(Made(call), call.span), {})
         drafts = [draft]
     if drafts and script.cut:
@@ -117,6 +124,10 @@ def from_python(script: Script) -> list[Draft]:
 
 def _loads(call: Call) -> bool:
     return call.receiver is None and call.name.startswith("diffusers.") and call.last in LOADERS
+
+
+def _package(call: Call) -> str:
+    return call.name.partition(".")[0]
 
 
 def _class(call: Call) -> str:
@@ -156,6 +167,8 @@ def draft_of(script: Script, engine: str, made: Call) -> Draft:
             parts[node.value.call] = keyword
             if keyword in _DENOISERS:
                 _load(draft, node.value.call, seen)
+        elif isinstance(node.value, Made) and _package(node.value.call) in _PACKAGES:
+            draft.leave_unjudged(f"{keyword} of {_package(node.value.call)}", node.span)
     _load(draft, made, seen)
     draft.unknown.add("image")  # an object, and one that not every pipeline needs
     card = catalog().model(str(draft.get("model"))) if draft.has("model") else None
@@ -239,7 +252,8 @@ def _config(draft: Draft, node: YamlNode, seen: dict[str, Call]) -> None:
         return
     if call.last == "ContextParallelConfig" and "mesh" in call.keywords:
         draft.not_known(_DEGREES[:2], "mesh", call.keywords["mesh"].span)
-    for name, child in _arguments(call, call.last):
+    later = {name: child for name, child in call.attributes.items() if "." not in name}
+    for name, child in {**dict(_arguments(call, call.last)), **later}.items():
         inner = [child, *(child.children.values() if isinstance(child.value, dict) else ())]
         for each in inner:
             if isinstance(each.value, Made) and _is_config(each.value.call):
@@ -308,6 +322,8 @@ def _method(draft: Draft, call: Call, part: str, seen: dict[str, Call]) -> None:
             _config(draft, node, seen)
     elif name in _OTHERS:
         draft.leave_unjudged(name, span)
+    elif call.receiver is None and _package(call) in _PACKAGES:
+        draft.leave_unjudged(f"{name} of {_package(call)}", span)
 
 
 def _after(draft: Draft, span: Span) -> None:
@@ -376,6 +392,8 @@ def _sample(draft: Draft, call: Call, script: Script) -> None:
             _seed(draft, node.value.call, script)
         elif setting is not None and node.value is not None:
             value = plain(node).value
+            if name in _TEXTS and isinstance(value, list) and len(value) == 1:
+                value = value[0]  # a batch of one
             card = catalog().model(str(draft.get("model"))) if draft.has("model") else None
             if name == "num_frames" and card is not None and not card.task.endswith("_to_video"):
                 draft.leave_unjudged(name, node.span)  # the pipeline takes it all the same

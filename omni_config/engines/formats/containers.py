@@ -1,40 +1,70 @@
-"""Commands in containers: Dockerfiles, compose files, Kubernetes manifests, and anything with a command in YAML."""
+"""Dockerfiles, and the deployments among the commands of any file."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from omni_config.engines import Engine
 from omni_config.engines.formats.draft import Draft
-from omni_config.engines.formats.shell import Command, Word, commands
+from omni_config.engines.formats.gpus import give
+from omni_config.engines.formats.launched import entry_point, unwrapped, with_variables
+from omni_config.engines.formats.shell import Command, Word, assignments, commands
 from omni_config.engines.formats.text import File, Text, joined
 from omni_config.findings import Source
-from omni_config.reading.nodes import Unreadable, YamlNode, parse
+from omni_config.reading.nodes import Unreadable, parse
 
-_INSTRUCTION = re.compile(r"^[ \t]*(RUN|CMD|ENTRYPOINT)[ \t]+", re.IGNORECASE | re.MULTILINE)
+_INSTRUCTION = re.compile(r"^[ \t]*(FROM|ARG|ENV|RUN|CMD|ENTRYPOINT)[ \t]+", re.IGNORECASE | re.MULTILINE)
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?-(?P<default>[^}]*))?\})")
+_COMMENT = re.compile(r"(?<=\n)[ \t]*#.*\n")
 
 
 def dockerfile(file: File) -> Iterator[Command]:
-    """Commands of a Dockerfile; the arguments of CMD go to the last ENTRYPOINT in JSON form."""
+    """Commands of a Dockerfile: those that it runs, and what its image starts, by its own entry point or its base's."""
     text = file.text
-    entry: list[Word] = []
+    image: Text | None = None
+    entry: list[Word] | None = None
+    arguments: list[Word] | None = None
+    variables: dict[str, Word] = {}  # of ARG in front of FROM
+    environment: dict[str, Word] = {}
+
+    def started() -> Iterator[Command]:
+        words = arguments or []
+        start = entry if entry is not None else entry_point(image, words) if image else []
+        if start or words:
+            yield Command([*start, *words], environment, image=image.value if image else "")
+
     for match in _INSTRUCTION.finditer(text.value):
-        body = text[match.end() : _end(text.value, match.end())]
-        words = _json_words(body, file) if body.value.lstrip().startswith("[") else None
+        body = _without_comments(text[match.end() : _end(text.value, match.end())])
         kind = match[1].upper()
-        if words is None:
-            yield from commands(body)
+        if kind == "FROM":
+            yield from started()
+            named = next((word for word in body.value.split() if not word.startswith("--")), "")
+            at = body.value.find(named)
+            word = with_variables(body[at : at + len(named)], _VARIABLE, variables, keep=False)
+            image, entry, arguments, environment = (None if word.unknown else word.text), None, None, {}
+        elif kind in ("ARG", "ENV"):
+            found = assignments(body, environment)
+            environment |= found
+            variables |= found if image is None else {}
+        elif kind == "RUN" or (words := _json_words(body, file)) is None:
+            yield from commands(body, within=Command(environment=environment, image=image.value if image else ""))
         elif kind == "ENTRYPOINT":
-            entry = words
-            yield from _run(words) if not _takes_arguments(text.value, match.end()) else ()
+            entry, arguments = words, None
         else:
-            yield from _run([*entry, *words] if kind == "CMD" else words)
+            arguments = words
+    yield from started()
 
 
-def _takes_arguments(value: str, at: int) -> bool:
-    return re.search(r"^[ \t]*CMD[ \t]+\[", value[at:], re.IGNORECASE | re.MULTILINE) is not None
+def _without_comments(body: Text) -> Text:
+    """An instruction without the lines of comments in it, which a continued one may have."""
+    if not _COMMENT.search(body.value):
+        return body
+    parts, at = [], 0
+    for match in _COMMENT.finditer(body.value):
+        parts.append(body[at : match.start()])
+        at = match.end()
+    return joined([*parts, body[at:]], body.file)
 
 
 def _end(value: str, start: int) -> int:
@@ -52,6 +82,8 @@ def _end(value: str, start: int) -> int:
 
 def _json_words(body: Text, file: File) -> list[Word] | None:
     """The words of ``["vllm", "serve"]``; None where it is not JSON."""
+    if not body.value.lstrip().startswith("["):
+        return None
     flat = body.value.replace("\\\n", "  ")  # of the same length, so that the places stay
     try:
         nodes = parse(Source("", flat))
@@ -63,106 +95,40 @@ def _json_words(body: Text, file: File) -> list[Word] | None:
     words = []
     for child in nodes[0].children.values():
         text = inner.scalar(child)
-        words.append(Word(Text(text.value, [body.offsets[at] for at in text.offsets], file)))
+        item = (body.offsets[child.start], body.offsets[child.end - 1] + 1)
+        words.append(Word(Text(text.value, [body.offsets[at] for at in text.offsets], file), item=item))
     return words
-
-
-def manifest(node: YamlNode, file: File) -> Iterator[Command]:
-    """Commands of every container in a YAML tree: ``entrypoint`` + ``command``, or ``command`` + ``args``."""
-    if isinstance(node.value, dict):
-        yield from _container(node, file)
-    for child in node.children.values():
-        yield from manifest(child, file)
-
-
-def _container(node: YamlNode, file: File) -> Iterator[Command]:
-    said = {key: node.children[key] for key in ("entrypoint", "command", "args") if key in node.children}
-    parts = [part for part in said.values() if isinstance(part.value, str | list) and part.value]
-    if not parts:
-        return
-    image = node.children.get("image")
-    start: list[Word] = []
-    own = "entrypoint" in said or ("command" in said and "args" in said) or _names_program(parts[0])
-    if image and "vllm-omni" in str(image.value) and not own:
-        start = [replace(Word(file.scalar(image)[0:1]), text=_said(word, file, image)) for word in _ENTRY_POINT]
-    if all(isinstance(part.value, list) for part in parts) or start:
-        words = [word for part in parts for word in _words(part, file)]
-        yield from _run([*start, *words])
-    else:
-        for part in parts:
-            if isinstance(part.value, str):
-                yield from commands(file.scalar(part))
-            else:
-                yield from _run(list(_words(part, file)))
-
-
-_ENTRY_POINT = ("vllm", "serve", "--omni")  # of the engine's published images
-
-
-def _names_program(part: YamlNode) -> bool:
-    first = part.value[0] if isinstance(part.value, list) else part.value.split(maxsplit=1)[0]
-    return str(first).startswith("/") or str(first) in ("vllm", "vllm-omni", "sh", "bash", "env", "python", "python3")
-
-
-def _said(word: str, file: File, node: YamlNode) -> Text:
-    """Words that an image says for a container, standing where the image is named."""
-    return Text(word, [node.start] * len(word), file)
-
-
-def _words(part: YamlNode, file: File) -> Iterator[Word]:
-    if isinstance(part.value, str):
-        for command in commands(file.scalar(part)):
-            yield from command.words
-    else:
-        for item in part.children.values():
-            text = file.scalar(item) if isinstance(item.value, str) else _plain(item, file)
-            yield Word(text)
-
-
-def _plain(item: YamlNode, file: File) -> Text:
-    """A number or switch of a list, as it is written."""
-    return joined([file.text[item.start : item.end]], file)
-
-
-def _run(words: list[Word]) -> Iterator[Command]:
-    """A program with its arguments; ``sh -c SCRIPT NAME ARGUMENT...`` is the script, also behind another program."""
-    if (script := _script(words)) is not None:
-        yield from commands(words[script].text, words[script + 2 :])
-    elif words:
-        yield Command(words)
-
-
-def _script(words: list[Word]) -> int | None:
-    """Which word is the script that a shell is given."""
-    shell = False
-    for at, word in enumerate(words[:-1]):
-        if shell and word.value in ("-c", "-lc", "-ec"):
-            return at + 1
-        shell = word.value.rpartition("/")[2] in ("sh", "bash") or (shell and word.value.startswith("-"))
-    return None
 
 
 def drafts(found: Iterable[Command], file: File, engines: Iterable[Engine]) -> list[Draft]:
     """The deployments of some engines among commands."""
     readers = [engine.from_command for engine in engines if engine.commands]
-    result = []
-    all_found = [
-        one for command in found for one in ([command] if _script(command.words) is None else _run(command.words))
-    ]
+    result: list[tuple[Draft, Command]] = []
+    all_found = [one for command in found for one in unwrapped(command)]
     for command, after in zip(all_found, [*all_found[1:], Command()], strict=False):
-        cut = _cut(command, after)
-        if cut:
-            command = Command(command.words[:-1], command.environment)
+        cut = _cut(after)
+        if cut and command.words[-1:] and command.words[-1].value.isspace():
+            command = command.of(command.words[:-1])
         for read in readers:
             if draft := read(command, file):
+                draft.command = command
                 if cut:
                     names = ", ".join(word.value for word in after.words if word.value.startswith("-"))
                     draft.note("OMNI609", f"the command ends above; lost: {names}", after.words[0].text.span)
-                result.append(draft)
-    return result
+                draft.image = command.image
+                if command.open:
+                    draft.says_more = True
+                    draft.leave_unjudged("words that only a render of the template knows", draft.place)
+                for name, span in command.unseen:
+                    draft.leave_unjudged(name, span)
+                result.append((draft, command))
+    give([(draft, command.gpus, command.environment) for draft, command in result])
+    return [draft for draft, _ in result]
 
 
-def _cut(command: Command, after: Command) -> bool:
-    """Whether a backslash before a space, not before the end of the line, cuts a command in two."""
-    last, first = command.words[-1:], after.words[:1]
-    return bool(last and first and last[0].value.isspace() and first[0].value.startswith("--"))
+def _cut(after: Command) -> bool:
+    """Whether the next command begins with a flag, which no program does: it was meant to be part of the one above.
+
+    A backslash before a space or a line of comments does that, and so does one that is missing.
+    """
+    return bool(after.words) and after.words[0].value.startswith("--")

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from omni_config.catalog.identify import same_model
 from omni_config.catalog.load import catalog
 from omni_config.engines.formats.text import File, Text
 from omni_config.findings import Decision, Finding, Mark, Severity, Source, Span
@@ -16,7 +17,11 @@ from omni_config.rules.quantities import UNKNOWN
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
 
 if TYPE_CHECKING:
-    from omni_config.engines.formats.shell import Word
+    from omni_config.engines.formats.given import Given
+    from omni_config.engines.formats.shell import Command, Word
+
+#: What a file is, as far as its words go.
+Form = Literal["command", "yaml", "python"]
 
 #: Settings that are text, also where they look like numbers.
 TEXTS = {
@@ -36,14 +41,19 @@ _DTYPES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "f
 _QUANTIZATIONS = ("fp8", "int8")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Typed:
-    """A flag as it was typed: its name with the dashes, its place, its words, and whether a setting of ours took it."""
+    """A flag as it was typed: its name with the dashes, its place, its words, and whether a setting of ours took it.
+
+    ``word`` is the one that it stands in, and ``used`` how many of its words are its own.
+    """
 
     name: str
     span: Span
     words: tuple[Word, ...]
     taken: bool
+    word: Word
+    used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,8 @@ class Draft:
     def __init__(self, file: File, engine: str, place: Span) -> None:
         self.file = file
         self.place = place
+        self.form: Form = "command"
+        self.command: Command | None = None  # that it was read from
         self.notes: list[Finding] = []
         self.not_judged: list[tuple[str, Span]] = []
         self.left_out: list[str] = []  # flags on which nothing depends that is judged here
@@ -78,9 +90,15 @@ class Draft:
         self.pipelines: Mapping[str, str] = {}  # of models without a card: by the last part of the id, small letters
         self.forms: re.Pattern[str] | None = None  # of flags that it takes though no parser declares them
         self.says_more = False  # whether the command has flags that only a run knows
+        self.not_run = ""  # where in the engine's source its program stands, if another one is started
         self.own_parser = False  # whether the engine's own parser reads them, which refuses what it does not know
         self.unknown: set[str] = set()  # settings that it says in words whose value only a run knows
         self.options: dict[str, YamlNode] = {}  # the engine's own settings, for which there is none of ours
+        self.image = ""  # of the container that it is started in
+        self.given: Given | None = None  # the GPUs that the deployment says it has
+        self.used: YamlNode | None = None  # the GPUs that it takes, where its ranks do not say it
+        self.nodes = 1  # machines that the command itself is for
+        self.staged: tuple[str, ...] = ()  # families of models of which other stages take GPUs, too
         self.decisions: list[Decision] = []  # what the engine chooses where nothing is said
         self.root = YamlNode({}, place)
         self._put(("version",), YamlNode(1, place))
@@ -137,7 +155,7 @@ class Draft:
 
     def guidance(self, value: Any, span: Span) -> None:
         """``guidance_scale``: an input of some models, and the scale of classifier-free guidance of others."""
-        card = catalog().model(str(self.get("model"))) if self.has("model") else None
+        card = same_model(str(self.get("model")), catalog()) if self.has("model") else None
         guidance = card.guidance if card else None
         if guidance and guidance.distilled_argument == "guidance_scale":
             self.set("guidance_scale", value, span)
@@ -155,9 +173,25 @@ class Draft:
         self.unknown.update(settings)
         self.leave_unjudged(f"{name} (known only to a run)", span)
 
-    def note(self, code: str, message: str, span: Span, severity: Severity = "error", *, next_step: str = "") -> None:
+    def ranks_not_known(self, name: str, span: Span) -> None:
+        """Ranks that no setting of ours stands for: no degrees are held against the GPUs."""
+        self.leave_unjudged(name, span)
+        gpus = self.root.find(FIELDS["gpus"])
+        self.used = self.used or gpus or YamlNode(UNKNOWN, span)
+        self.drop("gpus")
+
+    def note(
+        self,
+        code: str,
+        message: str,
+        span: Span,
+        severity: Severity = "error",
+        *,
+        next_step: str = "",
+        related: tuple[Span, ...] = (),
+    ) -> None:
         """A finding that only the reader of this file can make."""
-        finding = Finding(code, message, severity, next_step=next_step, span=span)
+        finding = Finding(code, message, severity, next_step=next_step, span=span, related=related)
         if finding not in self.notes:  # the same argument may be read twice
             self.notes.append(finding)
 

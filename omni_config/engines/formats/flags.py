@@ -24,12 +24,14 @@ class Flags:
 
     ``settings``: the setting that takes the value, or a pair (setting, value) for a switch. ``special``: a reader of
     its own. ``quiet``: flags on which nothing depends that is judged here, with how many values they take.
+    ``model_first``: the first word that is no flag names the model.
     """
 
     engine: str
     settings: Mapping[str, str | tuple[str, Any]]
     special: Mapping[str, Callable[[Draft, Word, Span], None]] = field(default_factory=dict)
     quiet: Mapping[str, int] = field(default_factory=dict)
+    model_first: bool = False
 
     def read(self, draft: Draft, words: Sequence[Word]) -> list[Word]:
         """Take over the arguments of a command; its positional words are returned."""
@@ -40,7 +42,7 @@ class Flags:
             at += 1
             if not _is_flag(word):
                 positional.append(word)
-                if word.unknown:
+                if word.unknown and not (len(positional) == 1 and self.model_first and word.names_model):
                     draft.says_more |= len(positional) > 1 or "@" in word.value
                     draft.leave_unjudged(f"{word.value} (known only to a run)", word.text.span)
                 continue
@@ -49,6 +51,7 @@ class Flags:
             while not equals and at + len(values) < len(words) and not _is_flag(words[at + len(values)]):
                 values.append(words[at + len(values)])
             used = self._flag(draft, word, name.lstrip("-").replace("_", "-"), values)
+            draft.typed[-1].used = 1 if equals else used
             at += 0 if equals else used
         return positional
 
@@ -70,7 +73,7 @@ class Flags:
         if not taken:
             known = self._known(name)
             values = values[: known.most_values] if known is not None else values
-        draft.typed.append(Typed(flag.value, span if values else flag.span, tuple(values), taken))
+        draft.typed.append(Typed(flag.value, span if values else flag.span, tuple(values), taken, word))
         negated = name.startswith("no-") and name[3:] in self.settings
         target = self.settings.get(name[3:] if negated else name)
         if name in self.quiet:
@@ -91,13 +94,27 @@ class Flags:
             return int(said)
         if name not in self.special and target is None:
             return len(values)  # the facts of the version say what it is
-        if not values or (values[0].unknown and target not in _AS_WRITTEN):
+        if not values or (values[0].unknown and target not in _AS_WRITTEN and not _is_model(name, target, values[0])):
+            draft.unknown.update([target] if isinstance(target, str) and values else ["gpus"] if values else [])
             draft.leave_unjudged(f"{flag.value} (its value is known only to a run)" if values else flag.value, span)
         elif name in self.special:
             self.special[name](draft, values[0], span)
         else:
             draft.words(str(target), values[0].text, span)
-        return 1
+        return 1 if len(values) < 2 else self._more(draft, name, flag.value, values)
+
+    def _more(self, draft: Draft, name: str, flag: str, values: list[Word]) -> int:
+        """How many words a flag of ours has that takes several; our setting is the first of them."""
+        known = self._known(name)
+        count = min(len(values), known.most_values or len(values)) if known is not None else 1
+        if count > 1:
+            draft.leave_unjudged(f"further words of {flag}", values[1].text.span)
+        return count
+
+
+def _is_model(name: str, target: object, word: Word) -> bool:
+    """Whether a flag names a model, in words of which a run need not know more."""
+    return "model" in (name, target) and word.names_model
 
 
 def _is_flag(word: Word) -> bool:

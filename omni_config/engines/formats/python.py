@@ -11,7 +11,7 @@ import builtins
 import operator
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -141,9 +141,7 @@ class Script:
 
 def read(file: File) -> Script | None:
     """The calls of a script or notebook; None where it is no Python, or too large to be one that people write."""
-    if len(file.source.text) > MAX_LENGTH:
-        return None
-    text = _cells(file) if file.source.name.endswith(".ipynb") else file.text
+    text = code(file)
     if text is None:
         return None
     try:
@@ -158,6 +156,13 @@ def read(file: File) -> Script | None:
     except (_TooMuch, RecursionError):
         reader.script.cut = True
     return reader.script
+
+
+def code(file: File) -> Text | None:
+    """The Python of a script or notebook; None where it is none, or too large to be one that people write."""
+    if len(file.source.text) > MAX_LENGTH:
+        return None
+    return _cells(file) if file.source.name.endswith(".ipynb") else file.text
 
 
 def _cells(file: File) -> Text | None:
@@ -651,7 +656,7 @@ def plain(node: YamlNode) -> YamlNode:
     """A value that may be compared: text, numbers, lists and mappings of them, or ``UNKNOWN``."""
     value = node.value
     if isinstance(value, Name):
-        return replace(node, value=value.text, children={})
+        return replace(node, value=value.text.removeprefix("torch."), children={})  # torch.bfloat16 is "bfloat16"
     if isinstance(value, Made | Local):
         return replace(node, value=UNKNOWN, children={})
     if isinstance(value, dict | list):
@@ -686,12 +691,16 @@ def known(draft: Draft, node: YamlNode, settings: Mapping[str, str]) -> YamlNode
     return replace(node, value={key: child.value for key, child in children.items()}, children=children)
 
 
-def words(keywords: Mapping[str, YamlNode], file: File) -> list[Word]:
-    """Keyword arguments as the flags of a command: ``num_gpus=2`` is ``--num-gpus 2``; what is None is not said."""
+def words(keywords: Mapping[str, YamlNode], file: File, switches: Collection[str] = ()) -> list[Word]:
+    """Keyword arguments as the flags of a command: ``num_gpus=2`` is ``--num-gpus 2``; what is None is not said.
+
+    False is said for ``switches``, flags that take it as a word, and else is to leave a flag out.
+    """
     found = []
     for name, node in keywords.items():
         node = plain(node)
-        if node.value is None or node.value is False or isinstance(node.value, dict):
+        off = node.value is False and name.replace("_", "-") not in switches
+        if node.value is None or off or isinstance(node.value, dict):
             continue
         start = file.offset(node.key_span or node.span)
         found.append(Word(Text(f"--{name}", [start] * (len(name) + 2), file)))

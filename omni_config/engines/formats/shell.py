@@ -6,43 +6,74 @@ Nothing is run. What only running could tell (``$1``, ``$(nproc)``) makes a word
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from omni_config.engines.formats.text import Text, joined
+
+if TYPE_CHECKING:
+    from omni_config.engines.formats.given import Gpus
+    from omni_config.findings import Span
 
 _VARIABLE = re.compile(r"\$(?:(\w+|[@*])|\{(\w+|[@*])(\[@\]|\[\*\])?(?::?-([^}]*))?\})")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=")
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
+_PLAIN = re.compile(r"[\w./:=,@%+~\[\]-]+")  # what means nothing to a shell inside a word, quoted or not
+_PLACEHOLDER = re.compile(r"<[A-Za-z][\w ./:-]*>")
 _ENDS = "\n;&|(){}"
 
 
 @dataclass(frozen=True)
 class Word:
-    """One word of a command; ``unknown`` where a part of it is known only to a run."""
+    """One word of a command; ``unknown`` where a part of it is known only to a run.
+
+    ``item``: where it stands, with its quotes, as one item of a list.
+    """
 
     text: Text
     unknown: bool = False
+    item: tuple[int, int] | None = None
 
     @property
     def value(self) -> str:
         """What the program would be given."""
         return self.text.value
 
+    @property
+    def names_model(self) -> bool:
+        """Whether it may be taken for a model's name: only a run may know the folder of a path, not its last part."""
+        folder, slash, last = self.value.rstrip("/").rpartition("/")
+        return not self.unknown or bool(slash and "$" in folder and not {"$", "`"} & set(last))
+
 
 @dataclass
 class Command:
-    """The words of one command, and the variables that stand before it."""
+    """The words of one command, and what it is started with; ``unseen`` is what of that could not be read."""
 
     words: list[Word] = field(default_factory=list)
-    environment: dict[str, Word] = field(default_factory=dict)
+    environment: Mapping[str, Word] = field(default_factory=dict)
+    gpus: tuple[Gpus, ...] = ()
+    unseen: tuple[tuple[str, Span], ...] = ()
+    open: bool = False  # it may have further words, which only a render of the template knows
+    image: str = ""  # that it is started in
+
+    def of(self, words: list[Word], environment: Mapping[str, Word] | None = None) -> Command:
+        """Other words, started with the same; ``environment``: its variables, if they are others."""
+        variables = self.environment if environment is None else environment
+        return replace(self, words=words, environment=variables)
 
 
-def commands(text: Text, arguments: Sequence[Word] | None = None) -> Iterator[Command]:
-    """Every command of a script, in its order, with the variables that were set above it. ``arguments`` are ``$@``."""
+def commands(text: Text, arguments: Sequence[Word] | None = None, within: Command | None = None) -> Iterator[Command]:
+    """Every command of a script, in its order, with the variables that were set above it. ``arguments`` are ``$@``, and
+    ``within`` is the command that runs the script.
+    """
     reader = _Reader(text)
-    variables: dict[str, list[Word]] = {} if arguments is None else {"@": list(arguments)}
-    exported: dict[str, Word] = {}
+    within = within or Command()
+    variables: dict[str, list[Word]] = {name: [word] for name, word in within.environment.items() if not word.unknown}
+    if arguments is not None:
+        variables["@"] = list(arguments)
+    exported = dict(within.environment)
     while not reader.done:
         command = reader.command(variables)
         names = _assignments(command)
@@ -54,7 +85,18 @@ def commands(text: Text, arguments: Sequence[Word] | None = None) -> Iterator[Co
             _assign(variables, set_here)
             exported.update(set_here)
         elif command.words:
-            yield Command(command.words[len(names) :], exported | names)
+            yield within.of(command.words[len(names) :], exported | names)
+
+
+def assignments(text: Text, within: Mapping[str, Word]) -> dict[str, Word]:
+    """``NAME=VALUE ...``, or ``NAME VALUE``, as a Dockerfile sets variables."""
+    words = _Reader(text).command({name: [word] for name, word in within.items()}).words
+    found = _assignments(Command(words))
+    if words and not found:
+        rest = text.value.partition(words[0].value)[2]
+        start = len(text.value) - len(rest.lstrip())
+        return {words[0].value: Word(text[start : len(text.value.rstrip())])}
+    return found
 
 
 def _assign(variables: dict[str, list[Word]], names: dict[str, Word]) -> None:
@@ -96,14 +138,18 @@ class _Reader:
                 self.at = self.value.index("\n", self.at) + 1
             elif character == "#":
                 self._skip_line()
+            elif found := _PLACEHOLDER.match(self.value, self.at):  # as pages write what their reader is to put in
+                words.append(Word(self.text[self.at : found.end()], unknown=True))
+                self.at = found.end()
             elif character in "<>":
+                numbered = self.value[self.at - 1 : self.at].isdigit()  # 2> is a stream, 2 > is a word
                 document = _HEREDOC.match(self.value, self.at)
                 heredoc = document[1] if document else heredoc
                 self.at = document.end() if document else self.at + 1
                 while not document and not self.done and self.value[self.at] in "<>&-":
                     self.at += 1
                 dropped = document is None
-                if words and words[-1].value.isdigit():
+                if numbered and words and words[-1].value.isdigit():
                     words.pop()
             elif character in _ENDS:
                 self.at += 1
@@ -179,10 +225,13 @@ class _Reader:
                 begun |= not known
                 self.at = found.end() - 1
             elif (character == "`" or self.value.startswith("$(", self.at)) and quote != "'":
-                self.at, unknown, begun = self._substitution_end(), True, True
+                start, self.at, unknown, begun = self.at, self._substitution_end(), True, True
+                word.append(self.text[start : self.at + 1])
             else:
-                word.append(self.text[self.at : self.at + 1])
-                begun = True
+                plain = _PLAIN.match(self.value, self.at)
+                end = plain.end() if plain else self.at + 1
+                word.append(self.text[self.at : end])
+                self.at, begun = end - 1, True
             self.at += 1
         return [*result, Word(joined(word, self.text.file), unknown)] if begun else result
 

@@ -10,6 +10,8 @@ from functools import cached_property
 from omni_config.findings import Source, Span
 from omni_config.reading.nodes import YamlNode
 
+MARK = "\ue000"  # a character for private use, which no file has: where an action of a template stands
+
 
 @dataclass(frozen=True)
 class Text:
@@ -46,6 +48,11 @@ class File:
         """All of it."""
         return Text(self.source.text, range(len(self.source.text)), self)
 
+    @property
+    def raw(self) -> str:
+        """What YAML is read from."""
+        return self.source.text
+
     def offset(self, place: Span) -> int:
         """Where a place begins, in characters from the start."""
         return self._starts[place.line - 1] + place.column - 1
@@ -59,7 +66,7 @@ class File:
 
     def scalar(self, node: YamlNode) -> Text:
         """The value of a YAML string with the place of each character: quotes, escapes and indents are stepped over."""
-        value, raw, place = str(node.value), self.source.text, node.start
+        value, raw, place = str(node.value), self.raw, node.start
         end = max(node.end, node.start + 1)
         offsets = []
         for character in value:

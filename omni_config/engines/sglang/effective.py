@@ -26,10 +26,18 @@ _REQUEST = {
 }
 _DEGREES = ("tensor_parallel_size", "data_parallel_size", "cfg_parallel_size", "ulysses_degree", "ring_degree")
 
+#: Degrees of a worker that computes the transformer alone, which count for it instead of the general ones.
+_DENOISER = {
+    "denoiser_tp": "tensor_parallel_size",
+    "denoiser_ulysses": "ulysses_degree",
+    "denoiser_ring": "ring_degree",
+}
+
 
 def decide(draft: Draft, facts: Facts) -> None:
     """Add what the engine chooses to a deployment."""
     entry = entry_of(draft, facts)
+    _role(draft)
     if not draft.has("gpus") and (found := facts.default(_ARGUMENTS, "num_gpus")):
         draft.decide("gpus", found[0], "default", found[1])
     backend = draft.options.get("backend")
@@ -43,6 +51,20 @@ def decide(draft: Draft, facts: Facts) -> None:
         says = found is not None and found[0] is not None and (name, found[0]) != ("num_frames", 1)
         if found and says and name not in draft.options:
             draft.decide(setting, found[0], "default", found[1])
+
+
+def _role(draft: Draft) -> None:
+    """The degrees of a worker's own role (``ServerArgs.for_disagg_role``)."""
+    role = draft.options.get("disagg_role")
+    if role is None or role.value is UNKNOWN or role.value not in ("denoiser", "denoising"):
+        return
+    for name, setting in _DENOISER.items():
+        degree = draft.options.get(name)
+        if degree is not None and isinstance(degree.value, int):
+            draft.drop(setting)
+            draft.set(setting, degree.value, degree.span)
+    if (sequence := draft.options.get("denoiser_sp")) is not None:
+        draft.options["sp_degree"] = sequence
 
 
 def _share(draft: Draft, facts: Facts, entry: dict[str, Any]) -> None:
@@ -60,8 +82,7 @@ def _share(draft: Draft, facts: Facts, entry: dict[str, Any]) -> None:
     if not {"cfg_parallel_size", "ulysses_degree", "ring_degree"} & said.keys() and sequence is None:
         chosen = _branches(draft, facts, entry, gpus, ranks)
         if chosen is None:
-            draft.leave_unjudged(f"{gpus} GPUs (how the engine shares them for this model is not known)", draft.place)
-            draft.drop("gpus")
+            draft.ranks_not_known(f"{gpus} GPUs (how the engine shares them for this model is not known)", draft.place)
             return
         if chosen > 1:
             draft.decide("cfg_parallel_size", chosen, "inferred", at, "the model's requests use guidance by default")

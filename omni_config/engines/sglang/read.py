@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from functools import partial
+from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
+from omni_config.catalog.identify import same_model
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import Facts, facts_of
 from omni_config.engines.formats.common import lora_path
@@ -18,7 +21,9 @@ from omni_config.engines.formats.text import File
 from omni_config.engines.sglang.registry import is_registered, native_pipeline
 from omni_config.engines.theirs import asked_of
 from omni_config.findings import Span
+from omni_config.mesh import DEGREES
 from omni_config.reading.nodes import YamlNode
+from omni_config.schema.settings import DEFAULTS
 
 ENGINE = "sglang"
 
@@ -69,7 +74,21 @@ VARIABLES = {
     "SGLANG_CACHE_DIT_SCM_PRESET": "scm_steps_mask_policy",
     "SGLANG_CACHE_DIT_SCM_POLICY": "scm_steps_policy",
 }
+#: How ranks share the VAE decode, by its words (configs/models/vaes/base.py:237 of 0.5.23); the first is written.
+DECODE_MODES = {
+    "auto": "auto",
+    "tiled": "tile",
+    "patch": "patch",
+    "spatial_shard": "spatial_shard",
+    "spatial": "spatial_shard",
+}
 SWITCH = "SGLANG_CACHE_DIT_ENABLED"
+
+
+def _decode_mode(draft: Draft, word: Word, span: Span) -> None:
+    """``--vae-config.parallel-decode-mode``; the facts of the version refuse other words."""
+    if word.value in DECODE_MODES:
+        draft.set("vae_parallel_mode", DECODE_MODES[word.value], span)
 
 
 def _guidance(draft: Draft, word: Word, span: Span) -> None:
@@ -91,11 +110,13 @@ def _sequence(draft: Draft, word: Word, span: Span) -> None:
 
 FLAGS = Flags(
     engine=ENGINE,
+    model_first=True,
     settings=SETTINGS,
     special={
         "sp-degree": _sequence,
         "sp-size": _sequence,
         "guidance-scale": _guidance,
+        "vae-config.parallel-decode-mode": _decode_mode,
         "lora-path": lora_path,
     },
     quiet={
@@ -103,6 +124,8 @@ FLAGS = Flags(
         **dict.fromkeys(("host", "port", "output-path", "output-file-name", "fps", "lora-nickname"), 1),
     },
 )
+#: Those that are on or off, and take either as a word.
+_SWITCHES = {flag for flag, setting in SETTINGS.items() if isinstance(setting, str) and DEFAULTS[setting] is False}
 #: By these a worker of Dynamo (``python3 -m dynamo.sglang``) makes images or videos; it has further flags of its own.
 _WORKERS = {"--image-diffusion-worker", "--video-generation-worker"}
 #: What it takes by component, as ``--NAME.COMPONENT``, and as ``--COMPONENT-SUFFIX`` (server_args.py:3451 to 3670 of
@@ -139,18 +162,28 @@ def from_command(command: Command, file: File) -> Draft | None:
         arguments = command.words[at + 1 if worker else at + 2 :]
         for number, word in enumerate(FLAGS.read(draft, arguments)):
             if number == 0 and word is command.words[at + 2] and following == ["serve"]:  # sglang serve MODEL
-                if not word.unknown:
+                if word.names_model:
                     draft.set("model", word.value, word.text.span)
             elif not word.unknown and word.value.strip():
                 draft.note("OMNI611", f"no flag takes the word {word.value}", word.text.span)
         flags = {word.value.partition("=")[0] for word in command.words}
-        if following == ["serve"] and not _is_known(draft) and not flags & _DIFFUSION_ONLY:
+        known = _is_known(draft) or _serves_known(draft)
+        if following == ["serve"] and not known and not flags & _DIFFUSION_ONLY:
             return None  # a language model
         _environment(draft, command.environment)
         draft.of_version = partial(_of_version, draft, command.environment)
         draft.finish()
+        if worker and not draft.has("gpus"):
+            _count(draft)
         return draft
     return None
+
+
+def _count(draft: Draft) -> None:
+    """The GPUs of Dynamo's worker, which counts them by the degrees (dynamo/sglang/init_diffusion.py)."""
+    degrees = [draft.get(name) for name in (*DEGREES, "data_parallel_size") if draft.has(name)]
+    if degrees and all(isinstance(size, int) for size in degrees):
+        draft.set("gpus", prod(degrees), draft.place)
 
 
 def from_python(script: Script) -> list[Draft]:
@@ -163,7 +196,8 @@ def from_python(script: Script) -> list[Draft]:
             continue
         draft = Draft(script.file, ENGINE, call.span)
         said = call.keywords | dict(zip(("local_mode",), call.arguments, strict=False))
-        FLAGS.read(draft, words({name: node for name, node in said.items() if name != "local_mode"}, script.file))
+        said = {name: node for name, node in said.items() if name != "local_mode"}
+        FLAGS.read(draft, words(said, script.file, _SWITCHES))
         for made in script.of(call):
             if made.last == "generate":
                 sampling = made.keywords.get("sampling_params_kwargs") or next(iter(made.arguments), None)
@@ -176,7 +210,7 @@ def from_python(script: Script) -> list[Draft]:
 
 def from_yaml(node: YamlNode, file: File) -> list[Draft]:
     """A file for ``--config``; empty where the mapping is none."""
-    if not isinstance(node.value, dict) or "model_path" not in node.value:
+    if not isinstance(node.value, dict) or not node.value.get("model_path") or not _is_config(node):
         return []
     draft = Draft(file, ENGINE, node.children["model_path"].span)
     for key, child in node.children.items():
@@ -198,13 +232,23 @@ def from_yaml(node: YamlNode, file: File) -> list[Draft]:
     return [draft]
 
 
-def _environment(draft: Draft, environment: dict[str, Word]) -> None:
+def _is_config(node: YamlNode) -> bool:
+    """Whether a mapping with a ``model_path`` may be one for ``--config``: most of its keys are the engine's."""
+    facts = facts_of(catalog().versions(ENGINE)[0])
+    keys = [str(key).replace("-", "_") for key in node.value]
+    known = [key for key in keys if facts is None or key in facts.names or key.replace("_", "-") in SETTINGS]
+    return 2 * len(known) >= len(keys)
+
+
+def _environment(draft: Draft, environment: Mapping[str, Word]) -> None:
     enabled = environment.get(SWITCH)
     on = enabled is not None and enabled.value.lower() in ("1", "true")
     if on and enabled is not None:
         draft.set("cache_dit", True, enabled.text.span)
     for name, word in environment.items():
-        if name in VARIABLES and on and word.value != "none":
+        if name in VARIABLES and on and word.unknown:
+            draft.not_known((VARIABLES[name],), name, draft.place)
+        elif name in VARIABLES and on and word.value != "none":
             value = word.value.lower() in ("1", "true") if name.endswith("TAYLORSEER") else None
             span = word.text.span
             if value is None:
@@ -216,10 +260,18 @@ def _environment(draft: Draft, environment: dict[str, Word]) -> None:
 def _is_known(draft: Draft) -> bool:
     """Whether the model is one of ours, or one that the newest version registers: no language model."""
     model, facts = str(draft.get("model")) if draft.has("model") else "", facts_of(catalog().versions(ENGINE)[0])
-    return bool(model) and (catalog().model(model) is not None or (facts is not None and is_registered(model, facts)))
+    return bool(model) and (
+        same_model(model, catalog()) is not None or (facts is not None and is_registered(model, facts))
+    )
 
 
-def _of_version(draft: Draft, environment: dict[str, Word], engine: str) -> None:
+def _serves_known(draft: Draft) -> bool:
+    """Whether a model in words that only a run knows is served under the name of one of ours."""
+    names = [word.value for typed in draft.typed if typed.name == "--served-model-name" for word in typed.words[:1]]
+    return not draft.has("model") and any(catalog().model(name) is not None for name in names)
+
+
+def _of_version(draft: Draft, environment: Mapping[str, Word], engine: str) -> None:
     """What only the facts of the version say: the pipeline, its variables, and what it takes by component."""
     facts = facts_of(engine)
     if facts is None:

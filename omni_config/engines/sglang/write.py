@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from omni_config.engines.formats.unwritten import Unwritten, command_line, guidance, lora
-from omni_config.engines.sglang.read import SETTINGS, SWITCH, VARIABLES
+from omni_config.engines.sglang.read import DECODE_MODES, SETTINGS, SWITCH, VARIABLES
 from omni_config.schema.settings import FIELDS
 
 _FLAGS = {setting: f"--{flag}" for flag, setting in reversed(SETTINGS.items()) if isinstance(setting, str)}
@@ -29,6 +29,12 @@ def write(unwritten: Unwritten) -> str:
         groups.append(["--sp-degree", str(gathered)])
     if (dtype := unwritten.take("dtype")) is not None:
         groups.append(["--dit-precision", _PRECISIONS[dtype]])
+    mode = next(
+        (word for word, ours in DECODE_MODES.items() if ours == unwritten.settings.get("vae_parallel_mode")), None
+    )
+    if mode is not None:
+        unwritten.take("vae_parallel_mode")
+        groups.append(["--vae-config.parallel-decode-mode", mode])
     groups += guidance(unwritten, "--true-cfg-scale")
     if unwritten.take("enable_cpu_offload"):  # ours moves all components, each flag of its one
         groups += [["--dit-cpu-offload", "true"], ["--text-encoder-cpu-offload", "true"]]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from omni_config.catalog.identify import same_model
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import Facts, facts_of
 from omni_config.engines.formats.draft import TEXTS, Draft, Key
@@ -53,6 +54,8 @@ SETTINGS = {
         "ulysses_size": "ulysses_degree",
         "ring_size": "ring_degree",
         "tp_size": "tensor_parallel_size",
+        "attn2d_size": "attention_2d",
+        "async_ulysses": "async_ulysses",
         "parallel_vae_size": "vae_patch_parallel_size",
     },
     "TeaCacheConfig": {"teacache_thresh": "rel_l1_thresh", "coefficients": "coefficients"},
@@ -73,9 +76,12 @@ QUIET = {
 #: What quant_algo names, by what is made of the weights: 8 bits, floating or whole.
 QUANTIZATIONS = {"FP8": "fp8", "FP8_PER_CHANNEL_PER_TOKEN": "fp8", "FP8_BLOCK_SCALES": "fp8", "INT8": "int8"}
 BACKENDS = {"VANILLA": "native"}
+#: The side of the image that ranks share in the VAE: its height or its width.
+SPLIT_DIM = "parallel_vae_split_dim"
 
 FLAGS = Flags(
     engine=ENGINE,
+    model_first=True,
     settings={"host": "host", "port": "port"},
     quiet={"enable-visual-gen": 0, "log-level": 1, "served-model-name": 1, "media-storage-path": 1},
 )
@@ -93,9 +99,9 @@ def from_command(command: Command, file: File) -> Draft | None:
     flags = {word.value.partition("=")[0].replace("-", "_").replace("__", "--", 1) for word in words}
     draft = Draft(file, ENGINE, command.words[at].text.span)
     positional = FLAGS.read(draft, words)
-    if positional and not positional[0].unknown:
+    if positional and positional[0].names_model:
         draft.set("model", positional[0].value, positional[0].text.span)
-    known = catalog().model(str(draft.get("model"))) if draft.has("model") else None
+    known = same_model(str(draft.get("model")), catalog()) if draft.has("model") else None
     if known is None and not flags.intersection(_ARGUMENTS):
         return None  # a language model
     for typed in draft.typed:
@@ -180,7 +186,6 @@ def _section(draft: Draft, owner: str, name: str, section: YamlNode, facts: Fact
 
 def _key(draft: Draft, owner: str, name: str, child: YamlNode, facts: Facts | None) -> None:
     """One key: a setting of ours, one of its own, or one that its class refuses."""
-    span = child.key_span or child.span
     field = facts.field(owner, name) if facts else None
     if field is None:
         draft.keys.append(Key(owner, name, child))  # which the facts of the version judge
@@ -195,15 +200,14 @@ def _key(draft: Draft, owner: str, name: str, child: YamlNode, facts: Facts | No
             draft.set("attention_backend", BACKENDS[child.value], child.span)
         draft.options[name] = child
         draft.left_out += [f"backend {child.value}"] if child.value not in BACKENDS else []
+    elif name == SPLIT_DIM:
+        draft.set("vae_parallel_mode", f"spatial_shard_{child.value}", child.span)
     elif name in QUIET.get(owner, ()):
         draft.left_out.append(name)
     elif target is not None and _is_ours(target, child.value):
         draft.set(target, child.value, child.span)
     elif child.value is not None:
         draft.keys.append(Key(owner, name, child))
-        if name == "attn2d_size":
-            # Its ranks have no setting of ours: the other degrees do not make the world, then.
-            draft.options["attn2d_ranks"] = YamlNode(int(child.value[0]) * int(child.value[1]), span)
 
 
 def _is_ours(setting: str, value: Any) -> bool:
@@ -220,6 +224,8 @@ def _is_ours(setting: str, value: Any) -> bool:
         return True
     if setting in TEXTS:
         return isinstance(value, str) and value != ""
+    if setting == "attention_2d":
+        return isinstance(value, list)
     return isinstance(value, int | float) and isinstance(value, bool) == (DEFAULTS[setting] is False)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from omni_config.engines.formats.unwritten import Unwritten
-from omni_config.engines.tensorrt_llm.read import BACKENDS, SETTINGS
+from omni_config.engines.tensorrt_llm.read import BACKENDS, SETTINGS, SPLIT_DIM
+from omni_config.mesh import degree
 from omni_config.schema.settings import FIELDS
 
 _QUANT_ALGOS = {"fp8": "FP8"}
@@ -28,9 +29,13 @@ def write(unwritten: Unwritten) -> str:
     if (backend := unwritten.settings.get("attention_backend")) in BACKENDS.values():
         unwritten.take("attention_backend")
         tree["attention_config"] = {"backend": next(ours for ours, named in BACKENDS.items() if named == backend)}
-    elif backend is None and (unwritten.settings.get("ring_degree") or 1) > 1:
-        tree["attention_config"] = {"backend": "FA4"}  # a ring needs the log-sum-exp, which VANILLA does not return
-    tree["parallel_config"] = _said(unwritten, "ParallelConfig") or {"ulysses_size": 1}  # a sign of what it is
+    elif backend is None and any(degree(unwritten.settings.get(name)) > 1 for name in ("ring_degree", "attention_2d")):
+        tree["attention_config"] = {"backend": "FA4"}  # parts are merged by a log-sum-exp that VANILLA does not return
+    parallel = _said(unwritten, "ParallelConfig")
+    if (mode := unwritten.settings.get("vae_parallel_mode")) in ("spatial_shard_height", "spatial_shard_width"):
+        unwritten.take("vae_parallel_mode")
+        parallel[SPLIT_DIM] = mode.removeprefix("spatial_shard_")
+    tree["parallel_config"] = parallel or {"ulysses_size": 1}  # a sign of what it is
     for section, owner in (
         ("torch_compile_config", "TorchCompileConfig"),
         ("cpu_offload_config", "CpuOffloadConfig"),

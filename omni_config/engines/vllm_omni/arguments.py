@@ -9,14 +9,19 @@ from omni_config.findings import Span
 from omni_config.reading.nodes import YamlNode
 from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS
 
-#: Settings of the diffusion stage under ``parallel_config``.
-PARALLEL = tuple(name for name, path in FIELDS.items() if path[0] == "parallel")
+#: Parallel settings that it has none of.
+LACKING = ("attention_2d", "async_ulysses")
+
+#: Settings by its names, where those are not ours.
+RENAMED = {"text_encoder_tensor_parallel_size": "text_encoder_tp_size"}
+
+#: Keys of the diffusion stage under ``parallel_config``, with their settings.
+PARALLEL = {
+    RENAMED.get(name, name): name for name, path in FIELDS.items() if path[0] == "parallel" and name not in LACKING
+}
 
 #: Other parallel settings of the engine, which no setting of ours stands for.
-OTHER_PARALLEL = ("pipeline_parallel_size", "sequence_parallel_size", "text_encoder_tp_size")
-
-#: Those of them that are factors of the number of ranks (0.26.0, diffusion/data.py:266; 0.30.0, data.py:395).
-OTHER_AXES = ("pipeline_parallel_size",)
+OTHER_PARALLEL = ("sequence_parallel_size",)
 
 #: The registry of attention backends (diffusion/attention/backends/registry.py).
 BACKENDS = "attention DiffusionAttentionBackendEnum"
@@ -53,9 +58,7 @@ def take(draft: Draft, arguments: Mapping[str, YamlNode], of_command: bool = Fal
         if key == "stage_id":
             continue  # the number of the stage, not the flag of this name
         if of_command and key in PARALLEL:
-            draft.set(key, child.value, child.span)
-        elif of_command and key in OTHER_AXES:
-            other_axis(draft, key, child.value, child.key_span or child.span)
+            draft.set(PARALLEL[key], child.value, child.span)
         elif key in (*PARALLEL, *OTHER_PARALLEL):
             _beside(draft, key, child, bool(inside))
         elif key in ("model", "dtype", "quantization") or (key in FIELDS and FIELDS[key][0] in _SECTIONS):
@@ -79,9 +82,7 @@ def take(draft: Draft, arguments: Mapping[str, YamlNode], of_command: bool = Fal
         cache_config(draft, parameters, parameters.span)
     for key, child in inside.items():
         if key in PARALLEL:
-            draft.set(key, child.value, child.span)
-        elif key in OTHER_AXES:
-            other_axis(draft, key, child.value, child.key_span or child.span)
+            draft.set(PARALLEL[key], child.value, child.span)
         else:
             draft.keys.append(Key("DiffusionParallelConfig", str(key), child))
     sampling(draft, arguments.get("default_sampling_params"))
@@ -99,7 +100,7 @@ def _beside(draft: Draft, key: str, child: YamlNode, has_config: bool) -> None:
         "OMNI607", f"{key} {child.value} at the top of a diffusion stage: older versions drop it", span, "warning"
     )
     if key in PARALLEL:
-        draft.set(key, child.value, child.span)
+        draft.set(PARALLEL[key], child.value, child.span)
 
 
 def sampling(draft: Draft, node: YamlNode | None) -> None:
@@ -169,10 +170,3 @@ def cache_config(draft: Draft, node: YamlNode, span: Span) -> None:
             draft.set(key, child.value, child.key_span or child.span)
         else:
             draft.keys.append(Key("DiffusionCacheConfig", str(key), child))
-
-
-def other_axis(draft: Draft, name: str, value: object, span: Span) -> None:
-    """Ranks that no setting of ours stands for, with a share of the GPUs: no degrees are held against these."""
-    if value not in (1, None):
-        draft.leave_unjudged(f"{name} {value}", span)
-        draft.later.append(lambda: draft.drop("gpus"))

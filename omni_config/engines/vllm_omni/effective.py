@@ -9,7 +9,7 @@ from math import prod
 
 from omni_config.engines.facts import Facts
 from omni_config.engines.formats.draft import Draft
-from omni_config.mesh import RANKS
+from omni_config.mesh import RANKS, degree
 from omni_config.schema.settings import PARAMETERS
 
 _CONFIG = "OmniDiffusionConfig"
@@ -17,15 +17,18 @@ _CONFIG = "OmniDiffusionConfig"
 
 def decide(draft: Draft, facts: Facts) -> None:
     """Add what the engine chooses to a deployment."""
-    degrees = [draft.get(name) for name in (*RANKS, "data_parallel_size")]
-    if not draft.has("gpus") and all(size is None or isinstance(size, int) for size in degrees):
+    sizes = [draft.get(name) for name in (*RANKS, "data_parallel_size")]
+    if not all(size is None or isinstance(size, int | list | tuple) for size in sizes):
+        return
+    *degrees, replicated = map(degree, sizes)
+    if not draft.has("gpus"):
         at = facts.method(_CONFIG, "__post_init__")
-        product = prod(size or 1 for size in degrees)
+        product = prod(degrees) * replicated
         if draft.get("use_hsdp") is True and product == 1 and isinstance(shards := draft.get("hsdp_shard_size"), int):
             product = max(shards, 1) * (draft.get("hsdp_replicate_size") or 1)
         draft.decide("gpus", product, "default", at, "the product of its degrees")
     replicas = facts.method("DiffusionParallelConfig", "resolve_data_parallel_size")
-    gpus, ranks = draft.get("gpus"), prod(size or 1 for size in degrees[:-1] if isinstance(size, int | None))
+    gpus, ranks = draft.get("gpus"), prod(degrees)
     whole = draft.has("gpus") and not draft.has("data_parallel_size") and isinstance(gpus, int)
     if replicas and whole and not draft.get("use_hsdp") and gpus > ranks and gpus % ranks == 0:
         why = "spare GPUs become replicas"

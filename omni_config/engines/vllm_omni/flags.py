@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from omni_config.engines.formats.common import guidance, lora_path
-from omni_config.engines.formats.draft import Draft, plain
+from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.flags import REST, Flags
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import Text
 from omni_config.engines.vllm_omni.arguments import (
-    OTHER_AXES,
+    LACKING,
     OTHER_PARALLEL,
+    PARALLEL,
+    RENAMED,
     attention_backend,
     attention_config,
     cache_backend,
     cache_config,
     keys_of,
-    other_axis,
     sampling,
     take,
 )
@@ -28,7 +29,9 @@ from omni_config.schema.settings import FIELDS, PARAMETERS
 
 ENGINE = "vllm-omni"
 
-_SAME = [name for name in FIELDS if FIELDS[name][0] in ("parallel", "memory", "vae", "execution", "sampling")]
+_SECTIONS = ("parallel", "memory", "vae", "execution", "sampling")
+_OTHERS = (*LACKING, "attention_backend")  # --attention-backend is vLLM's, for its language models
+_SAME = [name for name in FIELDS if FIELDS[name][0] in _SECTIONS and name not in _OTHERS]
 
 
 def _cache_backend(draft: Draft, word: Word, span: Span) -> None:
@@ -61,16 +64,12 @@ _PARAMETERS = {
 }
 
 
-def _other_axis(name: str) -> Callable[[Draft, Word, Span], None]:
-    return lambda draft, word, span: other_axis(draft, f"--{name}", plain(word.value), span)
-
-
 def _additional_config(draft: Draft, word: Word, span: Span) -> None:
     node = draft.json(word.text, "--additional-config")
     for key, child in node.children.items() if node else ():
         inner = child.children if key == "parallel_config" else {key: child}
         for name, leaf in inner.items():
-            if name in FIELDS or name in OTHER_PARALLEL:
+            if name in FIELDS or name in (*PARALLEL, *OTHER_PARALLEL):
                 message = f"{name} in --additional-config never reaches the diffusion stage"
                 draft.note("OMNI606", message, leaf.key_span or leaf.span)
 
@@ -140,8 +139,9 @@ _QUIET = {
 
 FLAGS = Flags(
     engine=ENGINE,
+    model_first=True,
     settings={
-        **{dashed(name)[2:]: name for name in _SAME if name != "guidance_scale"},
+        **{dashed(RENAMED.get(name, name))[2:]: name for name in _SAME if name != "guidance_scale"},
         **{alias[2:]: name for name, aliases in ALIASES.items() for alias in aliases},
         "model": "model",
         **{dashed(name)[2:]: name for name in ("host", "port", "api_key")},
@@ -164,7 +164,6 @@ FLAGS = Flags(
         "lora-path": lora_path,
         "lora-scale": _lora_scale,
         "guidance-scale": guidance,
-        **{name: _other_axis(name) for name in (axis.replace("_", "-") for axis in OTHER_AXES)},
     },
     quiet=_QUIET,
 )

@@ -29,17 +29,19 @@ _SETTINGS = frozenset(
         "limit_mm_per_prompt",
         "structured_outputs_config",
         "optimization_level",
+        "attention_backend",
     }
 )
 #: Families whose deployments have a language model's stage, too, which takes these flags.
-_STAGED = ("bagel", "glm", "hunyuan", "mammoth", "ming", "lance", "omnivoice", "sensenova", "nextstep", "dreamzero")
+STAGED = ("bagel", "glm", "hunyuan", "mammoth", "ming", "lance", "omnivoice", "sensenova", "nextstep", "dreamzero")
 
 
-def of_language_models(draft: Draft, engine: str) -> None:
+def of_version(draft: Draft, engine: str) -> None:
     """Note the flags that have no effect on a diffusion model that is served alone."""
     facts = facts_of(engine)
     card = catalog().model(str(draft.get("model"))) if draft.has("model") else None
-    if facts is None or card is None or draft.says_more or card.family.lower().startswith(_STAGED):
+    alone = card is not None and not card.family.lower().startswith(STAGED)
+    if facts is None or not alone or draft.says_more:
         return
     for typed in draft.typed:
         flag = facts.flag(typed.name)

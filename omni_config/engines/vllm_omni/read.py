@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from itertools import pairwise
 from pathlib import PurePosixPath
 
 from omni_config.catalog.load import catalog
@@ -15,7 +14,7 @@ from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.engines.vllm_omni.arguments import PARALLEL, cache_config
 from omni_config.engines.vllm_omni.flags import ENGINE, FLAGS
-from omni_config.engines.vllm_omni.language import of_language_models
+from omni_config.engines.vllm_omni.language import STAGED, of_version
 from omni_config.engines.vllm_omni.models import PIPELINES
 from omni_config.engines.vllm_omni.scripts import MODELS
 from omni_config.engines.vllm_omni.stages import from_yaml
@@ -33,39 +32,44 @@ PLAIN = "without --omni this starts plain vLLM, which serves no diffusion model"
 _FILES = ("config", "deploy-config", "stage-configs-path")
 
 
+#: Programs that take --omni, and else start plain vLLM (entrypoints/cli/main.py:12 of 0.26.0 to 0.32.0rc1).
+_OWN = ("vllm-omni", "vllm_omni.entrypoints.cli.main")
+#: Those that need no --omni: its server itself (entrypoints/openai/api_server.py:3047 of 0.30.0), and Dynamo's worker.
+_SERVERS = ("vllm_omni.entrypoints.openai.api_server", "dynamo.vllm.omni")
+
+
 def from_command(command: Command, file: File) -> Draft | None:
     """The deployment of a command; None where the command does not start this engine."""
     words = command.words
     names = [PurePosixPath(word.value).name for word in words]
     for at, name in enumerate(names):
-        if names[at + 1 : at + 2] == ["serve"]:
-            if name in ("vllm-omni", "vllm_omni.entrypoints.cli.main") or (name == "vllm" and "--omni" in names):
-                draft = _draft(file, words[at : at + 2], words[at + 2 :])
-                if "--omni" not in names:
-                    draft.note("OMNI616", PLAIN, draft.place)
+        if names[at + 1 : at + 2] == ["serve"] and name in ("vllm", *_OWN):
+            draft = _draft(file, words[at : at + 2], words[at + 2 :])
+            if "--omni" in names:
                 return draft
-            if name == "vllm" and (plain := _plain_vllm(file, words[at:])) is not None:
-                return plain
-        elif at and names[at - 1].startswith("python"):
+            return _plain_vllm(draft, words[at:], name in _OWN)
+        if at and names[at - 1].startswith("python"):
             if name in MODELS:
                 return _draft(file, words[at : at + 1], words[at + 1 :], MODELS[name])
             if EXAMPLES in words[at].value:  # it has the engine's own flags, beside those of its program
                 return _draft(file, words[at : at + 1], words[at + 1 :], own_parser=False)
-    for at, name in enumerate(names):
-        if name.startswith("vllm-omni:") and names[0] in ("docker", "podman"):  # its entry point: vllm serve --omni
-            return _draft(file, words[at : at + 1], words[at + 1 :])
+        if at and names[at - 1] == "-m" and (name in _SERVERS or (name == "dynamo.vllm" and "--omni" in names)):
+            return _draft(file, words[at : at + 1], words[at + 1 :], own_parser=name == _SERVERS[0])
     return None
 
 
-def _plain_vllm(file: File, words: list[Word]) -> Draft | None:
-    """A start of plain vLLM where a diffusion model is meant: one that has a card, or one in an image of vLLM-Omni."""
-    values = [word.value for word in words]
-    models = [after for flag, after in pairwise(values) if flag in ("serve", "--model")]
+def _plain_vllm(draft: Draft, words: list[Word], own: bool) -> Draft | None:
+    """A start of plain vLLM where a diffusion model is meant: one that has a card, or one in vLLM-Omni's image or by
+    its own command, which may be a language model, too.
+    """
+    if any(word.unknown and "@" in word.value for word in words):
+        return None  # --omni may be among the words that only a run knows
     ends = {name.rpartition("/")[2].lower() for name in catalog().model_ids}
-    of_diffusion = any(PurePosixPath(model).name.lower() in ends for model in models if not model.startswith("-"))
-    if not of_diffusion and re.search(r"\bvllm-omni[:@]", file.source.text) is None:
+    of_diffusion = draft.has("model") and PurePosixPath(str(draft.get("model"))).name.lower() in ends
+    if not of_diffusion and not own and re.search(r"\bvllm-omni[:@]", draft.file.source.text) is None:
         return None
-    draft = Draft(file, "", words[0].text.span)  # nothing of it is judged
+    if not (own and of_diffusion):
+        draft = Draft(draft.file, "", draft.place)  # nothing of it is judged
     draft.note("OMNI616", PLAIN, draft.place, "error" if of_diffusion else "warning")
     return draft
 
@@ -84,7 +88,7 @@ def from_python(script: Script) -> list[Draft]:
         parallel, cache = said.pop("parallel_config", None), said.pop("cache_config", None)
         inner = parallel.children if parallel and isinstance(parallel.value, dict) else {}
         if parallel and not inner:
-            draft.not_known(PARALLEL, "parallel_config", parallel.span)
+            draft.not_known(PARALLEL.values(), "parallel_config", parallel.span)
         FLAGS.read(draft, words(said | inner, script.file))
         if len(made) == len(sampling) == 1:
             FLAGS.read(draft, words(sampling[0].keywords, script.file))
@@ -106,10 +110,11 @@ def _draft(
     arguments = [word for word in arguments if word.value != "--omni"]  # which only says whose command it is
     positional = [word for word in FLAGS.read(draft, arguments) if word.value != "diffusion"]  # serve diffusion MODEL
     draft.says_more |= any(plain_name(typed.name) in _FILES for typed in draft.typed)
-    if positional and not positional[0].unknown and not draft.has("model"):
+    if positional and positional[0].names_model and not draft.has("model"):
         draft.set("model", positional[0].value, positional[0].text.span)
     if model and not draft.has("model"):
         draft.set("model", model, start[0].text.span)
     draft.finish()
-    draft.of_version = partial(of_language_models, draft)
+    draft.of_version = partial(of_version, draft)
+    draft.staged = STAGED
     return draft

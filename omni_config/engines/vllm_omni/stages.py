@@ -24,6 +24,9 @@ OLD_NAMES = frozenset(
     )
 )
 
+#: Keys that no file of flags has: of our format, and of the values of a chart.
+_OF_OTHERS = {"version", "image", "resources", "replicaCount", "service", "services"}
+
 #: Keys that only a diffusion stage has, where a deploy does not say the type of its stages.
 _MARKS = {"parallel_config", "model_class_name", "cache_backend", "diffusion_attention_backend", "vae_use_tiling"}
 
@@ -77,7 +80,9 @@ def _stage(stage: YamlNode, file: File) -> Draft:
 
 def read_config(node: YamlNode, file: File) -> Draft | None:
     """A file for ``vllm serve --config``: the flags as keys; None where none of them is this engine's."""
-    if not isinstance(node.value, dict) or "version" in node.value:
+    if not isinstance(node.value, dict) or not _OF_OTHERS.isdisjoint(node.value):
+        return None
+    if any(isinstance(node.value.get(key), dict) for key in ("model", "omni")):
         return None
     names = {str(key).replace("_", "-") for key in node.value}
     if not names & {"omni", "usp", "ring", "cfg-parallel-size", "vae-patch-parallel-size", "cache-backend"}:

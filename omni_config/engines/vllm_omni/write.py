@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from omni_config.engines.formats.unwritten import Unwritten, command_line, guidance, lora
-from omni_config.engines.vllm_omni.arguments import KERNELS
+from omni_config.engines.vllm_omni.arguments import KERNELS, LACKING, RENAMED
 from omni_config.engines.vllm_omni.scripts import FOLDER, SCRIPTS
 from omni_config.schema.flag_names import ALIASES, dashed
 from omni_config.schema.settings import FIELDS, PARAMETERS
@@ -37,7 +37,8 @@ def write(unwritten: Unwritten) -> str:
         groups.append(["--enforce-eager"])
     if unwritten.settings.get("attention_backend") in _ATTENTION:  # OMNI133 refuses the others
         groups.append(["--diffusion-attention-backend", _ATTENTION[unwritten.take("attention_backend")]])
-    groups += unwritten.flags({name: _short(name, offline) for name in FIELDS if FIELDS[name][0] in _SECTIONS})
+    same = [name for name in FIELDS if FIELDS[name][0] in _SECTIONS and name not in LACKING]
+    groups += unwritten.flags({name: _short(name, offline) for name in same})
     gpus = unwritten.take("gpus")
     if gpus is not None and gpus != unwritten.world_size:
         groups.append(["--num-gpus", str(gpus)])
@@ -51,4 +52,5 @@ def write(unwritten: Unwritten) -> str:
 
 
 def _short(name: str, offline: bool) -> str:
-    return dashed(name) if offline else _SHORT.get(name, dashed(name))
+    own = dashed(RENAMED.get(name, name))
+    return own if offline else _SHORT.get(name, own)

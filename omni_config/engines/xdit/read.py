@@ -10,14 +10,14 @@ from typing import Any
 
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import facts_of
-from omni_config.engines.formats.common import guidance, torchrun_processes
+from omni_config.engines.formats.common import by_torchrun, guidance, torchrun
 from omni_config.engines.formats.draft import Draft, plain
 from omni_config.engines.formats.flags import Flags
 from omni_config.engines.formats.python import Script, words
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
 from omni_config.findings import Span
-from omni_config.mesh import DEGREES, RANKS
+from omni_config.mesh import RANKS, degree
 from omni_config.rules.quantities import UNKNOWN
 
 ENGINE = "xdit"
@@ -25,6 +25,7 @@ ENGINE = "xdit"
 SETTINGS: dict[str, str | tuple[str, Any]] = {
     "ulysses-degree": "ulysses_degree",
     "ring-degree": "ring_degree",
+    "pipefusion-parallel-degree": "pipeline_parallel_size",
     "tensor-parallel-degree": "tensor_parallel_size",
     "data-parallel-degree": "data_parallel_size",
     "use-cfg-parallel": ("cfg_parallel_size", 2),
@@ -46,6 +47,8 @@ SETTINGS: dict[str, str | tuple[str, Any]] = {
     "width": "width",
 }
 
+#: The classes of the runner, which its example scripts go without: they use its pipelines.
+RUNNER = "xfuser/model_executor/models/runner_models/"
 CACHES = {"dbcache": "cache_dit", "teacache": "tea_cache"}
 
 
@@ -97,11 +100,16 @@ def _shards(draft: Draft, degree: int, span: Span) -> None:
         draft.set("hsdp_shard_size", degree, span)
 
 
+def _text_encoder(draft: Draft, word: Word, span: Span) -> None:
+    """``--text_encoder_tp_degree``, of which 0 means 1."""
+    draft.set("text_encoder_tensor_parallel_size", plain(word.value) or 1, span)
+
+
 def _parallel_vae(draft: Draft, span: Span) -> None:
     """``--use_parallel_vae`` takes every rank of the DiT."""
-    sizes = [draft.get(name) for name in DEGREES]
-    if all(isinstance(size, int) for size in sizes):
-        draft.set("vae_patch_parallel_size", prod(sizes), span)
+    sizes = [draft.get(name) for name in RANKS]
+    if all(size is None or isinstance(size, int) for size in sizes):
+        draft.set("vae_patch_parallel_size", prod(map(degree, sizes)), span)
 
 
 FLAGS = Flags(
@@ -111,6 +119,7 @@ FLAGS = Flags(
         "model": _model,
         "guidance-scale": guidance,
         "fully-shard-degree": _fully_shard,
+        "text-encoder-tp-degree": _text_encoder,
         "cache-method": _cache,
     },
     quiet={
@@ -127,17 +136,21 @@ def from_command(command: Command, file: File) -> Draft | None:
     words = command.words
     names = [PurePosixPath(word.value).name for word in words]
     for at, name in enumerate(names):
-        launched = "torchrun" in names[:at] or "python" in names[0]
-        if name == "xdit" or (launched and (name.endswith("_example.py") or _is_runner(words[at].value))):
+        launched = by_torchrun(words[:at]) or "python" in names[0]
+        if name == "xdit" or (launched and (_is_example(words, at) or _is_runner(words[at].value))):
             draft = Draft(file, ENGINE, words[at].text.span)
-            draft.own_parser = not name.endswith("_example.py")  # of which some have parsers of their own
+            draft.own_parser = not _is_example(words, at)  # of which some have parsers of their own
+            draft.not_run = "" if draft.own_parser else RUNNER
             FLAGS.read(draft, words[at + 1 :])
             draft.finish()
             for word in words[at + 1 :]:
                 if word.value.replace("-", "_") == "__use_parallel_vae":
                     _parallel_vae(draft, word.text.span)
-            if found := torchrun_processes(words[:at]):
-                draft.set("gpus", *found)
+            if found := torchrun(words[:at]):
+                draft.set("gpus", found.processes, found.span)
+                draft.nodes = found.nodes
+            elif by_torchrun(words[:at]):
+                draft.unknown.add("gpus")
             if draft.own_parser:
                 draft.of_version = partial(_of_version, draft)
             return draft
@@ -193,6 +206,13 @@ def _of_version(draft: Draft, engine: str) -> None:
         if asked:
             message = f"{capability} is not supported for {model.value} by engine {engine}: it refuses it"
             draft.note("OMNI503", message, option.span)
+
+
+def _is_example(words: list[Word], at: int) -> bool:
+    """Whether a word of a command is an example script, or, with xDiT's flags, one whose name only a run knows."""
+    if words[at].unknown and "examples/" in words[at].value:
+        return any(word.value in ("--ulysses_degree", "--pipefusion_parallel_degree") for word in words[at:])
+    return words[at].value.endswith("_example.py")
 
 
 def _is_runner(word: str) -> bool:

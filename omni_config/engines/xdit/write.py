@@ -8,7 +8,7 @@ from omni_config.engines.xdit.read import CACHES, SETTINGS
 
 _FLAGS = {
     setting: "--" + flag.replace("-", "_") for flag, setting in reversed(SETTINGS.items()) if isinstance(setting, str)
-}
+} | {"text_encoder_tensor_parallel_size": "--text_encoder_tp_degree"}
 
 
 def write(unwritten: Unwritten) -> str:

@@ -1,0 +1,43 @@
+"""How files of vLLM-Omni say our settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from omni_config.engines.formats.draft import Draft
+from omni_config.engines.formats.way import Way, guidance, of_flags
+from omni_config.engines.vllm_omni.arguments import PARALLEL, SAMPLING
+from omni_config.engines.vllm_omni.flags import FLAGS
+from omni_config.schema.settings import FIELDS, PARAMETERS
+
+_CACHES = ("tea_cache", "cache_dit")
+
+
+def ways(draft: Draft) -> Iterator[Way]:
+    """The ways of its commands, scripts and files; a file of flags has typed ones."""
+    if draft.form == "yaml" and not draft.typed:
+        yield from _of_stages()
+        return
+    python = draft.form == "python"
+    for way in (*of_flags(FLAGS), guidance(draft)):
+        owner = "DiffusionParallelConfig" if way.setting in PARALLEL else ""
+        yield Way(way.setting, (owner, way.path[0].replace("-", "_")), way.value) if python else way
+    backend = "cache_backend" if python else "cache-backend"
+    for cache in _CACHES:
+        yield Way(cache, ("", backend) if python else (backend,), True, cache)
+        for name in PARAMETERS[cache]:
+            if python:
+                yield Way(name, ("cache_config", name))
+            else:
+                yield Way(name, ("cache-config", name))
+                yield Way(name, (f"{cache}-{name}".lower().replace("_", "-"),))
+
+
+def _of_stages() -> Iterator[Way]:
+    yield from (Way(name, ("parallel_config", name)) for name in PARALLEL)
+    yield from (Way(name, (name,)) for name in FIELDS if FIELDS[name][0] in ("memory", "vae", "execution"))
+    yield from (Way(name, (key,)) for key, name in {"model": "model", "num_gpus": "gpus"}.items())
+    yield from (Way(name, ("default_sampling_params", key)) for key, name in SAMPLING.items())
+    for cache in _CACHES:
+        yield Way(cache, ("cache_backend",), True, cache)
+        yield from (Way(name, ("cache_config", name)) for name in PARAMETERS[cache])
