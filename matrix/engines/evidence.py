@@ -44,7 +44,7 @@ class Entry:
     def stale(self) -> str:
         """What has changed since the run, as one phrase; empty where nothing has."""
         changed = [name for name, then in self.code.items() if digest(HERE.parents[1] / name) != then]
-        pinned = {one.partition("==")[0]: one.partition("==")[2] for one in _pinned()}
+        pinned = _pinned(tuple(self.code))
         changed += [name for name, then in self.versions.items() if pinned.get(name, then) != then.partition("+")[0]]
         return f"stale: {', '.join(changed)} changed" if changed else ""
 
@@ -56,8 +56,11 @@ class Entry:
 
 
 @cache
-def _pinned() -> tuple[str, ...]:
-    return tuple(package for one in environments().values() for package in (*one.own, *one.shared))
+def _pinned(code: tuple[str, ...]) -> dict[str, str]:
+    """The packages of the environment whose code ran, with their versions."""
+    ran = [one for one in environments().values() if f"matrix/engines/{one.family}" in code]
+    packages = [package.split("==") for one in ran for package in (*one.own, *one.shared)]
+    return dict(packages)
 
 
 def code_of(family: str) -> dict[str, str]:
@@ -86,7 +89,7 @@ def read(engine: str, model: str) -> dict[str, Entry]:
     if not path.is_file():
         return {}
     common, *cells = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {cell.pop("cell"): Entry(**common | cell) for cell in cells}
+    return {cell.pop("cell"): Entry(**common | cell | {"codes": tuple(cell.get("codes", ()))}) for cell in cells}
 
 
 def write(engine: str, model: str, found: dict[str, Entry]) -> None:

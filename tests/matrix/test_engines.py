@@ -19,6 +19,7 @@ from matrix.engines.prove import card_of, cells_of, run_trials, trial_of_cell
 from matrix.engines.server import Case, Ran, started
 from matrix.engines.small import COMMIT, Small, lay_out, small
 from matrix.engines.trial import LONGEST, trial
+from matrix.evidence import key
 from omni_config.catalog.load import catalog
 
 Z_IMAGE, FLUX = "Tongyi-MAI/Z-Image", "black-forest-labs/FLUX.1-dev"
@@ -277,15 +278,28 @@ class TestEvidence:
     def test_an_entry_is_stale_where_a_version_or_a_stand_in_changes(self):
         _, _, _, one = ENTRIES[0]
         assert "torch changed" in replace(one, versions={"torch": "1.0"}).stale()
-        assert "standins changed" in replace(one, code={"matrix/engines/xdit/standins": "0"}).stale()
+        changed = dict.fromkeys(one.code, "0")
+        assert all(name in replace(one, code=changed).stale() for name in changed)
 
     def test_nothing_that_the_rules_let_through_is_refused_by_the_engine(self):
         """What a run refutes is corrected, in the rules; or it is known, and stands in the disagreements."""
         refuted = {(engine, model, cell) for engine, model, cell, one in ENTRIES if not one.agrees}
         assert refuted == set()
 
+    @pytest.mark.parametrize("engine", environments())
+    def test_the_rules_say_of_each_cell_what_they_said_when_it_was_run(self, engine, tmp_path):
+        one, changed = environment(engine), []
+        for model in one.described["models"]:
+            subject, entries = small(model, tmp_path), evidence.read(engine, model)
+            for names in cells_of(one.described["beyond"]):
+                made, entry = trial_of_cell(subject, card_of(one), names), entries.get(key(names))
+                if made is not None and entry is not None and made.verdict != entry.verdict:
+                    changed.append((model, names, made.verdict))
+        assert changed == []
+
     def test_it_is_written_as_it_is_read(self, tmp_path, monkeypatch):
         monkeypatch.setattr(evidence, "FOLDER", tmp_path)
+        evidence.read.cache_clear()
         _, _, _, one = ENTRIES[0]
         evidence.write("xdit==0.7", Z_IMAGE, {"ulysses": one})
         assert evidence.read("xdit==0.7", Z_IMAGE) == {"ulysses": one}
