@@ -59,8 +59,8 @@ class Entry:
 def _pinned(code: tuple[str, ...]) -> dict[str, str]:
     """The packages of the environment whose code ran, with their versions."""
     ran = [one for one in environments().values() if f"matrix/engines/{one.family}" in code]
-    packages = [package.split("==") for one in ran for package in (*one.own, *one.shared)]
-    return dict(packages)
+    packages = (package.partition("==") for one in ran for package in (*one.own, *one.shared))
+    return {name: version for name, _, version in packages}
 
 
 def code_of(family: str) -> dict[str, str]:

@@ -267,6 +267,8 @@ class TestEnvironments:
         assert "num_attention_heads" not in (z_image.folder / "transformer" / "config.json").read_text()
 
 
+#: What no rule says, as whether it fails depends on the adapter's weights (docs/disagreements.md).
+KNOWN = {("sglang==0.5.23", Z_IMAGE, "hsdp+lora")}
 ENTRIES = [(engine, model, cell, one) for engine, model, all_ in evidence.everything() for cell, one in all_.items()]
 
 
@@ -284,7 +286,7 @@ class TestEvidence:
     def test_nothing_that_the_rules_let_through_is_refused_by_the_engine(self):
         """What a run refutes is corrected, in the rules; or it is known, and stands in the disagreements."""
         refuted = {(engine, model, cell) for engine, model, cell, one in ENTRIES if not one.agrees}
-        assert refuted == set()
+        assert refuted == KNOWN
 
     @pytest.mark.parametrize("engine", environments())
     def test_the_rules_say_of_each_cell_what_they_said_when_it_was_run(self, engine, tmp_path):
