@@ -18,7 +18,10 @@ from omni_config.catalog.load import catalog
 from omni_config.schema.settings import Settings
 
 ENOUGH = 0.98  # of the configs of which a run can show something
-LONG = "a large red circle on a wooden table beside a window in the evening, with a long shadow and a blue vase, photo"
+LONG = (
+    "a large red circle on a wooden table beside a window in the evening, with a long shadow, a blue vase of flowers "
+    "and an open book, as a photograph in soft light"
+)
 #: What is drawn: each a choice of settings; the first of a choice that says nothing is the default.
 CHOICES: tuple[tuple[Settings, ...], ...] = (
     ({}, {"ulysses_degree": 2}, {"ulysses_degree": 3}, {"ulysses_degree": 4}),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from matrix.engines import evidence
-from matrix.engines.drawn import configs
+from matrix.engines.drawn import LONG, configs
 from matrix.engines.environments import Environment, NoEnvironment, environment, environments, install
 from matrix.engines.judge import Judged, judged, psnr
 from matrix.engines.prove import card_of, cells_of, run_trials, trial_of_cell
