@@ -385,6 +385,12 @@ def prompt_letters(q: Quantities) -> int | None:
 
 
 @quantity
+def negative_letters(q: Quantities) -> int:
+    """Characters of the negative prompt; 0 where the config has none."""
+    return len(q["negative_prompt"] or "")
+
+
+@quantity
 def task(q: Quantities) -> str:
     """What the model makes of what."""
     return q.card.task
