@@ -365,9 +365,7 @@ class TestXDiT:
     @pytest.mark.slow
     def test_a_long_prompt_of_z_image_is_attended_to_with_its_padding(self, smalls):
         """Where both branches of guidance run together; xDiT computes what diffusers does where each runs alone."""
-        long = smalls[0].request | {
-            "prompt": "a large red circle on a wooden table beside a window in the evening " * 2
-        }
+        long = smalls[0].request | {"prompt": LONG}
         made = trial(smalls[0], card_of(environment("xdit")), {"cfg_parallel_size": 2}, long)
         together = made.bare(60)
         cases = {"alone": made.case(60), "together": together, "diffusers": replace(together, plain=True, controls=())}
