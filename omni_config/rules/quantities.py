@@ -379,6 +379,18 @@ def guided(q: Quantities) -> bool:
 
 
 @quantity
+def prompt_letters(q: Quantities) -> int | None:
+    """Characters of the prompt; None where the config has none."""
+    return None if q["prompt"] is None else len(q["prompt"])
+
+
+@quantity
+def negative_letters(q: Quantities) -> int:
+    """Characters of the negative prompt; 0 where the config has none."""
+    return len(q["negative_prompt"] or "")
+
+
+@quantity
 def task(q: Quantities) -> str:
     """What the model makes of what."""
     return q.card.task
