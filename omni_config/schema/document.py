@@ -263,7 +263,7 @@ class Server(_Section):
     max_queue: int = Field(default=64, ge=1, le=100_000, description="Requests that may wait; more get a 429.")
     max_batch_size: int = Field(default=1, ge=1, le=64, description="Images that are made in one call of the model.")
     request_timeout: float = Field(default=600.0, gt=0, le=86_400, description="Seconds from request to answer.")
-    max_restarts: int = Field(default=3, ge=0, le=1000, description="Times that a replica which failed is started again.")
+    max_restarts: int = Field(default=3, ge=0, le=1000, description="Times that a failed replica is started again.")
     drain_timeout: float = Field(
         default=60.0, ge=0, le=86_400, description="Seconds that requests get to end in after SIGTERM."
     )
