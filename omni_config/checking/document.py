@@ -125,7 +125,8 @@ def from_flags(overrides: Sequence[Override]) -> ParsedDocument:
 class CheckResult:
     """One document after its check. ``resolution`` is None where it could not be read.
 
-    ``ignored`` are the findings that a comment in the file accepts.
+    ``ignored`` are the findings that a comment in the file accepts, ``unselected`` those that nobody asked for, and
+    ``known`` those that a baseline accepts.
     """
 
     source: Source
@@ -135,6 +136,8 @@ class CheckResult:
     index: int = 0  # of the document in its file
     ignored: tuple[Finding, ...] = ()
     judged_by: str = ""  # the version of another engine, and why that one
+    unselected: tuple[Finding, ...] = ()
+    known: tuple[Finding, ...] = ()
 
     @property
     def node(self) -> YamlNode | None:
@@ -148,14 +151,14 @@ class CheckResult:
 
     @property
     def unaccepted(self) -> Target:
-        """The model and engine, with the rules of which no comment accepts a finding: for a search from here.
+        """The model and engine, with the rules of which no finding is accepted or left out: for a search from here.
 
         Raises:
             ValueError: the document could not be read.
         """
         if self.resolution is None:
             raise ValueError("a document that cannot be read has no target")
-        accepted = {finding.code for finding in self.ignored}
+        accepted = {finding.code for finding in (*self.ignored, *self.unselected, *self.known)}
         return self.resolution.target.by(rule for rule in self.resolution.target.rules if rule.code not in accepted)
 
     @property

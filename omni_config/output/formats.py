@@ -38,6 +38,8 @@ def to_json(checked: Sequence[CheckResult]) -> str:
         for found in [nearest_changes(item)]
     ]
     ignored = [finding.to_dict() for item in checked for finding in item.ignored]
+    unselected = [finding.to_dict() for item in checked for finding in item.unselected]
+    known = [finding.to_dict() for item in checked for finding in item.known]
     judged_by = [
         {"file": item.source.name, "document": item.index, "judged_by": item.judged_by}
         for item in checked
@@ -47,6 +49,8 @@ def to_json(checked: Sequence[CheckResult]) -> str:
         "checked": len(checked),
         "findings": findings,
         "ignored": ignored,
+        "unselected": unselected,
+        "baseline": known,
         "nearest": nearest,
         "judged_by": judged_by,
     }
