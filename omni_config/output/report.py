@@ -70,7 +70,7 @@ def _print(report: Report, advice: bool) -> None:
     checked = report.checked
     findings = [one for item in checked for one in item.findings if advice or one.severity != "advice"]
     line, style = _summary(findings, len(checked))
-    after = _after(report) if advice or not (summed := advice_of(checked)) else f" {summed}{_after(report)}"
+    after = _after(report) if advice or not (summed := advice_of(checked)) else f"{_after(report)} {summed}"
     if not findings and not sys.stdout.isatty():  # the usual case in CI; importing rich takes a sixth of a check
         print(line + after)
         return
