@@ -60,7 +60,7 @@ class ParsedDocument:
     card of ours says it; ``judged_by`` says which version of the engine judges, and why. ``not_run``: where in the
     engine's source its program stands, if another one is started; ``decisions`` are what the engine chooses where
     nothing is said. ``changed``: it says other than the text, by flags or for another engine. ``draft`` is what its
-    reader has made of a foreign one.
+    reader has made of a foreign one, and ``assume`` what it was told of it.
     """
 
     source: Source
@@ -79,6 +79,7 @@ class ParsedDocument:
     decisions: tuple[Decision, ...] = ()
     changed: bool = False
     draft: Draft | None = field(default=None, repr=False, compare=False)
+    assume: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def words(self) -> Words | None:

@@ -34,7 +34,7 @@ def documents_of(source: Source, nodes: list[YamlNode] | None, assume: Mapping[s
 
 def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: int) -> ParsedDocument:
     if not draft.get("engine"):
-        return ParsedDocument(source, None, range(0), index, tuple(draft.findings()), foreign=True)
+        return ParsedDocument(source, None, range(0), index, tuple(draft.findings()), foreign=True, assume=assume)
     judge_by = _choose_version(draft, assume)
     for name in ("model", "gpu"):
         if name in assume:
@@ -67,6 +67,7 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
         not_run=draft.not_run,
         judged_by=judge_by,
         draft=draft,
+        assume=assume,
         decisions=tuple(draft.decisions),
     )
     return parsed

@@ -1,0 +1,188 @@
+"""What may stand at a place: keys, flags, models, engines, and the values that are legal here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from omni_config.catalog.load import catalog
+from omni_config.checking.document import CheckResult
+from omni_config.checking.edit import written
+from omni_config.checking.fix import settings_written
+from omni_config.engines.facts import facts_of
+from omni_config.engines.words import Words
+from omni_config.estimate.data import gpus
+from omni_config.lsp.hover import about_flag, makes
+from omni_config.lsp.opened import Opened, described, is_section, setting_at
+from omni_config.mesh import AXES, FURTHER
+from omni_config.resolving.resolver import resolve_settings
+from omni_config.schema.settings import FIELDS
+
+#: What a degree is tried with: those that divide the heads of models, and the GPUs of machines.
+_DEGREES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 15, 16, 20, 24, 28, 30, 32, 40, 48, 56, 60, 64)
+_OF_RANKS = {axis.setting for axis in (*AXES, *FURTHER)} | {"gpus", "vae_patch_parallel_size", "data_parallel_size"}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A text that may stand from column ``start`` (from 0) to the cursor, and a few words about it."""
+
+    text: str
+    start: int
+    kind: Literal["key", "flag", "value"]
+    detail: str = ""
+    about: str = ""
+
+
+def complete(opened: Opened, line: int, column: int) -> list[Proposal]:
+    """All that may stand at a place."""
+    before = opened.lines[line][:column] if line < len(opened.lines) else ""
+    if opened.ours:
+        return list(_of_ours(opened, line, before))
+    deployment = opened.deployment(line)
+    return list(_of_theirs(deployment, before)) if deployment else []
+
+
+# Our format
+
+
+def _of_ours(opened: Opened, line: int, before: str) -> Iterator[Proposal]:
+    flow = re.search(r"(?P<key>\w+)\s*:\s*\{(?:[^{}]*,)?\s*(?P<rest>[^{},]*)$", before)
+    rest = flow["rest"] if flow else before.lstrip().removeprefix("- ")
+    path = (*_above(opened.lines, line, before), *((flow["key"],) if flow else ()))
+    named = re.fullmatch(r"(\w+)\s*:\s*(\S*)", rest)
+    if named and (flow or re.search(r":\s", rest)):
+        yield from _values(opened, line, (*path, named[1]), len(before) - len(named[2]))
+    elif re.fullmatch(r"\w*", rest):
+        yield from _keys(opened, line, path, len(before) - len(rest), bool(flow))
+
+
+def _above(lines: list[str], line: int, before: str) -> tuple[str, ...]:
+    """The keys of the sections that a line stands in, by how far lines are indented."""
+    indent = len(before) - len(before.lstrip())
+    path: list[str] = []
+    for text in reversed(lines[:line]):
+        found = re.match(r"(\s*)(\w+)\s*:\s*(?:#.*)?$", text)
+        if text.startswith("---"):
+            break
+        if found and len(found[1]) < indent:
+            indent = len(found[1])
+            path.insert(0, found[2])
+    return tuple(path)
+
+
+def _without_line(opened: Opened, line: int) -> CheckResult | None:
+    """What the document means without the line that is typed."""
+    lines = [*opened.lines[:line], re.sub(r"(\{.*|\S.*)", "", opened.lines[line]), *opened.lines[line + 1 :]]
+    results = opened.choices.check(opened.name, "\n".join(lines).encode())
+    found = [one for one in results if one.resolution and one.document and line + 1 in one.document.lines]
+    return found[0] if found else next((one for one in opened.last if one.resolution and not one.foreign), None)
+
+
+def _keys(opened: Opened, line: int, path: tuple[str, ...], start: int, flow: bool) -> Iterator[Proposal]:
+    said = [one.node.find(path) for one in opened.last if one.node is not None and not one.foreign]
+    taken = {str(key) for node in said if node is not None for key in node.children}
+    for name, inner in described().get(path, {}).get("keys", {}).items():
+        if name not in taken or re.search(rf"\b{name}\s*:", opened.lines[line]):
+            section = is_section((*path, name)) and inner.get("type") == "object" and not flow
+            indent = " " * (start + 2)
+            yield Proposal(f"{name}:\n{indent}" if section else f"{name}: ", start, "key", "", _about(inner))
+
+
+def _about(node: dict[str, Any]) -> str:
+    default = node.get("default")
+    plain = default is not None and not isinstance(default, dict | list)
+    return f"{node.get('description', '')}{f' Default: {written(default)}.' if plain else ''}"
+
+
+def _values(opened: Opened, line: int, path: tuple[str, ...], start: int) -> Iterator[Proposal]:
+    name = setting_at(path)
+    if not name:
+        return
+    around = _without_line(opened, line)
+    for value, detail in _legal(name, around):
+        yield Proposal(written(value), start, "value", detail)
+
+
+def _candidates(name: str) -> Iterable[Any]:
+    node = described().get(FIELDS[name], {})
+    if name == "version":
+        return [1]
+    if name == "model":
+        return catalog().model_ids
+    if name == "engine":
+        return catalog().engine_ids
+    if name == "gpu":
+        return list(gpus())
+    if name in _OF_RANKS:
+        return _DEGREES
+    if "enum" in node:
+        return list(node["enum"])
+    if node.get("type") == "boolean":
+        return [True, False]
+    return [node["default"]] if isinstance(node.get("default"), int | float) else []
+
+
+def _legal(name: str, around: CheckResult | None) -> Iterator[tuple[Any, str]]:
+    """Values of a setting with which no rule refuses or changes it, each with what becomes of it."""
+    candidates = _candidates(name)
+    if around is None or around.resolution is None or name in ("version", "model", "engine"):
+        yield from ((value, "") for value in candidates)
+        return
+    settings, target = settings_written(around), around.unaccepted
+    for value in candidates:
+        resolved = resolve_settings(settings | {name: value}, target)
+        broken = any(one.severity == "error" and name in one.fields for one in resolved.findings)
+        if not broken and not any(name in dict(one.changes) for one in resolved.findings):
+            yield value, makes(name, resolved)
+
+
+# Files of other engines
+
+
+def _of_theirs(deployment: CheckResult, before: str) -> Iterator[Proposal]:
+    document = deployment.document
+    assert document is not None
+    assert document.draft is not None
+    assert document.node is not None
+    facts = facts_of(str(document.node.value["engine"]))
+    flag = re.search(r"(?<![\w-])(--[\w-]*)$", before)
+    if flag and facts is not None and document.draft.form == "command":
+        for name in facts.flag_names:
+            if name.startswith("--") and "*" not in name and (found := facts.flag(name)):
+                ours = _setting_of(document.words, found.name)
+                about = described()[FIELDS[ours]].get("description", "") if ours else ""
+                kind = "|".join(map(str, found.choices)) if found.choices else found.type or ""
+                yield Proposal(name, flag.start(1), "flag", kind, f"{about}\n\n{about_flag(found)}".strip())
+        return
+    value = re.search(r"(?P<name>--[\w-]+|\b[\w.]+)[\"']?(?:\s*[=:]\s*|\s+|[\"'],\s*[\"'])(?P<rest>[\w./-]*)$", before)
+    if value is None:
+        return
+    start = len(before) - len(value["rest"])
+    known = facts.flag(value["name"]) if facts and value["name"].startswith("--") else None
+    ours = (
+        "model" if value["name"].strip("-") in ("model", "model-path") else _setting_of(document.words, value["name"])
+    )
+    if known and known.choices and not ours:
+        yield from (Proposal(str(choice), start, "value") for choice in known.choices)
+    elif ours and document.words is not None:
+        for item, detail in _legal(ours, deployment):
+            way = document.words.way(ours, item)
+            stands = way.text if way is not None and way.text else item
+            if isinstance(item, bool) and document.draft.form == "command":
+                continue
+            text = repr(stands) if document.draft.form == "python" else written(stands)
+            yield Proposal(text, start, "value", detail)
+
+
+def _setting_of(words: Words | None, name: str) -> str:
+    """The setting of ours that a flag or key says; empty for none."""
+    plain = name.lstrip("-").rpartition(".")[2].replace("_", "-")
+    if words is None:
+        return ""
+    for setting, ways in words.ways.items():
+        if any(way.kind == "word" and not way.text and way.path[-1].replace("_", "-") == plain for way in ways):
+            return setting
+    return ""
