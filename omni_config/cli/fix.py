@@ -23,7 +23,9 @@ def fix(
 ) -> None:
     """Repair configs and files of other engines in place; comments, order and quoting of all else survive.
 
-    The table of the repository says what is repaired and what is excluded, as it does for omni check. Safe repairs leave what runs as it is: they write down what would be lowered, switched off or ignored anyway.
+    The table of the repository says what is repaired and what is excluded, as it does for omni check.
+
+    Safe repairs leave what runs as it is: they write down what would be lowered, switched off or ignored anyway.
     Exit code: 0 no errors are left, 1 some are, 2 a file cannot be used.
     """
     choices = Choices(policies=load_rules(rules))

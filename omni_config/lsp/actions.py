@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from omni_config.checking.document import CheckResult
@@ -73,10 +73,14 @@ def _repair(head: str, checked: CheckResult, changes: Settings, finding: Finding
 
 
 def _titles(checked: CheckResult, changes: Settings) -> Iterator[str]:
-    for line in lines_of(checked, changes):
+    lines = lines_of(checked, changes)
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
         sign, _, text = line.partition(" ")
-        yield text if sign == "+" else f"without {text}"
+        if sign == "+":
+            yield text
+        elif after.partition("=")[0].split()[1:2] != text.partition("=")[0].split()[:1]:  # it is not said anew
+            yield f"without {text}"
 
 
-def _lines(finding: Finding) -> Collection[int]:
+def _lines(finding: Finding) -> set[int]:
     return {span.line for span in (finding.span, *finding.related) if span}

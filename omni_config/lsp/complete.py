@@ -18,11 +18,13 @@ from omni_config.lsp.hover import about_flag, makes
 from omni_config.lsp.opened import Opened, described, is_section, setting_at
 from omni_config.mesh import AXES, FURTHER
 from omni_config.resolving.resolver import resolve_settings
-from omni_config.schema.settings import FIELDS
+from omni_config.schema.settings import DEFAULTS, FIELDS
 
 #: What a degree is tried with: those that divide the heads of models, and the GPUs of machines.
 _DEGREES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 15, 16, 20, 24, 28, 30, 32, 40, 48, 56, 60, 64)
 _OF_RANKS = {axis.setting for axis in (*AXES, *FURTHER)} | {"gpus", "vae_patch_parallel_size", "data_parallel_size"}
+#: Settings whose values are names that need no quotes, and of which all are proposed.
+_NAMES = ("model", "engine")
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,15 @@ def _above(lines: list[str], line: int, before: str) -> tuple[str, ...]:
     return tuple(path)
 
 
-def _without_line(opened: Opened, line: int) -> CheckResult | None:
-    """What the document means without the line that is typed."""
-    lines = [*opened.lines[:line], re.sub(r"(\{.*|\S.*)", "", opened.lines[line]), *opened.lines[line + 1 :]]
+def _around(opened: Opened, line: int, start: int, name: str) -> CheckResult | None:
+    """What the document means where the value that is typed is the default."""
+    default = DEFAULTS[name]
+    text = opened.lines[line]
+    stands = "null" if default is None else written(default)
+    text = text[:start] + stands + re.sub(r"^[\w./=+-]*", "", text[start:])
+    lines = [*opened.lines[:line], text, *opened.lines[line + 1 :]]
     results = opened.choices.check(opened.name, "\n".join(lines).encode())
-    found = [one for one in results if one.resolution and one.document and line + 1 in one.document.lines]
-    return found[0] if found else next((one for one in opened.last if one.resolution and not one.foreign), None)
+    return next((one for one in results if one.resolution and one.document and line + 1 in one.document.lines), None)
 
 
 def _keys(opened: Opened, line: int, path: tuple[str, ...], start: int, flow: bool) -> Iterator[Proposal]:
@@ -101,9 +106,9 @@ def _values(opened: Opened, line: int, path: tuple[str, ...], start: int) -> Ite
     name = setting_at(path)
     if not name:
         return
-    around = _without_line(opened, line)
+    around = None if name in _NAMES else _around(opened, line, start, name)
     for value, detail in _legal(name, around):
-        yield Proposal(written(value), start, "value", detail)
+        yield Proposal(value if name in _NAMES else written(value), start, "value", detail)
 
 
 def _candidates(name: str) -> Iterable[Any]:
@@ -128,7 +133,7 @@ def _candidates(name: str) -> Iterable[Any]:
 def _legal(name: str, around: CheckResult | None) -> Iterator[tuple[Any, str]]:
     """Values of a setting with which no rule refuses or changes it, each with what becomes of it."""
     candidates = _candidates(name)
-    if around is None or around.resolution is None or name in ("version", "model", "engine"):
+    if around is None or around.resolution is None or name in _NAMES:
         yield from ((value, "") for value in candidates)
         return
     settings, target = settings_written(around), around.unaccepted

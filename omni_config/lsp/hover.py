@@ -28,8 +28,7 @@ def hover(opened: Opened, line: int, column: int) -> tuple[str, int, int] | None
             return words, found.start(), found.end()
     spot = opened.spot(line, column)
     if spot is None:
-        section = _section(opened, text, column)
-        return section if opened.ours else None
+        return _section(text, column) if opened.ours else None
     parts = [*(_of_setting(spot) if spot.setting else ()), *(_of_flag(spot) if spot.flag else ())]
     return ("\n\n".join(parts), spot.start, spot.end) if parts else None
 
@@ -39,10 +38,11 @@ def code(name: str) -> str:
     rule = catalog().by_code.get(name)
     if rule is None:
         return ""
-    return f"**{rule.code}** {rule.name.replace('-', ' ')} ({rule.severity})\n\n{rule.why}\n\nNext: {rule.fix}."
+    fix = re.sub(r"\{(\w+)[^}]*\}", lambda found: f"*{found[1].replace('_', ' ')}*", rule.fix)
+    return f"**{rule.code}** {rule.name.replace('-', ' ')} ({rule.severity})\n\n{rule.why}\n\nNext: {fix}."
 
 
-def _section(opened: Opened, text: str, column: int) -> tuple[str, int, int] | None:
+def _section(text: str, column: int) -> tuple[str, int, int] | None:
     found = re.match(r"(\w+)\s*:", text)
     if found is None or not found.start(1) <= column <= found.end(1):
         return None
@@ -94,7 +94,8 @@ def makes(name: str, resolution: Resolution) -> str:
             parts.append(f"{q['world_size']} rank{'s' if q['world_size'] != 1 else ''} in all")
         if name in ("ulysses_degree", "tensor_parallel_size") and (heads := q["heads_per_tensor_rank"]):
             degree = settings["ulysses_degree"]
-            parts.append(f"{heads // degree} heads each" if heads % degree == 0 else f"{heads} heads among {degree}")
+            each = f"{heads // degree} head{'s' if heads > degree else ''} each"
+            parts.append(each if heads % degree == 0 else f"{heads} heads among {degree}")
         if name in ("ulysses_degree", "ring_degree", "allgather_degree") and q["image_tokens"]:
             parts.append(f"{q['image_tokens']} image tokens, {q['tokens_per_rank']} each")
     except (KeyError, TypeError, ArithmeticError, AttributeError):  # a model or a setting of which that is not known

@@ -17,6 +17,7 @@ from omni_config.schema.settings import FIELDS
 
 #: What stands in front of a value: its key.
 _KEY = re.compile(r"[\w.-]+[\"']?\s*[:=]\s*$")
+_ARGUMENT = re.compile(r"\w+\s*=\s*[^\s,)]*")
 _SETTINGS = {path: name for name, path in FIELDS.items()}
 
 
@@ -87,7 +88,8 @@ class Opened:
                 elif span.line == line + 1:
                     before = _KEY.search(self.lines[line][: span.column - 1])
                     start = before.start() if before else span.column - 1
-                    yield Spot(checked, start, span.end - 1, name)
+                    argument = _ARGUMENT.match(self.lines[line], start)  # of Python, whose place is where it begins
+                    yield Spot(checked, start, max(span.end - 1, argument.end() if argument else 0), name)
             for typed in document.draft.typed if document.draft and document.draft.form == "command" else ():
                 if typed.span.line == line + 1:
                     yield Spot(checked, typed.span.column - 1, typed.span.end - 1, flag=typed.name)

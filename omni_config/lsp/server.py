@@ -30,6 +30,7 @@ _KINDS = {
     "flag": lsp.CompletionItemKind.Field,
     "value": lsp.CompletionItemKind.Value,
 }
+_WORD = re.compile(r"[\w.-]+")
 FIX_ALL = "source.fixAll.omni"
 _TABLES = ("omni.toml", "pyproject.toml")
 
@@ -201,7 +202,10 @@ def _uri(document: TextDocument, span: Span) -> str:
 def _place(document: TextDocument, span: Span | None) -> lsp.Range:
     if span is None:
         return _range(document, 0, 0, 0, 0)
-    return _range(document, span.line - 1, span.column - 1, span.line - 1, max(span.end, span.column) - 1)
+    end = max(span.end, span.column) - 1
+    if span.end - span.column == 1 and (word := _WORD.match(span.source.line(span.line), span.column - 1)):
+        end = word.end()  # what takes several lines, or is an argument of Python, is placed where it begins
+    return _range(document, span.line - 1, span.column - 1, span.line - 1, end)
 
 
 def _range(document: TextDocument, line: int, start: int, end_line: int, end: int) -> lsp.Range:
@@ -213,12 +217,16 @@ def _range(document: TextDocument, line: int, start: int, end_line: int, end: in
 def _actions(opened: Opened, document: TextDocument, params: lsp.CodeActionParams) -> Iterator[lsp.CodeAction]:
     only = params.context.only or []
     uri = params.text_document.uri
-    if not only or any(str(kind).startswith("quickfix") for kind in only):
+    if not only or any(_text(kind).startswith("quickfix") for kind in only):
         for repair in actions.repairs(opened, params.range.start.line, params.range.end.line):
             about = [one for one in params.context.diagnostics if repair.finding and one.code == repair.finding.code]
             yield _action(document, uri, repair, lsp.CodeActionKind.QuickFix, about)
-    if (not only or any(FIX_ALL.startswith(str(kind)) for kind in only)) and (repair := actions.fix_all(opened)):
-        yield _action(document, uri, repair, FIX_ALL, [])
+    if (not only or any(FIX_ALL.startswith(_text(kind)) for kind in only)) and (whole := actions.fix_all(opened)):
+        yield _action(document, uri, whole, FIX_ALL, [])
+
+
+def _text(kind: lsp.CodeActionKind | str) -> str:
+    return kind.value if isinstance(kind, lsp.CodeActionKind) else kind
 
 
 def _action(
