@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,8 @@ KEYS = {
     "engines": "list",
     "gpu": "text",
 }
+#: What a ``pyproject.toml`` with our table has in it, however that is written.
+_MAY_SAY = r"""\btool["'\s]*(?:[\]=]|\.[\s"']*omni["'\s]*[\].=])"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def _read(path: Path) -> Project | None:
         if inner:  # which may be anyone's
             return None
         raise CannotCheck(f"{path}: {error}") from None
-    if inner and "omni" not in text:
+    if inner and not re.search(_MAY_SAY, text):  # reading TOML takes longer than most checks
         return None
     import tomllib
 
