@@ -151,8 +151,8 @@ def _of_theirs(deployment: CheckResult, before: str) -> Iterator[Proposal]:
     document = deployment.document
     assert document is not None
     assert document.draft is not None
-    assert document.node is not None
-    facts = facts_of(str(document.node.value["engine"]))
+    assert deployment.node is not None
+    facts = facts_of(str(deployment.node.value["engine"]))
     flag = re.search(r"(?<![\w-])(--[\w-]*)$", before)
     if flag and facts is not None and document.draft.form == "command":
         for name in facts.flag_names:

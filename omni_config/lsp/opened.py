@@ -103,7 +103,8 @@ class Opened:
 
 
 def _foreign(one: CheckResult) -> bool:
-    return one.foreign and one.document is not None and one.document.draft is not None
+    """Whether it is a deployment of another engine of which something is known."""
+    return one.foreign and one.node is not None and one.document is not None and one.document.draft is not None
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -12,10 +13,19 @@ import pytest
 pytest_lsp = pytest.importorskip("pytest_lsp")
 pytest.importorskip("pytest_asyncio")
 
+from hypothesis import given  # noqa: E402
+from hypothesis import settings as hypothesis_settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 from lsprotocol import types as lsp  # noqa: E402
 from pytest_lsp import ClientServerConfig, LanguageClient  # noqa: E402
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+from omni_config.checking.choices import Choices  # noqa: E402
+from omni_config.lsp.actions import fix_all, repairs  # noqa: E402
+from omni_config.lsp.complete import complete  # noqa: E402
+from omni_config.lsp.hover import hover  # noqa: E402
+from omni_config.lsp.opened import Opened  # noqa: E402
+
+on_a_server = pytest.mark.asyncio(loop_scope="module")
 
 OURS = """\
 version: 1
@@ -155,6 +165,7 @@ KINDS = [
 ]
 
 
+@on_a_server
 @pytest.mark.parametrize(("name", "text", "good", "bad", "word"), KINDS, ids=[kind[0] for kind in KINDS])
 async def test_an_edit_breaks_a_file_and_a_repair_mends_it(
     client: LanguageClient, tmp_path: Path, name: str, text: str, good: str, bad: str, word: str
@@ -179,6 +190,7 @@ async def test_an_edit_breaks_a_file_and_a_repair_mends_it(
     assert "4 ranks in all, 6 heads each" in await file.hover(word)
 
 
+@on_a_server
 async def test_a_half_typed_file_is_told_and_mended_by_typing_on(client: LanguageClient, tmp_path: Path) -> None:
     file = File(client, tmp_path / "omni.yaml")
     assert await file.open(OURS) == []
@@ -195,6 +207,7 @@ async def test_a_half_typed_file_is_told_and_mended_by_typing_on(client: Languag
     assert file.codes == []
 
 
+@on_a_server
 async def test_only_what_is_legal_here_is_proposed(client: LanguageClient, tmp_path: Path) -> None:
     file = File(client, tmp_path / "omni.yaml")
     await file.open(OURS.replace("4", ""))
@@ -210,6 +223,7 @@ async def test_only_what_is_legal_here_is_proposed(client: LanguageClient, tmp_p
     assert list(await file.complete("ulysses_degree: ")) == ["1", "3"]
 
 
+@on_a_server
 async def test_models_engines_and_sections_are_proposed(client: LanguageClient, tmp_path: Path) -> None:
     file = File(client, tmp_path / "omni.yaml")
     await file.open("")
@@ -222,6 +236,7 @@ async def test_models_engines_and_sections_are_proposed(client: LanguageClient, 
     assert "vllm-omni==0.30" in await file.complete("engine: ")
 
 
+@on_a_server
 async def test_flags_and_their_values_are_proposed(client: LanguageClient, tmp_path: Path) -> None:
     file = File(client, tmp_path / "run.sh")
     await file.open(SHELL)
@@ -237,6 +252,7 @@ async def test_flags_and_their_values_are_proposed(client: LanguageClient, tmp_p
     assert "4" in await file.complete("ulysses_degree=")
 
 
+@on_a_server
 async def test_codes_and_flags_are_explained(client: LanguageClient, tmp_path: Path) -> None:
     file = File(client, tmp_path / "omni.yaml")
     await file.open(OURS.replace("degree: 4", "degree: 5  # omni: ignore[OMNI103]"))
@@ -252,6 +268,7 @@ async def test_codes_and_flags_are_explained(client: LanguageClient, tmp_path: P
     assert "Decode tile by tile" in await script.hover("--vae-use")
 
 
+@on_a_server
 async def test_misspelt_keys_are_righted_and_all_is_repaired(client: LanguageClient, tmp_path: Path) -> None:
     file = File(client, tmp_path / "omni.yaml")
     await file.open(OURS.replace("ulysses_degree", "ulyses_degree"))
@@ -268,6 +285,7 @@ async def test_misspelt_keys_are_righted_and_all_is_repaired(client: LanguageCli
     assert await file.actions("source.fixAll") == []
 
 
+@on_a_server
 async def test_columns_are_those_of_the_editor(client: LanguageClient, tmp_path: Path) -> None:
     file = File(client, tmp_path / "omni.yaml")
     await file.open("version: 1\nmodel: Qwen/Qwen-Image\nsampling: {prompt: '𝄞𝄞', steps: 1}\n")
@@ -275,6 +293,7 @@ async def test_columns_are_those_of_the_editor(client: LanguageClient, tmp_path:
     assert (found.code, found.range.start.character, found.range.end.character) == ("OMNI904", 27, 32)
 
 
+@on_a_server
 async def test_related_places_are_linked(client: LanguageClient, tmp_path: Path) -> None:
     file = File(client, tmp_path / "omni.yaml")
     await file.open("version: 1\nmodel: Qwen/Qwen-Image\nhardware: {gpus: 3}\nparallel: {ulysses_degree: 2}\n")
@@ -283,6 +302,7 @@ async def test_related_places_are_linked(client: LanguageClient, tmp_path: Path)
     assert [(one.location.uri, one.location.range.start.line) for one in related] == [(file.uri, 3)]
 
 
+@on_a_server
 async def test_files_of_other_purposes_are_left_alone(client: LanguageClient, tmp_path: Path) -> None:
     file = File(client, tmp_path / "other.yaml")
     assert await file.open("name: build\nsteps: []\n") == []
@@ -290,6 +310,7 @@ async def test_files_of_other_purposes_are_left_alone(client: LanguageClient, tm
     assert await file.actions() == []
 
 
+@on_a_server
 async def test_the_table_of_the_repository_counts(client: LanguageClient, tmp_path: Path) -> None:
     (tmp_path / "omni.toml").write_text('ignore = ["OMNI103"]\n')
     file = File(client, tmp_path / "omni.yaml")
@@ -302,6 +323,7 @@ async def test_the_table_of_the_repository_counts(client: LanguageClient, tmp_pa
     assert file.codes == ["OMNI103"]
 
 
+@on_a_server
 async def test_a_key_of_a_file_of_200_lines_is_answered_in_50_ms(client: LanguageClient, tmp_path: Path) -> None:
     file = File(client, tmp_path / "run.sh")
     comments = "".join(f"# {number}\nexport NAME_{number}=value\n" for number in range(98))
@@ -318,9 +340,33 @@ async def test_a_key_of_a_file_of_200_lines_is_answered_in_50_ms(client: Languag
     assert min(taken) < 0.05, taken
 
 
-async def test_without_pygls_the_command_says_how_to_install_it(client: LanguageClient, tmp_path: Path) -> None:
-    import subprocess
+PIECES = ["", " ", "\n", '"', "{", ":", "--", "\\", "5", "é", "\t", "- ", "$X", "# omni: ignore[OMNI103]"]
 
+
+@hypothesis_settings(max_examples=60)
+@given(
+    st.sampled_from(KINDS),
+    st.lists(st.tuples(st.integers(0, 300), st.integers(0, 12), st.sampled_from(PIECES)), min_size=1, max_size=4),
+    st.integers(0, 12),
+    st.integers(0, 60),
+)
+def test_whatever_is_typed_is_answered(
+    kind: tuple[str, str, str, str, str], edits: list[tuple[int, int, str]], line: int, column: int
+) -> None:
+    name, text = kind[:2]
+    before = Opened(name, text, Choices())
+    for start, length, piece in edits:
+        at = start % (len(text) + 1)
+        text = text[:at] + piece + text[at + length :]
+    opened = Opened(name, text, Choices(), before)
+    hover(opened, line, column)
+    complete(opened, line, column)
+    for repair in [*repairs(opened, 0, len(opened.lines)), *filter(None, [fix_all(opened)])]:
+        edit = repair.edit
+        assert text[: edit.start] + edit.text + text[edit.end :] != text
+
+
+def test_without_pygls_the_command_says_how_to_install_it(tmp_path: Path) -> None:
     (tmp_path / "pygls.py").write_text("raise ImportError\n")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['omni', 'lsp'];"
     done = subprocess.run(
