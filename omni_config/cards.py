@@ -119,7 +119,8 @@ class EngineCard:
     ``pipelines`` may hold a model, too, where the models of one pipeline differ.
     ``features`` are those that it has for every model, ``unverified`` those of which nothing is said for any.
     ``effects`` says, by feature, what the engine does where it lacks it. ``aliases`` are other names of this card.
-    ``registered`` are the pipelines of its facts. ``own_negative_prompt``: where none is said, it has one.
+    ``registered`` are the pipelines of its facts. ``own_negative_prompt``: where none is said, it has one. Where
+    ``offloads``, an expression over quantities, is true, it offloads by itself when memory is short.
     ``capabilities``: the features that its classes declare, by the names that they have there, of which the facts make
     ``pipelines``. A card without pipelines and without a claimant says the same of every model.
     """
@@ -135,6 +136,7 @@ class EngineCard:
     pipelines: dict[str, Claim] = field(default_factory=dict)
     registered: tuple[str, ...] = ()
     own_negative_prompt: bool = False
+    offloads: str = ""
     capabilities: dict[str, Any] = field(default_factory=dict)
 
     @property

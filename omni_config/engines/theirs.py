@@ -118,12 +118,14 @@ def _unknown(draft: Draft, typed: Typed, facts: Facts | None, engine: str) -> No
 
 
 def _fits(draft: Draft, typed: Typed, words: Sequence[Word], flag: Flag, engine: str) -> bool:
-    """Whether the engine's parser takes the words behind a flag; if not, that is noted. No parser reads a call."""
-    for word in words if draft.own_parser else ():
+    """Whether the engine takes the words behind a flag; if not, that is noted. A call gives numbers of any kind."""
+    for word in words:
         convert = _NUMBERS.get(flag.type or "", str)
         try:
             value = convert(word.value)
         except ValueError:
+            if draft.form == "python":
+                return True
             kind = "a whole number" if flag.type == "int" else "a number"
             draft.note("OMNI612", f"{typed.name} takes {kind} in {engine}, not {word.value}", typed.span)
             return False

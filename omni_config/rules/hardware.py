@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from omni_config.rules.expressions import parse
 from omni_config.rules.quantities import Quantities, quantity
 
 if TYPE_CHECKING:
@@ -89,6 +90,21 @@ def estimated_gib(q: Quantities) -> float | None:
     """Best guess of the peak memory of a GPU in GiB."""
     result = q["estimated"]
     return None if result is None else round(result.gib.value, 1)
+
+
+@quantity
+def least_gib(q: Quantities) -> float | None:
+    """Best guess of the peak memory in GiB, offloaded as far as the engine may do by itself where memory is short: the
+    DiT and the text encoder block by block.
+    """
+    ours: float | None = q["estimated_gib"]
+    offloads = q.engine_card.offloads
+    said = q["enable_cpu_offload"] or q["enable_layerwise_offload"]
+    if ours is None or not offloads or said or not parse(offloads)(q):
+        return ours
+    layer_by_layer = q.changed(enable_layerwise_offload=True, vae_use_tiling=True)["estimated"]
+    text = layer_by_layer.memory.resident.get("text encoder weights", 0.0)
+    return float(min(ours, round(layer_by_layer.gib.value - text, 1)))
 
 
 @quantity

@@ -133,4 +133,4 @@ def test_a_text_encoder_is_shared_as_the_engine_shares_it() -> None:
     shared = gib("cache-dit", ulysses_degree=4, text_encoder_tensor_parallel=True)
     assert whole / 4 < shared < whole / 3  # embeddings and vision stay whole
     assert gib("vllm-omni", ulysses_degree=4, text_encoder_tensor_parallel=True) == whole
-    assert gib("vllm-omni", ulysses_degree=4, their_text_encoder_tp_size=4) == shared
+    assert gib("vllm-omni", ulysses_degree=4, text_encoder_tensor_parallel_size=4) == shared

@@ -439,12 +439,12 @@ def test_no_repair_invents_what_the_image_shows(sampling: str) -> None:
 
 
 def test_a_repair_that_must_change_the_image_says_so() -> None:
-    text = "version: 1\nmodel: Wan-AI/Wan2.2-T2V-A14B-Diffusers\nsampling: {prompt: a cat, num_frames: 32}\n"
+    text = "version: 1\nmodel: tiny\nsampling: {prompt: a cat, width: 100}\n"
     result = runner.invoke(app(), ["check", "-"], input=text).stdout
-    assert "num_frames: 33} (changes the image)" in result
-    command = "vllm serve Wan-AI/Wan2.2-T2V-A14B-Diffusers --omni --num-frames 32\n"
+    assert "width: 104} (changes the image)" in result
+    command = "xdit --model Z-Image --prompt x --height 1024 --width 1000\n"
     result = runner.invoke(app(), ["check", "-"], input=command).stdout
-    assert "+ --num-frames 33 (changes the image)" in result
+    assert "+ --width 1008 (changes the image)" in result
 
 
 def test_sarif_has_the_edit_and_the_setting(tmp_path: Path) -> None:
