@@ -40,7 +40,9 @@ class Proposal:
 
 def complete(opened: Opened, line: int, column: int) -> list[Proposal]:
     """All that may stand at a place."""
-    before = opened.lines[line][:column] if line < len(opened.lines) else ""
+    if line >= len(opened.lines):
+        return []
+    before = opened.lines[line][:column]
     if opened.ours:
         return list(_of_ours(opened, line, before))
     deployment = opened.deployment(line)

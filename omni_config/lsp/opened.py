@@ -13,6 +13,7 @@ from omni_config.checking.document import CheckResult
 from omni_config.findings import Finding
 from omni_config.output.run_check import is_config
 from omni_config.reading.discover import CannotCheck
+from omni_config.reading.project import project_of
 from omni_config.schema.settings import FIELDS
 
 #: What stands in front of a value: its key.
@@ -44,7 +45,8 @@ class Opened:
         self.problem = ""
         self.results: list[CheckResult] = []
         try:
-            self.results = choices.check(name, text.encode())
+            if not project_of(name).excludes(name):
+                self.results = choices.check(name, text.encode())
         except CannotCheck as error:
             self.problem = str(error)
         resolved = any(one.resolution for one in self.results)

@@ -321,6 +321,9 @@ async def test_the_table_of_the_repository_counts(client: LanguageClient, tmp_pa
     client.text_document_did_save(lsp.DidSaveTextDocumentParams(lsp.TextDocumentIdentifier(uri)))
     await file.told()
     assert file.codes == ["OMNI103"]
+    (tmp_path / "omni.toml").write_text('exclude = ["omni.yaml"]\n')
+    client.text_document_did_save(lsp.DidSaveTextDocumentParams(lsp.TextDocumentIdentifier(uri)))
+    assert await file.told() == []
 
 
 @on_a_server
