@@ -46,7 +46,12 @@ def complete(opened: Opened, line: int, column: int) -> list[Proposal]:
     if opened.ours:
         return list(_of_ours(opened, line, before))
     deployment = opened.deployment(line)
-    return list(_of_theirs(deployment, before)) if deployment else []
+    if deployment is None:
+        return []
+    key = re.fullmatch(r"\s*(?:- )?(?P<rest>[\w-]*)", before)
+    if key and deployment.document and deployment.document.draft and deployment.document.draft.form == "yaml":
+        return list(_their_keys(deployment, _above(opened.lines, line, before), column - len(key["rest"])))
+    return list(_of_theirs(deployment, before))
 
 
 # Our format
@@ -68,7 +73,7 @@ def _above(lines: list[str], line: int, before: str) -> tuple[str, ...]:
     indent = len(before) - len(before.lstrip())
     path: list[str] = []
     for text in reversed(lines[:line]):
-        found = re.match(r"(\s*)(\w+)\s*:\s*(?:#.*)?$", text)
+        found = re.match(r"(\s*(?:- +)?)([\w-]+)\s*:\s*(?:#.*)?$", text)
         if text.startswith("---"):
             break
         if found and len(found[1]) < indent:
@@ -149,6 +154,35 @@ def _legal(name: str, around: CheckResult | None) -> Iterator[tuple[Any, str]]:
 # Files of other engines
 
 
+def _their_keys(deployment: CheckResult, path: tuple[str, ...], start: int) -> Iterator[Proposal]:
+    """Keys of engines' YAML that stand in a section: those that we know, and all that its class of settings has."""
+    document = deployment.document
+    assert document is not None
+    words, draft = document.words, document.draft
+    if words is None or draft is None:
+        return
+    base = tuple(key for key in words.base if isinstance(key, str))
+    here = words.root.find((*words.base, *path[len(base) :])) if words.root else None
+    taken = {str(key) for key in here.children} if here is not None else set()
+    if path[: len(base)] != base:
+        return
+    found: dict[str, str] = {}
+    for setting, ways in words.ways.items():
+        for way in ways:
+            inner = len(path) - len(base)
+            if way.path[:inner] == path[len(base) :] and len(way.path) > inner and way.kind == "word":
+                last = len(way.path) == inner + 1
+                node = described()[FIELDS[setting]] if last and setting in FIELDS else {}
+                found.setdefault(way.path[inner], node.get("description", ""))
+    facts = facts_of(str(words.node.value["engine"]))
+    if path == base and facts is not None:
+        owners = {key.owner for key in draft.keys if key.name in taken and facts.has_field(key.owner, key.name)}
+        found |= {name: "" for owner in sorted(owners) for name in facts.fields(owner) if name not in found}
+    for name, about in found.items():
+        if name not in taken:
+            yield Proposal(f"{name}: ", start, "key", "", about)
+
+
 def _of_theirs(deployment: CheckResult, before: str) -> Iterator[Proposal]:
     document = deployment.document
     assert document is not None
@@ -190,6 +224,8 @@ def _setting_of(words: Words | None, name: str) -> str:
     if words is None:
         return ""
     for setting, ways in words.ways.items():
-        if any(way.kind == "word" and not way.text and way.path[-1].replace("_", "-") == plain for way in ways):
+        if setting in FIELDS and any(
+            way.kind == "word" and not way.text and way.path[-1].replace("_", "-") == plain for way in ways
+        ):
             return setting
     return ""

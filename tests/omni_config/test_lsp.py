@@ -253,6 +253,25 @@ async def test_flags_and_their_values_are_proposed(client: LanguageClient, tmp_p
 
 
 @on_a_server
+async def test_keys_of_engines_files_are_proposed(client: LanguageClient, tmp_path: Path) -> None:
+    file = File(client, tmp_path / "stages.yaml")
+    await file.open(STAGES)
+    await file.edit("ulysses_degree: 4\n", "ulysses_degree: 4\n        ring")
+    keys = await file.complete("        ring")
+    assert "Ring attention" in keys["ring_degree"].documentation.value
+    assert "ulysses_degree" not in keys
+    assert "model" not in keys
+    await file.edit("\n        ring", "\n      vae")
+    assert {"vae_use_tiling", "diffusion_load_format"} <= (await file.complete("\n      vae")).keys()
+    await file.edit("\n      vae", "\n        ring_degree: ")
+    assert {"1", "2"} <= (await file.complete("ring_degree: ")).keys()
+    other = File(client, tmp_path / "caches.yaml")
+    await other.open("cache_config:\n  max_warmup_steps: 8\nparallelism_config:\n  ulysses_size: 2\n")
+    await other.edit("ulysses_size: 2\n", "ulysses_size: 2\n  ")
+    assert "ring_size" in await other.complete("ulysses_size: 2\n  ")
+
+
+@on_a_server
 async def test_codes_and_flags_are_explained(client: LanguageClient, tmp_path: Path) -> None:
     file = File(client, tmp_path / "omni.yaml")
     await file.open(OURS.replace("degree: 4", "degree: 5  # omni: ignore[OMNI103]"))
