@@ -175,7 +175,9 @@ def _respelled(
     assume = checked.document.assume if checked.document else {}
     after = check_bytes(checked.source.name, text.encode(), policies, assume)[checked.index]
     left = [finding for finding in after.findings if finding.severity == "error"]
-    step = (_respelled(after, left, policies) or _nearest_step(after, left, policies)) if left else None
+    step = _respelled(after, left, policies) if left else None
+    if left and step is None and after.resolution is not None:
+        step = _nearest_step(after, left, policies)
     return (step[0] if step else text), broken
 
 

@@ -288,6 +288,37 @@ def test_a_table_that_cannot_be_used_is_said(text: str, words: str) -> None:
     assert words in result.stderr
 
 
+def test_repairs_follow_the_table_and_the_version_that_was_asked_for() -> None:
+    Path("omni.toml").write_text('exclude = ["old"]\nignore = ["OMNI401"]\n')
+    Path("old").mkdir()
+    text = HEAD + "hardware: {gpus: 1}\nparallel: {vae_patch_parallel_size: 8}\nvae: {vae_use_tiling: true}\n"
+    for name in ("a.yaml", "old/b.yaml"):
+        Path(name).write_text(text)
+    fix = ["fix", "."]
+    forget()
+    assert CliRunner().invoke(app(["fix", "check"]), fix).exit_code == 1  # of bad.yaml
+    assert Path("a.yaml").read_text() == text
+    Path("omni.toml").write_text('exclude = ["old"]\n')
+    forget()
+    CliRunner().invoke(app(["fix", "check"]), fix)
+    assert "vae_patch_parallel_size: 1" in Path("a.yaml").read_text()
+    assert Path("old/b.yaml").read_text() == text
+    Path("omni.toml").write_text("fix = 1\n")
+    forget()
+    refused = CliRunner().invoke(app(["fix", "check"]), fix)
+    assert (refused.exit_code, "unknown key 'fix'" in refused.stderr) == (2, True)
+
+
+def test_a_repair_is_of_the_version_that_was_asked_for() -> None:
+    Path("run.sh").write_text(SERVE.replace("--port 8000", "--usp 5"))
+    found = json.loads(check("--json", "--engine", "vllm-omni==0.28", "run.sh").stdout)
+    by_code = {finding["code"]: finding for finding in found["findings"]}
+    assert by_code["OMNI103"]["edits"] == ["- --usp 5", "+ --usp 6"]
+    log = json.loads(check("--output-format", "sarif", "--engine", "vllm-omni==0.28", "run.sh").stdout)
+    (result,) = [one for one in log["runs"][0]["results"] if one["ruleId"] == "OMNI103"]
+    assert result["fixes"][0]["artifactChanges"][0]["replacements"][0]["insertedContent"]["text"] == "6"
+
+
 # Watching
 
 
