@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.text import Text
 from matrix.cell import VERDICTS, Cell, Verdict
 from matrix.compatibility import Matrix
 from matrix.diff import Difference
+from matrix.engines.evidence import everything as engine_runs
 from matrix.evidence import Evidence, everything
 from omni_config.catalog.load import catalog
 
@@ -27,7 +29,24 @@ def to_text(tables: Sequence[Matrix]) -> RenderableType:
     shown = [table for table in tables if table.engine.id == "native"]
     parts = [part for table in tables for part in (_pairs_text(table), _models_text(table))]
     legend = Text("  ").join(Text(f"{SHORT[name]} {words}", COLORS[name]) for name, words in VERDICTS.items())
-    return Group(*parts, *(_evidence_text() for _ in shown), legend)
+    runs = [_runs_text(table.engine.id) for table in tables]
+    return Group(*parts, *(_evidence_text() for _ in shown), *(text for text in runs if text.plain), legend)
+
+
+def _runs_text(engine: str) -> Text:
+    """What runs of another engine itself have shown, by model, and each cell that refutes a rule or is stale."""
+    text = Text()
+    for name, model, entries in engine_runs():
+        if name != engine:
+            continue
+        if not text.plain:
+            text.append(f"Evidence of runs, engine {engine} itself\n", "bold")
+        counts = Counter(entry.status().partition(" (")[0] for entry in entries.values())
+        text.append(f"  {model}: {', '.join(f'{number} cells {word}' for word, number in counts.most_common())}\n")
+        for cell, entry in entries.items():
+            if not entry.agrees or entry.stale():
+                text.append(f"    {cell}: {entry.status()}, {entry.outcome}: {entry.why}\n")
+    return text
 
 
 def _evidence_text() -> Text:

@@ -12,6 +12,7 @@ import yaml
 
 from matrix.cell import VERDICTS, Cell
 from matrix.compatibility import Matrix, compile_matrix
+from matrix.engines.pages import page as runs_page
 from matrix.evidence import everything
 from matrix.formats import explained, models_markdown, pairs_markdown, slug
 from matrix.html import to_html
@@ -29,17 +30,25 @@ _NOT_HERE = "`make site` builds that table, a page for each feature and model, a
 def kept(tables: Sequence[Matrix] | None = None) -> dict[str, str]:
     """The pages that are kept in git, by their path below ``docs/``: they link to nothing that is not."""
     known = _known(tables)
-    return {"matrix/README.md": f"{GENERATED}{_overview(known, published=False)}\n"} | _images(known)
+    return {
+        "matrix/README.md": f"{GENERATED}{_overview(known, published=False)}\n",
+        "matrix/engines.md": f"{GENERATED}{_engines()}\n",
+    } | _images(known)
 
 
 def pages(tables: Sequence[Matrix] | None = None) -> dict[str, str]:
     """Every page that is published, by its path."""
     known = _known(tables)
     result = {"matrix/README.md": _overview(known, published=True), "matrix/models.md": _models(known)}
+    result["matrix/engines.md"] = _engines()
     result |= {f"matrix/features/{name}.md": _feature(name, known) for name in catalog().features}
     result |= {f"matrix/models/{slug(name)}.md": _model(name, known) for name in catalog().charted_ids}
     marked = {path: f"{GENERATED}{text}\n" for path, text in result.items()}
     return marked | _images(known) | {"matrix/page.html": to_html()}
+
+
+def _engines() -> str:
+    return "\n".join(runs_page())
 
 
 def _known(tables: Sequence[Matrix] | None) -> Sequence[Matrix]:
@@ -79,7 +88,8 @@ def _evidence() -> list[str]:
     """What runs have shown. Whether that is still so depends on the machine, so `omni matrix` says it and no page."""
     lines = ["", "## Proven by runs", "", "`omni matrix prove` ran these cells of the built-in runtime; every run had"]
     lines += [
-        "controls, in which one damaged weight had to be noticed. All other cells are claims.",
+        "controls, in which one damaged weight had to be noticed. What other engines did when they were run is",
+        "[on a page of its own](engines.md). All other cells are claims.",
         "",
         "| cell | pipeline | | what the run showed | torch | date |",
         "|---|---|---|---|---|---|",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -135,6 +135,13 @@ def remove_partial(folder: str | Path, pids: set[int]) -> None:
             found = re.match(re.escape(_PARTIAL) + r"(\d+)-", path.name)
             if found and int(found[1]) in pids:
                 path.unlink(missing_ok=True)
+
+
+def remove_partial_of(folder: Path, names: Collection[str]) -> None:
+    """Remove what was half-written of some files, by whatever process; none may be writing them now."""
+    for path in folder.glob(f"{_PARTIAL}*"):
+        if path.name.removeprefix(_PARTIAL).partition("-")[2] in names:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -50,5 +50,13 @@ def _shared(file: Path) -> str:
     return "serving" if file.parent.name == "serving" else str(file)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say which engines were not run, as they are not installed."""
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = {str(one.longrepr[2]) for one in reports if isinstance(one.longrepr, tuple)}
+    for reason in sorted(one for one in reasons if "omni engine install" in one):
+        terminalreporter.write_line(reason.removeprefix("Skipped: "))
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     return _Scheduler(config, log)

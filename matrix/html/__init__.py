@@ -12,6 +12,7 @@ from typing import Any
 from matrix.cell import VERDICTS, Cell
 from matrix.compatibility import Matrix, compile_matrix
 from matrix.decision_trees import compile_tables
+from matrix.engines.pages import runs_of_engines
 from matrix.evidence import everything
 from omni_config.catalog.load import catalog
 from omni_config.schema.settings import FIELDS
@@ -55,18 +56,22 @@ def data() -> dict[str, Any]:
             for engine, table in engines.items()
         },
         "cells": [[cell.verdict, cell.all_codes, cell.words] for cell in cells.items],
-        "evidence": {
-            name: [
-                f"{pipeline}, {'proven' if entry.proven else 'refuted'}: {entry.spoken()} (torch {torch}, {entry.date})"
-                for pipeline, entry in by_pipeline.items()
-                if (torch := entry.versions["torch"])
-            ]
-            for name, by_pipeline in everything().items()
-        },
+        "evidence": {"native": _own_runs()} | runs_of_engines(),
         "settings": tables.settings,
         "findings": [[found.code, found.message, found.next_step, dict(found.changes)] for found in tables.findings],
         "nodes": tables.nodes,
         "roots": tables.roots,
+    }
+
+
+def _own_runs() -> dict[str, list[str]]:
+    return {
+        name: [
+            f"{pipeline}, {'proven' if entry.proven else 'refuted'}: {entry.spoken()} (torch {torch}, {entry.date})"
+            for pipeline, entry in by_pipeline.items()
+            if (torch := entry.versions["torch"])
+        ]
+        for name, by_pipeline in everything().items()
     }
 
 

@@ -87,10 +87,10 @@ function move(event) {
   next.focus();
 }
 
-// Runs are of the built-in runtime; what has not been run is a claim.
+// What has not been run is a claim; an engine of which nothing has been run has no word about it.
 function evidence(features) {
-  if (filters().engine !== "native") return [];
-  return data.evidence[[...features].sort().join("+")] ?? ["claimed: no run has shown it"];
+  const runs = data.evidence[filters().engine];
+  return runs ? runs[[...features].sort().join("+")] ?? ["claimed: no run has shown it"] : [];
 }
 
 function showDetail(what, [verdict, codes, words], shown) {

@@ -67,6 +67,12 @@ def unwritten(checked: CheckResult) -> list[str]:
     return _written_by(checked.resolution, checked.node)[1]
 
 
+def said(checked: CheckResult) -> Settings:
+    """The settings that a document says, without defaults."""
+    assert checked.node is not None
+    return _written(checked.node)
+
+
 def _written_by(resolution: Resolution, node: YamlNode) -> tuple[str, list[str]]:
     """The text that the engine's writer makes, and the settings that it has no words for."""
     said = Unwritten(_written(node), resolution)

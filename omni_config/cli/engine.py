@@ -113,6 +113,46 @@ def coverage(
         Console(width=None if sys.stdout.isatty() else 160).print(to_text(found))
 
 
+@engine.command()
+def install(
+    name: _Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON what was installed, and where.")] = False,
+) -> None:
+    """Install an engine in an environment of its own, for `omni prove --engine` and `omni matrix prove --engine`.
+
+    It says first what it will fetch and how long that takes. Exit code: 0, 1 where pip failed, 2 for an engine that has
+    no such environment.
+    """
+    import time
+
+    from matrix.engines.environments import NoEnvironment, environment
+    from matrix.engines.environments import install as start
+    from omni_config.cli.running import bar, fail
+
+    try:
+        wanted = environment(name)
+    except NoEnvironment as error:
+        _fail(error)
+    typer.echo(wanted.said(), err=True)
+    if not (yes or as_json) and sys.stdin.isatty() and not typer.confirm("install it?", default=True, err=True):
+        raise typer.Exit(1)
+    began = time.monotonic()
+    try:
+        with bar() as show:
+            start(wanted, show)
+    except NoEnvironment as error:
+        fail("engine install", str(error))
+    seconds = round(time.monotonic() - began)
+    told = {
+        "engine": wanted.engine,
+        "folder": str(wanted.folder),
+        "packages": list(wanted.packages),
+        "seconds": seconds,
+    }
+    typer.echo(json.dumps(told, indent=1) if as_json else f"{wanted.engine} is in {wanted.folder}, after {seconds} s")
+
+
 def _versions(name: str) -> list[str]:
     """The shipped versions that a name means, with or without a version.
 
@@ -131,6 +171,6 @@ def _versions(name: str) -> list[str]:
     return meant
 
 
-def _fail(error: WheelError) -> None:
+def _fail(error: Exception) -> None:
     typer.echo(str(error), err=True)
     raise typer.Exit(2)

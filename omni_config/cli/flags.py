@@ -13,9 +13,10 @@ from omni_config.cli.policies import Rules, load_rules
 from omni_config.schema.document import Document
 from omni_config.schema.flag_names import ALIASES, dashed
 from omni_config.schema.overrides import Override, assignment, yaml_value
-from omni_config.schema.settings import FIELDS
+from omni_config.schema.settings import FIELDS, PARAMETERS
 
-_NOT_FLAGS = {"version", "tea_cache", "cache_dit", "lora", "server", "attention_2d"}
+_NOT_FLAGS = {"version", "tea_cache", "cache_dit", "lora", "server", "attention_2d", "offload_components"}
+_NOT_FLAGS |= {"attention_quantization", *PARAMETERS["attention_quantization"]}
 
 
 def with_overrides(command: Callable[..., None], *, without: tuple[str, ...] = ("server",)) -> Callable[..., None]:

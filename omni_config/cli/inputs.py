@@ -26,6 +26,13 @@ def checked_plan(file: Path | None, overrides: Sequence[Override], policies: tup
     return plan
 
 
+def with_server(document: ParsedDocument) -> ParsedDocument:
+    """A document with a section ``server``, so that the rules know what it is for."""
+    if document.node is not None and not (isinstance(document.node.value, dict) and document.node.value.get("server")):
+        return document.overridden([Override(("server",), {}, ())])
+    return document
+
+
 def checked_config(document: ParsedDocument, policies: tuple[Rule, ...]) -> CheckResult:
     """A document, after a check that left it a Plan.
 

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from omni_config.checking.document import CheckResult
 from omni_config.cli.flags import with_overrides
-from omni_config.cli.inputs import checked_config, document_of
+from omni_config.cli.inputs import checked_config, document_of, with_server
 from omni_config.cli.nodes import Endpoint, Nnodes, NodeRank, machine_of
-from omni_config.cli.running import bar, errors, require_startable
+from omni_config.cli.running import bar, errors, fail, require_startable
 from omni_config.plan import Plan
 from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
@@ -36,6 +36,9 @@ def launch(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds without progress that end it.")] = 600,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="Make an image of each line, or JSON Lines of requests.")
+    ] = None,
     log: Annotated[Path | None, typer.Option("--log", help="File for the output of torchrun and the ranks.")] = None,
     nnodes: Nnodes = None,
     node_rank: NodeRank = None,
@@ -48,15 +51,33 @@ def launch(
     A plan for several machines is started on each of them, with the same config and --rdzv-endpoint.
     Where the config names another engine, that engine is started, or its command is printed where it is not installed.
 
+    With --prompts FILE, the images of all its lines are made by parallel.data_parallel_size replicas, each once: those
+    that are in the output folder are not made again. A line of a .jsonl file is a request as omni serve takes it.
+
     Exit code: 0 done, 1 findings or a failed run, 2 a config that cannot be used.
     """
-    checked = checked_config(document_of(file, overrides), policies)
+    document = document_of(file, overrides)
+    if prompts is not None:
+        if emit or profile or log or nnodes is not None or node_rank is not None or rdzv_endpoint is not None:
+            raise typer.BadParameter("--prompts goes with --dry-run, --json and --timeout only")
+        document = with_server(document)
+    checked = checked_config(document, policies)
     plan = checked.plan
     assert plan is not None
     if plan.engine != "native":
         from omni_config.cli.other_engine import start_other
 
+        if prompts is not None:
+            fail("launch", f"--prompts is for the built-in runtime, and the config says engine {plan.engine}")
         raise typer.Exit(start_other("launch", checked, plan.engine, dry_run=dry_run))
+    if prompts is not None:
+        from omni_config.cli.prompts import launch_prompts
+
+        launch_prompts(checked, prompts, dry_run=dry_run, as_json=as_json, timeout=timeout)
+        return
+    assert checked.resolution is not None
+    if (replicas := checked.resolution.settings["data_parallel_size"] or 1) > 1:
+        fail("launch", f"data_parallel_size {replicas}: one call makes the images of one replica; next: --prompts")
     if emit is not None:
         typer.echo(_job(checked, plan, emit), nl=False)
         return

@@ -40,6 +40,10 @@ def matrix(
     together: Annotated[
         str, typer.Option("--with", help="Features, such as ulysses,cfg_parallel: what goes with all of them.")
     ] = "",
+    drawn: Annotated[
+        int, typer.Option("--drawn", min=0, help="With prove --engine: run so many drawn configs, not the cells.")
+    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the drawing.")] = 0,
     output_format: Annotated[Format, typer.Option("--format", help="How to write the matrix.")] = Format.text,
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write to.")] = None,
@@ -59,7 +63,10 @@ def matrix(
         generate(check, True, kept(), OWNED)
     try:
         if action == Action.prove:
-            raise typer.Exit(_prove(model, _names(together)))
+            if drawn:
+                raise typer.Exit(_drawn(engine, drawn, seed))
+            prove = _prove_engines if engine else _prove
+            raise typer.Exit(prove(engine, model, _names(together)))
         text = _diff(chosen) if action else _tables(engine, tuple(model), together, chosen)
     except ValueError as error:
         typer.echo(f"omni: {error}", err=True)
@@ -122,7 +129,52 @@ def _diff(chosen: Format) -> str:
     return _rendered(formats.diff_text(parts, proven))
 
 
-def _prove(models: list[str], features: list[str]) -> int:
+def _prove_engines(engines: list[str], models: list[str], features: list[str]) -> int:
+    """Run the cells of other engines themselves, with progress; 1 where a run refutes a rule."""
+    from collections import Counter
+
+    from matrix.engines.environments import environment
+    from matrix.engines.prove import prove_cells
+    from omni_config.cli.running import bar
+
+    refuted = 0
+    for name in engines:
+        with bar() as show:
+            found = prove_cells(environment(name), models, features, lambda done, all_: show("runs", done, all_))
+        for model, cells in found.items():
+            for cell, entry in cells.items():
+                if not entry.agrees:
+                    refuted += 1
+                    said = f"{entry.verdict} {' '.join(entry.codes)}".rstrip()
+                    typer.echo(
+                        f"refuted: {cell} on {model}: the rules say {said}, and it is {entry.outcome}: {entry.why}"
+                    )
+                    typer.echo(f"  {entry.command}")
+            counts = Counter(entry.outcome for entry in cells.values())
+            typer.echo(f"{model}: {', '.join(f'{count} {outcome}' for outcome, count in counts.most_common())}")
+    return int(refuted > 0)
+
+
+def _drawn(engines: list[str], count: int, seed: int) -> int:
+    """Run drawn configs of engines; 1 where too few agree with the rules."""
+    from matrix.engines.drawn import agreement
+    from matrix.engines.environments import environment
+    from omni_config.cli.running import bar
+
+    holds = True
+    for name in engines:
+        with bar() as show:
+            found = agreement(environment(name), count, seed, lambda done, all_: show("runs", done, all_))
+        holds &= found.holds
+        for one in found.disagreeing:
+            said = f"{one.trial.verdict} {' '.join(one.trial.codes)}".rstrip()
+            typer.echo(f"the rules say {said}, and it is {one.judged.outcome}: {one.judged.why}\n  {one.trial.command}")
+        told = len(found.told)
+        typer.echo(f"{name}: {found.share:.1%} of {told} drawn configs agree; {len(found.shown) - told} show nothing")
+    return int(not holds)
+
+
+def _prove(_: list[str], models: list[str], features: list[str]) -> int:
     """Run the cells, with progress; 1 where a run refutes one."""
     from matrix.prove import pipelines, prove
     from omni_config.cli.running import bar, errors

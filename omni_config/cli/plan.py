@@ -37,14 +37,20 @@ def plan(
     if checked.resolution is not None and checked.resolution.engine.id != "native":
         _of_another_engine(checked, as_json)
         return
-    result = checked_config(document, policies).plan
+    checked = checked_config(document, policies)
+    result = checked.plan
     assert result is not None
+    assert checked.resolution is not None
+    replicas = checked.resolution.settings["data_parallel_size"] or 1
     if as_json:
-        typer.echo(json.dumps(result.to_dict() | {"ranks": ranks(result)}, indent=2))
+        more = {"data_parallel_size": replicas} if replicas > 1 else {}
+        typer.echo(json.dumps(result.to_dict() | {"ranks": ranks(result)} | more, indent=2))
         return
     console = Console(highlight=False)
     console.print(plan_table(result))
     console.print(rank_table(result))
+    if replicas > 1:
+        console.print(f"\nReplicas: {replicas} of these = {replicas * result.mesh.world_size} ranks")
 
 
 def _of_another_engine(checked: CheckResult, as_json: bool) -> None:

@@ -12,9 +12,9 @@ from rich.console import Console
 from omni_config.plan import Plan
 
 
-def require_startable(command: str, plan: Plan) -> None:
+def require_startable(command: str, plan: Plan, replicas: int = 1) -> None:
     """End the command with exit code 1 where this machine cannot carry out a Plan that is right as such."""
-    if problem := _cannot_start(command, plan):
+    if problem := _cannot_start(command, plan, replicas):
         fail(command, problem)
 
 
@@ -65,7 +65,7 @@ def bar() -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
-def _cannot_start(command: str, plan: Plan) -> str | None:
+def _cannot_start(command: str, plan: Plan, replicas: int) -> str | None:
     from importlib.util import find_spec
 
     if plan.engine != "native":
@@ -85,7 +85,9 @@ def _cannot_start(command: str, plan: Plan) -> str | None:
     if plan.mesh.nodes > 1 and command != "launch":
         return f"the plan is for {plan.mesh.nodes} nodes, and this runs on one; remove hardware.gpus_per_node"
     gpus, ranks = gpu_count(), plan.mesh.ranks_per_node
-    if 0 < gpus < ranks:
+    if 0 < gpus < ranks * replicas:
+        if ranks <= gpus:
+            return f"{replicas} replicas need {ranks * replicas} GPUs and this machine has {gpus}; lower their number"
         on = " on each node" if plan.mesh.nodes > 1 else ""
         return f"the plan needs {ranks} GPUs{on} and this machine has {gpus}; lower the degrees, or add machines"
     return None

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from omni_config.cli.flags import with_overrides
-from omni_config.cli.inputs import checked_config, document_of
+from omni_config.cli.inputs import checked_config, document_of, with_server
 from omni_config.cli.running import errors, fail, require_startable
 from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
@@ -33,6 +33,7 @@ def serve(
 ) -> None:
     """Keep one checked Plan warm, and serve it behind OpenAI's images API.
 
+    With parallel.data_parallel_size N, N groups of ranks serve it, each on GPUs of its own, behind one queue.
     A command of vLLM-Omni's guide works with its own flags: omni serve Qwen/Qwen-Image --port 8091 --usp 2.
     Where the config names another engine, that engine is started, or its command is printed where it is not installed.
 
@@ -44,10 +45,7 @@ def serve(
         overrides = [Override(("model",), config, (config,)), *overrides]
     if "OMNI_API_KEY" in os.environ and not any(override.path[-1] == "api_key" for override in overrides):
         overrides = [*overrides, Override(("server", "api_key"), os.environ["OMNI_API_KEY"], ("OMNI_API_KEY=***",))]
-    document = document_of(file, overrides)
-    if document.node is not None and not (isinstance(document.node.value, dict) and document.node.value.get("server")):
-        document = document.overridden([Override(("server",), {}, ())])  # so that the rules know what it is for
-    checked = checked_config(document, policies)
+    checked = checked_config(with_server(document_of(file, overrides)), policies)
     plan = checked.plan
     assert plan is not None
     if plan.engine != "native":
@@ -63,7 +61,7 @@ def serve(
         typer.echo(json.dumps(served.to_dict(), indent=2))
         return
     key = _key(served.settings)
-    require_startable("serve", plan)
+    require_startable("serve", plan, served.replicas)
     _require_server()
     from runtime.serving.server import serve as run
 

@@ -12,6 +12,7 @@ from typing import Any
 from omni_config.engines import ENGINES
 from omni_config.engines.facts import facts_of, plain_name
 from omni_config.engines.formats.draft import Draft, Typed
+from omni_config.engines.formats.flags import EITHER
 from omni_config.engines.formats.way import Way
 from omni_config.findings import Span
 from omni_config.reading.nodes import Unreadable, YamlNode, parse
@@ -189,7 +190,7 @@ class Words:
         return names | {flag.setting for flag in flags if flag}
 
     def _is_switch(self, setting: str) -> bool:
-        return DEFAULTS[setting] is False or setting in SWITCHES
+        return DEFAULTS[setting] is False or setting in (*SWITCHES, *EITHER)
 
     def off(self, setting: str, value: Any) -> bool:
         """Whether a value is that of a setting that nothing says."""

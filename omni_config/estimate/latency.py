@@ -10,6 +10,9 @@ from omni_config.estimate.data import Decoder, Gpu
 from omni_config.estimate.work import Work, computed_steps, forwards_a_step
 from omni_config.mesh import RANKS, degree
 
+#: How much faster tensor cores multiply these types than 16 bits.
+_RATES = {"bf16": 1, "int8": 2, "fp8": 2, "mxfp8": 2, "nvfp4": 4}
+
 
 def latency_of(
     q: Mapping[str, Any], work: Work, gpu: Gpu, decoder: Decoder | None, share: Mapping[str, float]
@@ -40,7 +43,8 @@ def pass_of(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, floa
         "attention": work.attention_flops
         * work.batch
         / group
-        / (gpu.tflops * 1e12 * (2 / size) * share[f"attention_{gpu.architecture}"]),
+        / (gpu.tflops * 1e12 * (2 / size) * share[f"attention_{gpu.architecture}"])
+        * _narrowed(q),
     }
     hidden_bytes = work.tokens * work.hidden * size * work.batch
     # Half of these passes are over what tensor parallelism splits: heads and the inside of the feed-forward.
@@ -103,10 +107,24 @@ def _share_of_stages(q: Mapping[str, Any], stages: int, patches: bool) -> float:
     return (branches + stages - 1) / (branches * stages)
 
 
+def _narrowed(q: Mapping[str, Any]) -> float:
+    """The part of attention's time that is left where it is quantized: both of its products take half the flops, and
+    tensor cores multiply 8 bits twice as fast as 16, and 4 bits twice as fast as 8.
+    """
+    if not q["attention_quantization"]:
+        return 1.0
+    return sum(0.5 / _RATES[q[name]] for name in ("qk_dtype", "v_dtype"))
+
+
 def _moved_weights(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, float], size: int) -> float:
     """Seconds that the blocks' weights travel in one pass: from the CPU (layerwise offload) or other ranks (HSDP)."""
     held = work.block_weights * (1 if q["quantization"] else size)
-    if q["enable_layerwise_offload"]:
+    if q["enable_distributed_layerwise_offload"] and "dit" in q["offloaded_components"]:  # both behind the blocks
+        ranks = q["gathering_ranks"]
+        fetched: float = held / ranks / (gpu.host * 1e9 * share["host"])
+        gathered: float = held * (ranks - 1) / ranks / _link(q, "ulysses_degree", gpu, share)
+        return max(fetched, gathered)
+    if q["enable_layerwise_offload"] and "dit" in q["offloaded_components"]:
         return held / (gpu.host * 1e9 * share["host"])
     if q["use_hsdp"] and q["other_ranks"] > 1:
         return held / _link(q, "cfg_parallel_size", gpu, share)
@@ -124,9 +142,11 @@ def _once(q: Mapping[str, Any], gpu: Gpu, decoder: Decoder | None, share: Mappin
         terms["text encoder"] = forwards_a_step(q) * max(2 * text * (q["text_tokens"] or 0) / peak, reading)
     if decoder is not None:
         terms["VAE decode"] = decode_flops(q, decoder) / (gpu.tflops * 1e12 * (2 / size) * share["decode"])
-    if q["enable_cpu_offload"] and not q["enable_layerwise_offload"]:
-        split = q["tensor_parallel_size"] * q["pipeline_parallel_size"]
-        held = text + (q["transformer_parameters"] or 0) * 1e6 / split
+    layered = q["enable_layerwise_offload"] or q["enable_distributed_layerwise_offload"]
+    if q["enable_cpu_offload"] and not layered:
+        moved, split = q["offloaded_components"], q["tensor_parallel_size"] * q["pipeline_parallel_size"]
+        held = text * ("text_encoder" in moved)
+        held += (q["transformer_parameters"] or 0) * 1e6 / split * ("dit" in moved)
         terms["weights"] = held * size / (gpu.host * 1e9 * share["host"])
     return terms
 

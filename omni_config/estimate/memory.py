@@ -11,6 +11,8 @@ from omni_config.estimate.work import Work
 from omni_config.mesh import RANKS, degree
 
 GIB = 2**30
+#: Blocks of a text encoder: those of T5-XXL (24), Qwen2.5-VL 7B (28), Mistral Small (40).
+TEXT_BLOCKS = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +54,29 @@ def memory_of(q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, 
     if decoder is not None and q["width"] and q["height"]:
         phases["VAE decode"] = decode_values(q, decoder) * size * grown / GIB
     communicators = sum(degree(q[name]) > 1 for name in RANKS)
-    resident = {"VAE weights": vae, "temporaries": share["context"] + communicators * share["communicator"]}
-    if q["enable_layerwise_offload"]:
-        blocks = work.blocks if work else 40
-        resident["two DiT blocks"], resident["text encoder weights"] = 2 * dit / turns / blocks, text
-    elif q["enable_cpu_offload"]:  # one model at a time
-        phases = {name: value + (dit / turns if name == "DiT activations" else 0.0) for name, value in phases.items()}
-        phases["text encoder weights"] = text
+    resident = {"temporaries": share["context"] + communicators * share["communicator"]}
+    moved = q["offloaded_components"]
+    layered = q["enable_layerwise_offload"] or q["enable_distributed_layerwise_offload"]
+    if "dit" not in moved:
+        resident["DiT weights"] = dit
+    elif layered:
+        blocks = (2 + q["resident_layers"]) * dit / turns / (work.blocks if work else 40)
+        if q["offload_on_demand"]:  # they come when the text encoder has gone
+            phases["DiT activations"] = phases.get("DiT activations", 0.0) + blocks
+        else:
+            resident["DiT blocks at hand"] = blocks
+    else:  # one model at a time
+        phases["DiT activations"] = phases.get("DiT activations", 0.0) + dit / turns
+    if "text_encoder" not in moved:
+        resident["text encoder weights"] = text
+    elif layered and not q["offload_on_demand"]:
+        resident["text encoder blocks"] = 2 * text / TEXT_BLOCKS
     else:
-        resident["DiT weights"], resident["text encoder weights"] = dit, text
+        phases["text encoder weights"] = text
+    if "vae" in moved and "VAE decode" in phases:
+        phases["VAE decode"] += vae
+    else:
+        resident["VAE weights"] = vae
     return Memory({name: value for name, value in resident.items() if value}, phases, unknown)
 
 

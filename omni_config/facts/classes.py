@@ -72,9 +72,9 @@ class Classes:
             waiting.extend(base for base in bases if base is not None)
 
     def attribute(self, start: Class, name: str) -> tuple[ast.expr, Class] | None:
-        """The value that a class or the first of its ancestors binds to a name."""
+        """The value that a class or the first of its ancestors binds to a name: where it does so twice, the last."""
         for one in self.line(start):
-            for statement in one.node.body:
+            for statement in reversed(one.node.body):
                 if isinstance(statement, ast.Assign) and any(last_name(t) == name for t in statement.targets):
                     return statement.value, one
                 if isinstance(statement, ast.AnnAssign) and last_name(statement.target) == name and statement.value:

@@ -89,6 +89,7 @@ def _said(row: dict[str, Any]) -> str:
     words = [f"{row['width']} x {row['height']}"] if "width" in row else []
     words += [f"{key.upper()}{row[key]}" for key in ("t", "u", "r") if key in row]
     words += ["model offload"] if row.get("enable_cpu_offload") else []
+    words += ["distributed layerwise offload"] if row.get("enable_distributed_layerwise_offload") else []
     words += ["tiling"] if row.get("vae_use_tiling") else []
     words += [row["quantization"]] if "quantization" in row else []
     return ", ".join(words) or "one GPU"

@@ -14,6 +14,7 @@ from omni_config.cards import EngineCard, Feature, ModelCard
 from omni_config.findings import Finding, Severity
 from omni_config.rules import hardware as _hardware  # noqa: F401 (its quantities register themselves)
 from omni_config.rules import of_models as _of_models  # noqa: F401 (as do its)
+from omni_config.rules import offload as _offload  # noqa: F401 (and so do these)
 from omni_config.rules.expressions import Expression, parse
 from omni_config.rules.quantities import DIMS, Quantities
 from omni_config.rules.rule import Rule

@@ -284,7 +284,7 @@ def gpus_needed(q: Quantities) -> int:
     """
     if SAYS_MORE in q and q["gpus"]:
         return int(q["gpus"])
-    return int(q["world_size"] * q["replicas"] + _count(q, "their_vae_parallel_size"))
+    return int(q["world_size"] * q["replicas"] + count(q, "their_vae_parallel_size"))
 
 
 @quantity
@@ -297,11 +297,11 @@ def used_gpus(q: Quantities) -> Any:
 @quantity
 def more_ranks(q: Quantities) -> str:
     """What a VAE with ranks of its own adds to the product of the degrees: " + VAE 1"."""
-    vae = _count(q, "their_vae_parallel_size")
+    vae = count(q, "their_vae_parallel_size")
     return f" + VAE {vae}" if vae else ""
 
 
-def _count(q: Quantities, name: str) -> int:
+def count(q: Quantities, name: str) -> int:
     """A count that an engine's own setting says; 0 where it says none, or only a run knows."""
     value = None if SAYS_MORE in q and name not in q else q[name]
     return value if isinstance(value, int) else 0
@@ -376,6 +376,18 @@ def guided(q: Quantities) -> bool:
     return bool(
         q["guidance_off_at"] is not None and q["cfg_scale"] is not None and q["cfg_scale"] > q["guidance_off_at"]
     )
+
+
+@quantity
+def prompt_letters(q: Quantities) -> int | None:
+    """Characters of the prompt; None where the config has none."""
+    return None if q["prompt"] is None else len(q["prompt"])
+
+
+@quantity
+def negative_letters(q: Quantities) -> int:
+    """Characters of the negative prompt; 0 where the config has none."""
+    return len(q["negative_prompt"] or "")
 
 
 @quantity

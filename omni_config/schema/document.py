@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from omni_config.schema.switch import switch
 
 Degree = Annotated[int, Field(ge=1, le=1024)]
+Block = Annotated[int, Field(ge=0, le=1024)]
 Pixels = Annotated[int, Field(ge=16, le=16384)]
 
 
@@ -29,6 +30,10 @@ AttentionBackend = Literal[
     "sage",
     "xformers",
 ]
+
+
+#: Parts of a pipeline that can wait on the CPU: all transformers, all text encoders, ...
+Component = Literal["dit", "text_encoder", "image_encoder", "vae"]
 
 
 class _Section(BaseModel):
@@ -96,6 +101,9 @@ class Parallel(_Section):
     )
     hsdp_shard_size: int = Field(default=-1, ge=-1, description="Ranks that share one copy of the weights; -1: all.")
     hsdp_replicate_size: Degree = Field(default=1, description="Copies of the sharded weights.")
+    hsdp_weight_load_strategy: Literal["full", "pre_sharded"] | None = Field(
+        default=None, description="Whether each rank loads whole weights, or its own shards; left out, whole ones."
+    )
     enable_expert_parallel: bool = Field(default=False, description="Spread the experts of a MoE model over the ranks.")
 
 
@@ -153,6 +161,19 @@ class Memory(_Section):
 
     enable_cpu_offload: bool = Field(default=False, description="Model-level offload: components wait on the CPU.")
     enable_layerwise_offload: bool = Field(default=False, description="Layerwise offload: blocks wait on the CPU.")
+    enable_distributed_layerwise_offload: bool = Field(
+        default=False, description="Layerwise offload whose ranks each fetch a part of a block, and gather it."
+    )
+    offload_components: tuple[Component, ...] | None = Field(
+        default=None,
+        min_length=1,
+        strict=False,
+        description="What the offload that is on moves; left out, the engine's own choice.",
+    )
+    pin_cpu_memory: bool | None = Field(
+        default=None,
+        description="Keep what is offloaded in pinned memory, which is copied faster; left out, the engine's own way.",
+    )
 
 
 class Vae(_Section):
@@ -160,6 +181,18 @@ class Vae(_Section):
 
     vae_use_tiling: bool = Field(default=False, description="Decode tile by tile, which bounds the peak memory.")
     vae_use_slicing: bool = Field(default=False, description="Decode one image of a batch at a time.")
+
+
+class AttentionQuantization(_Section):
+    """Attention on quantized queries, keys and values: their types, and how many share a scale (0: by the type)."""
+
+    qk_dtype: Literal["bf16", "int8", "fp8", "mxfp8", "nvfp4"] = Field(
+        default="bf16", description="Type of queries and keys."
+    )
+    v_dtype: Literal["fp8", "mxfp8", "nvfp4"] = Field(default="fp8", description="Type of values.")
+    q_block_size: Block = Field(default=0, description="Queries that share a scale.")
+    k_block_size: Block = Field(default=0, description="Keys that share a scale.")
+    v_block_size: Block = Field(default=0, description="Values that share a scale.")
 
 
 class Execution(_Section):
@@ -176,6 +209,9 @@ class Execution(_Section):
     attention_backend: AttentionBackend | None = Field(
         default=None, description="Kernel of the DiT's attention, by diffusers' names; left out, the engine's default."
     )
+    attention_quantization: Annotated[
+        AttentionQuantization | None, BeforeValidator(switch, json_schema_input_type=bool | AttentionQuantization)
+    ] = Field(default=None, description="Quantize what the DiT's attention multiplies: its types and blocks.")
     step_execution: bool = Field(
         default=False, description="Schedule single denoising steps rather than whole requests."
     )
@@ -227,7 +263,7 @@ class Server(_Section):
     max_queue: int = Field(default=64, ge=1, le=100_000, description="Requests that may wait; more get a 429.")
     max_batch_size: int = Field(default=1, ge=1, le=64, description="Images that are made in one call of the model.")
     request_timeout: float = Field(default=600.0, gt=0, le=86_400, description="Seconds from request to answer.")
-    max_restarts: int = Field(default=3, ge=0, le=1000, description="Times that failed workers are started again.")
+    max_restarts: int = Field(default=3, ge=0, le=1000, description="Times that a failed replica is started again.")
     drain_timeout: float = Field(
         default=60.0, ge=0, le=86_400, description="Seconds that requests get to end in after SIGTERM."
     )
@@ -236,6 +272,22 @@ class Server(_Section):
     max_steps: int = Field(default=200, ge=1, le=1000, description="Denoising steps a request.")
     max_prompt_length: int = Field(default=4096, ge=1, le=1_000_000, description="Characters of a prompt.")
     max_body: float = Field(default=32.0, gt=0, le=1024, description="MiB of a request.")
+    store: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of the images behind URLs; left out, one that ends with the server.",
+    )
+    max_store: float = Field(
+        default=1024.0, gt=0, le=2**24, description="MiB in the store; the oldest images go first."
+    )
+    url_lifetime: float = Field(
+        default=3600.0, ge=1, le=31_536_000, description="Seconds that a URL leads to its image."
+    )
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s?#]+[^\s?#/]$",
+        description="Where clients reach the server; left out, URLs begin as the address of the request.",
+    )
     json_logs: bool = Field(default=False, description="Log one JSON object a line.")
     log_prompts: bool = Field(default=False, description="Log prompts; otherwise no log holds them.")
 

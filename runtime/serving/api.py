@@ -23,11 +23,13 @@ from omni_config import __version__
 from omni_config.findings import Finding
 from omni_config.plan import Sampling
 from runtime.serving.errors import RequestError
+from runtime.serving.fleet import Fleet
 from runtime.serving.images import InputImages
 from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Full, Preview, Queue, Step, Ticket
 from runtime.serving.requests import ImageRequest, ServedConfig
-from runtime.serving.workers import Workers, WorkersFailed
+from runtime.serving.store import Link, Store
+from runtime.serving.workers import WorkersFailed
 
 PAGE = Path(__file__).with_name("page.html")
 _PAGE_MAY = (
@@ -62,12 +64,24 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
             413: "The body is too large.",
             422: "The body is of another kind.",
             429: "The queue is full.",
-            503: "The workers failed, or are shutting down.",
+            503: "The workers failed, or are shutting down; or images for URLs cannot be stored.",
             504: "The deadline has passed.",
         }.items()
     },
 }
 
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The image.", "content": {"image/png": {}}},
+    **{
+        status: {"description": why, "content": _ANSWERS[400]["content"]}
+        for status, why in {
+            400: "A part of the URL is missing.",
+            403: "The signature is wrong.",
+            404: "The image made place for newer ones.",
+            410: "The URL has expired.",
+        }.items()
+    },
+}
 
 #: Nobody counts tokens here, and OpenAI's client expects the field.
 _USAGE = {
@@ -83,10 +97,11 @@ class Api:
     """What the routes share."""
 
     served: ServedConfig
-    workers: Workers
+    fleet: Fleet
     queue: Queue
     metrics: Metrics
     images: InputImages
+    store: Store
     started: float = field(default_factory=time.time)
 
     async def make(self, request: Request, asked: ImageRequest, held: ExitStack, image: Path | None = None) -> Response:
@@ -116,7 +131,15 @@ class Api:
             gone = asyncio.create_task(_gone(request))
             held.callback(gone.cancel)
             pngs = await self._wait(ticket, gone)
-        return JSONResponse(_answer(sampling, pngs) | _warnings(warnings))
+        if asked.response_format == "url":
+            shown = [self._at(request, link) for link in await asyncio.to_thread(self.store.keep, pngs)]
+        else:
+            shown = [{"b64_json": base64.b64encode(png).decode()} for png in pngs]
+        return JSONResponse(_answer(sampling, shown) | _warnings(warnings))
+
+    def _at(self, request: Request, link: Link) -> dict[str, Any]:
+        base = self.served.settings["public_url"] or str(request.base_url).rstrip("/")
+        return {"url": base + link.path, "expires_at": link.expires}
 
     def _leave(self, ticket: Ticket, note: dict[str, Any]) -> None:
         """Nobody waits for a ticket any more."""
@@ -228,6 +251,13 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
         path = await asyncio.to_thread(held.enter_context, api.images.keep(files[0]))
         return await api.make(request, asked, held, path)
 
+    @app.get("/v1/files/{name}", response_class=Response, responses=_FILE)
+    async def file(name: str, expires: str, signature: str) -> Response:
+        """An image by the URL that a request was answered with; it needs no key."""
+        data = await asyncio.to_thread(api.store.read, name, expires, signature)
+        told = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, immutable"}
+        return Response(data, media_type="image/png", headers=told)
+
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         """The one model that is served."""
@@ -242,8 +272,8 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
 
     @app.get("/v1/plan")
     async def plan() -> dict[str, Any]:
-        """The Plan that is served, the settings of the server, and what the check found."""
-        return served.to_dict()
+        """The Plan that is served, its replicas, the settings of the server, and what the check found."""
+        return served.to_dict() | {"replicas": api.fleet.shown()}
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -252,10 +282,11 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
 
     @app.get("/ready", responses={503: {"description": "The workers are loading, or have failed."}})
     async def ready() -> JSONResponse:
-        """Whether a request would be worked on now."""
-        if api.workers.ready.is_set():
-            return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "the workers failed" if api.workers.failure else "loading"}, 503)
+        """Whether a request would be worked on now, how each replica is, and how many requests wait."""
+        told = {"replicas": [replica["state"] for replica in api.fleet.shown()], "waiting": api.queue.depth}
+        if api.fleet.is_ready:
+            return JSONResponse({"status": "ready"} | told)
+        return JSONResponse({"status": "the workers failed" if api.fleet.failure else "loading"} | told, 503)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
@@ -286,10 +317,11 @@ def _invalid(errors: Any) -> RequestError:
     return RequestError(400, f"{place or 'the body'}: {first['msg'].lower()}", param=place or None)
 
 
-def _answer(sampling: Sampling, pngs: list[bytes]) -> dict[str, Any]:
+def _answer(sampling: Sampling, shown: list[dict[str, Any]]) -> dict[str, Any]:
+    """``shown`` is how each image is reached."""
     return {
         "created": int(time.time()),
-        "data": [{"b64_json": base64.b64encode(png).decode(), "seed": sampling.seed + n} for n, png in enumerate(pngs)],
+        "data": [image | {"seed": sampling.seed + index} for index, image in enumerate(shown)],
         "size": f"{sampling.width}x{sampling.height}",
         "output_format": "png",
         "background": "opaque",

@@ -15,6 +15,8 @@ from runtime.serving.metrics import Metrics
 
 #: What needs no key: probes, and pages that hold nothing of anybody.
 OPEN = ("/", "/health", "/ready", "/docs", "/openapi.json")
+#: What carries a signature of its own, below this.
+SIGNED = "/v1/files/"
 _OUTCOMES = {200: "ok", 401: "unauthorized", 429: "queue_full", 499: "gone", 503: "failed", 504: "deadline"}
 
 
@@ -70,7 +72,7 @@ class Front:
 
     def _admit(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
-        if self._expected and scope["path"] not in OPEN:
+        if self._expected and scope["path"] not in OPEN and not scope["path"].startswith(SIGNED):
             given = headers.get(b"authorization", b"")
             if not secrets.compare_digest(given, self._expected):
                 raise RequestError(401, "the API key is missing or wrong", code="invalid_api_key")

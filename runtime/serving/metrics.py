@@ -25,6 +25,12 @@ class Metrics:
         )
         self.step_seconds = Histogram("omni_step_seconds", "Seconds a denoising step.", buckets=_SECONDS, registry=own)
         self.steps = Counter("omni_steps", "Denoising steps, computed and cached.", ["kind"], registry=own)
-        self.rank_memory = Gauge("omni_rank_memory_bytes", "Memory that a rank uses.", ["rank"], registry=own)
-        self.restarts = Counter("omni_worker_restarts", "Times that failed workers were started again.", registry=own)
-        self.ready = Gauge("omni_ready", "1 while the workers can make images.", registry=own)
+        self.rank_memory = Gauge(
+            "omni_rank_memory_bytes", "Memory that a rank uses.", ["replica", "rank"], registry=own
+        )
+        self.retries = Counter("omni_retries", "Images that were begun again, as their workers died.", registry=own)
+        self.restarts = Counter(
+            "omni_worker_restarts", "Times that failed workers were started again.", ["replica"], registry=own
+        )
+        self.ready = Gauge("omni_ready", "1 while the workers can make images.", ["replica"], registry=own)
+        self.made = Counter("omni_replica_images", "Images that a replica has made.", ["replica"], registry=own)

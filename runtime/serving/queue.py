@@ -1,16 +1,18 @@
-"""The line in front of the workers: bounded, first come first served, compatible images together."""
+"""The line in front of all replicas: bounded, first come first served, compatible images together."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import ceil
 
 from omni_config.plan import Sampling
 from runtime.serving.metrics import Metrics
-from runtime.serving.workers import Batch, Cancelled, Workers, WorkersFailed
+from runtime.serving.workers import Batch, Cancelled, Workers, WorkersDied, WorkersFailed
 
 
 class Full(Exception):
@@ -51,6 +53,8 @@ class Ticket:
     waited: float | None = None
     """Seconds until its first batch."""
     images: dict[int, bytes] = field(default_factory=dict)
+    shown: int = 0
+    """Times that the image so far was shown."""
 
     @property
     def preview_steps(self) -> list[int]:
@@ -64,6 +68,8 @@ class Ticket:
 class _Image:
     ticket: Ticket
     index: int
+    again: bool = False
+    """Whether workers have died while they made it."""
 
     @property
     def sampling(self) -> Sampling:
@@ -78,15 +84,15 @@ class _Image:
 
 
 class Queue:
-    """Takes tickets and gives their images to the workers."""
+    """Takes tickets and gives their images to the workers of whichever replica is free."""
 
-    def __init__(self, workers: Workers, metrics: Metrics, *, max_waiting: int, max_batch_size: int) -> None:
-        self._workers = workers
+    def __init__(self, replicas: Sequence[Workers], metrics: Metrics, *, max_waiting: int, max_batch_size: int) -> None:
+        self._replicas = replicas
         self._metrics = metrics
         self._max_waiting = max_waiting
         self._max_batch_size = max_batch_size
         self._waiting: deque[_Image] = deque()
-        self._making: list[_Image] = []
+        self._making: dict[Workers, list[_Image]] = {}
         self._changed = asyncio.Event()
         self._image_seconds = 1.0  # lately, for Retry-After
 
@@ -102,43 +108,50 @@ class Queue:
             Full: too many wait already.
         """
         if self.depth >= self._max_waiting:
-            raise Full(max(1, ceil(len(self._waiting) * self._image_seconds)))
+            ready = sum(workers.ready.is_set() for workers in self._replicas)
+            raise Full(max(1, ceil(len(self._waiting) * self._image_seconds / max(1, ready))))
         self._waiting += [_Image(ticket, index) for index in range(ticket.sampling.num_images_per_prompt)]
         self._update()
 
     def drop(self, ticket: Ticket) -> None:
-        """Nobody waits for a ticket any more; a batch that is only for dropped ones ends at its next step."""
+        """Nobody waits for a ticket any more; a batch of which nobody waits for any ends at its next step."""
         ticket.result.cancel()
         self._waiting = deque(image for image in self._waiting if image.ticket is not ticket)
         self._update()
-        if self._making and all(image.ticket.result.cancelled() for image in self._making):
-            self._workers.cancel()
+        for workers, images in self._making.items():
+            if all(image.ticket.result.done() for image in images):
+                workers.cancel()
 
     def fail(self, error: Exception) -> None:
         """Tell everybody who waits that nothing will come."""
-        for image in (*self._waiting, *self._making):
+        for image in chain(self._waiting, *self._making.values()):
             if not image.ticket.result.done():
                 image.ticket.result.set_exception(error)
         self._waiting.clear()
         self._update()
 
     async def work(self) -> None:
+        """Make batches for ever, on all replicas."""
+        async with asyncio.TaskGroup() as group:
+            for workers in self._replicas:
+                group.create_task(self._work(workers))
+
+    async def _work(self, workers: Workers) -> None:
         """Make batches for ever; waits while the workers are not ready."""
         while True:
-            await self._workers.ready.wait()
+            await workers.ready.wait()
             if not self._waiting:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            self._making = self._take()
-            await self._make(self._making)
-            self._making = []
+            self._making[workers] = images = self._take()
+            await self._make(workers, images)
+            del self._making[workers]
 
-    async def _make(self, images: list[_Image]) -> None:
+    async def _make(self, workers: Workers, images: list[_Image]) -> None:
         first = images[0].ticket
         steps = first.sampling.num_inference_steps
         previews = sorted({step for image in images for step in image.ticket.preview_steps})
-        shown = {id(image.ticket): 0 for image in images}
 
         def on_step(step: int) -> None:
             for ticket in {image.ticket for image in images}:
@@ -147,23 +160,25 @@ class Queue:
         def on_preview(index: int, pngs: list[bytes]) -> None:
             for image, png in zip(images, pngs, strict=True):
                 ticket = image.ticket
-                if previews[index] in ticket.preview_steps:
-                    ticket.updates.put_nowait(Preview(shown[id(ticket)], png))
-                    shown[id(ticket)] += 1
+                if previews[index] in ticket.preview_steps[ticket.shown :]:
+                    ticket.updates.put_nowait(Preview(ticket.shown, png))
+                    ticket.shown += 1
 
         started = time.monotonic()
         try:
             batch = Batch([image.sampling for image in images], previews, on_step, on_preview)
-            made = await self._workers.make(batch)
+            made = await workers.make(batch)
         except Cancelled:
             return
         except WorkersFailed as error:
-            for image in images:
-                if not image.ticket.result.done():
-                    image.ticket.result.set_exception(error)
-                self._waiting = deque(other for other in self._waiting if other.ticket is not image.ticket)
+            for image in reversed(images):
+                if isinstance(error, WorkersDied) and not image.again:
+                    self._try_again(image)
+                else:
+                    self._give_up(image.ticket, error)
             self._update()
             return
+        self._metrics.made.labels(replica=workers.replica).inc(len(images))
         self._image_seconds = (time.monotonic() - started) / len(images)
         for image, png in zip(images, made, strict=True):
             ticket = image.ticket
@@ -171,15 +186,29 @@ class Queue:
             if len(ticket.images) == ticket.sampling.num_images_per_prompt and not ticket.result.done():
                 ticket.result.set_result([ticket.images[index] for index in sorted(ticket.images)])
 
+    def _try_again(self, image: _Image) -> None:
+        """Put an image at the head of the line, where somebody still waits for it."""
+        if not image.ticket.result.done():
+            self._waiting.appendleft(replace(image, again=True))
+            self._metrics.retries.inc()
+
+    def _give_up(self, ticket: Ticket, error: WorkersFailed) -> None:
+        if not ticket.result.done():
+            ticket.result.set_exception(error)
+        self._waiting = deque(other for other in self._waiting if other.ticket is not ticket)
+
     def _take(self) -> list[_Image]:
-        """The first image in line, and those behind it that may be made in the same call."""
-        call = self._waiting[0].call
+        """The first image in line, and those behind it that may be made in the same call; idle replicas share them.
+
+        One whose workers have died is made alone: if it is what ends them, it takes no other with it again.
+        """
+        first = self._waiting[0]
+        call = first.call
         # An input image is one file of one request.
-        size = 1 if call.image is not None else self._max_batch_size
-        taken: list[_Image] = []
-        for image in self._waiting:
-            if len(taken) < size and image.call == call:
-                taken.append(image)
+        size = 1 if call.image is not None or first.again else self._max_batch_size
+        alike = [image for image in self._waiting if image.call == call and image.again == first.again]
+        idle = sum(workers.ready.is_set() and workers not in self._making for workers in self._replicas)
+        taken = alike[: min(size, ceil(len(alike) / max(1, idle)))]
         chosen = set(taken)
         self._waiting = deque(image for image in self._waiting if image not in chosen)
         now = time.monotonic()

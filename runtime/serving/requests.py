@@ -19,7 +19,7 @@ from runtime.serving.errors import RequestError
 
 
 class ImageRequest(BaseModel):
-    """What OpenAI's and vLLM-Omni's image APIs ask for. A field that is not listed here is refused."""
+    """What the image APIs of OpenAI, vLLM-Omni and SGLang ask for. A field that is not listed here is refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -29,6 +29,8 @@ class ImageRequest(BaseModel):
     size: str | None = Field(
         default=None, pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$", description="WIDTHxHEIGHT, or auto."
     )
+    width: int | None = Field(default=None, ge=1, le=99999, description="With `height`, in place of `size`.")
+    height: int | None = Field(default=None, ge=1, le=99999, description="With `width`, in place of `size`.")
     negative_prompt: str | None = Field(default=None, description="What the image must not show.")
     num_inference_steps: int | None = Field(default=None, ge=1, le=1000, description="Denoising steps.")
     true_cfg_scale: float | None = Field(default=None, ge=0, le=100, description="Strength of guidance.")
@@ -36,7 +38,10 @@ class ImageRequest(BaseModel):
         default=None, ge=0, le=100, description="Distilled guidance; or the strength, where the model calls it so."
     )
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="Of the noise; left out, a random one.")
-    response_format: str | None = Field(default=None, pattern="^(b64_json|url)$", description="Only b64_json.")
+    generator_device: str | None = Field(
+        default=None, pattern="^cpu$", description="Only cpu, where all noise is drawn."
+    )
+    response_format: str | None = Field(default=None, pattern="^(b64_json|url)$", description="b64_json, or url.")
     stream: bool | None = Field(default=None, description="Answer with server-sent events; of one image.")
     partial_images: int | None = Field(default=None, ge=0, le=3, description="Images on the way, when streaming.")
     user: str | None = Field(
@@ -72,9 +77,15 @@ class ServedConfig:
         findings = [finding.to_dict() | {"location": None, "related": []} for finding in self.checked.findings]
         return {
             "plan": self.plan.to_dict(),
+            "data_parallel_size": self.replicas,
             "server": {name: self.settings[name] for name in shown},
             "findings": findings,
         }
+
+    @property
+    def replicas(self) -> int:
+        """How many times the Plan is started."""
+        return self.settings["data_parallel_size"] or 1
 
     @property
     def edits(self) -> bool:
@@ -130,8 +141,8 @@ class ServedConfig:
             raise RequestError(400, "the prompt is empty", param="prompt")
         for name in ("prompt", "negative_prompt"):
             self._require_readable(getattr(request, name) or "", name)
-        if request.response_format == "url":
-            message = "images are not kept, so there is no URL; next: response_format b64_json"
+        if request.response_format == "url" and request.stream:
+            message = "a stream holds its images; next: response_format b64_json"
             raise RequestError(400, message, param="response_format", code="unsupported_value")
         if (request.n or 1) > limits["max_images"]:
             raise RequestError(400, f"at most {limits['max_images']} images a request", param="n")
@@ -159,7 +170,13 @@ class ServedConfig:
         said = {name: getattr(request, name) for name in ("prompt", "negative_prompt", "num_inference_steps", "seed")}
         said["num_images_per_prompt"] = request.n
         if request.size not in (None, "auto"):
+            if request.width is not None or request.height is not None:
+                raise RequestError(400, "size, or width and height", param="size")
             said["width"], said["height"] = map(int, request.size.split("x"))
+        elif (request.width is None) != (request.height is None):
+            raise RequestError(400, "width and height go together", param="height" if request.width else "width")
+        else:
+            said["width"], said["height"] = request.width, request.height
         said["cfg_scale"], said["guidance_scale"] = request.true_cfg_scale, request.guidance_scale
         if guidance is not None and guidance.argument == "guidance_scale" and request.guidance_scale is not None:
             if request.true_cfg_scale is not None:

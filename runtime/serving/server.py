@@ -16,16 +16,20 @@ import uvicorn
 from runtime.launcher import torchrun
 from runtime.serving import log
 from runtime.serving.api import Api, app_of
+from runtime.serving.fleet import fleet
 from runtime.serving.front import Front
 from runtime.serving.images import InputImages
 from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Queue, stop
 from runtime.serving.requests import ServedConfig
-from runtime.serving.workers import Workers, WorkersFailed
+from runtime.serving.store import Store
+from runtime.serving.workers import WorkersFailed
 
 CANNOT_START = 1
 GIVEN_UP = 75
 """The workers failed more often than they may: sysexits' EX_TEMPFAIL, so that a supervisor starts the server again."""
+
+_SWEEP = 60.0  # seconds
 
 
 def serve(
@@ -41,7 +45,7 @@ def serve(
     ``timeout`` bounds the seconds in which a busy rank makes no progress. ``on_listening`` gets the server's address.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the address cannot be listened on, or the store cannot be used.
     """
     settings = served.settings
     log.set_up(as_json=settings["json_logs"])
@@ -49,6 +53,11 @@ def serve(
         _listen(settings["host"], settings["port"]) as sock,
         tempfile.TemporaryDirectory(prefix="omni-serve-") as folder,
     ):
+        store = Store(
+            Path(settings["store"] or Path(folder, "store")),
+            seconds=settings["url_lifetime"],
+            size=round(settings["max_store"] * 2**20),
+        )
         host, port = sock.getsockname()[:2]
         on_listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
         # uvicorn drains on these, and then raises them again; the way in which this process ends is its exit code.
@@ -58,14 +67,14 @@ def serve(
 
         @asynccontextmanager
         async def lifespan(_: Any) -> AsyncIterator[None]:
-            running = asyncio.create_task(api.workers.run(served.warm_up(str(api.images.blank()))))
+            running = asyncio.create_task(api.fleet.run(served.warm_up(str(api.images.blank()))))
             working = asyncio.create_task(api.queue.work())
 
             def ended(task: asyncio.Task[None]) -> None:
                 nonlocal code
                 if not server.should_exit:
-                    code = GIVEN_UP if api.workers.were_ready else CANNOT_START
-                    cause = api.workers.failure if task.exception() is None else repr(task.exception())
+                    code = GIVEN_UP if api.fleet.were_ready else CANNOT_START
+                    cause = api.fleet.failure if task.exception() is None else repr(task.exception())
                     message = "the server ends, as its workers are not started again"
                     log.LOG.error(message, extra={"fields": {"cause": cause}})
                     api.queue.fail(WorkersFailed("the workers failed, and the server ends"))
@@ -73,23 +82,44 @@ def serve(
 
             for task in (running, working):
                 task.add_done_callback(ended)
+            sweeping = asyncio.create_task(_sweep(store))
             yield
+            await stop(sweeping)
             api.queue.fail(WorkersFailed("the server is shutting down"))
-            api.workers.stop(at_once=False)
+            api.fleet.stop()
             await asyncio.wait({running}, timeout=5)
             for task in (running, working):
                 await stop(task)
 
         metrics = Metrics()
-        workers = Workers(served.plan, metrics, max_restarts=settings["max_restarts"], timeout=timeout, worker=worker)
-        queue = Queue(workers, metrics, max_waiting=settings["max_queue"], max_batch_size=settings["max_batch_size"])
-        api = Api(served, workers, queue, metrics, InputImages(Path(folder), settings["max_pixels"]))
+        replicas = fleet(
+            served.plan,
+            served.replicas,
+            metrics,
+            max_restarts=settings["max_restarts"],
+            timeout=timeout,
+            worker=worker,
+        )
+        queue = Queue(
+            replicas.replicas, metrics, max_waiting=settings["max_queue"], max_batch_size=settings["max_batch_size"]
+        )
+        api = Api(served, replicas, queue, metrics, InputImages(Path(folder), settings["max_pixels"]), store)
         front = Front(app_of(api, lifespan), metrics, api_key=api_key, max_body=round(settings["max_body"] * 2**20))
         drain = max(1, round(settings["drain_timeout"]))
         config = uvicorn.Config(front, log_config=None, access_log=False, timeout_graceful_shutdown=drain)
         server = uvicorn.Server(config)
         server.run([sock])
         return code
+
+
+async def _sweep(store: Store) -> None:
+    """Remove images whose time is up also where no new ones come."""
+    while True:
+        await asyncio.sleep(_SWEEP)
+        try:
+            await asyncio.to_thread(store.sweep)
+        except OSError as error:
+            log.LOG.error("the store cannot be swept", extra={"fields": {"cause": str(error)}})
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""The workers of a server: started under torchrun, given one batch at a time, started again when they fail."""
+"""The workers of a replica: started under torchrun, given one batch at a time, started again when they fail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +26,11 @@ class Cancelled(Exception):
 
 
 class WorkersFailed(Exception):
-    """The workers failed; the text is one line with the cause."""
+    """There is no image; the text is one line with the cause."""
+
+
+class WorkersDied(WorkersFailed):
+    """The workers ended during the batch; others may still make it."""
 
 
 @dataclass(eq=False)
@@ -39,21 +44,35 @@ class Batch:
     on_preview: Callable[[int, list[bytes]], None] = lambda *_: None
     """Gets the index of a preview, and its PNG of each image."""
     result: asyncio.Future[list[bytes]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    """A PNG an image; or Cancelled, or WorkersFailed."""
+    """A PNG an image; or Cancelled, WorkersDied, or WorkersFailed."""
 
 
 class Workers:
     """One run of torchrun after the other; all methods belong to the event loop's thread."""
 
     def __init__(
-        self, plan: Plan, metrics: Metrics, *, max_restarts: int, timeout: float = 600.0, worker: Path = torchrun.WORKER
+        self,
+        plan: Plan,
+        metrics: Metrics,
+        *,
+        replica: int,
+        started: asyncio.Event,
+        environment: Mapping[str, str],
+        max_restarts: int,
+        timeout: float,
+        worker: Path,
     ) -> None:
         self.plan = plan
+        self.replica = replica
+        self.started = started
+        """Set once workers of this Plan, here or in another replica, were ready: until then they may not be able to."""
+        self.restarts = 0
         self.ready = asyncio.Event()
         """Set while the workers can take a batch: they have loaded, and made one."""
         self.failure: str | None = None
-        """Why they are not started again."""
-        self.were_ready = False
+        """Why they ended; None again once they are ready."""
+        self._environment = environment
+        self._ended = False
         self._metrics = metrics
         self._max_restarts = max_restarts
         self._timeout = timeout
@@ -68,28 +87,48 @@ class Workers:
 
         ``warm_up`` is made before they count as ready.
         """
+        self._metrics.ready.labels(replica=self.replica).set(0)
         for restarts in range(self._max_restarts + 1):
+            self.restarts = restarts
             if restarts:
-                self._metrics.restarts.inc()
-            told = "the server is shutting down"
+                self._metrics.restarts.labels(replica=self.replica).inc()
+            told: WorkersFailed = WorkersFailed("the server is shutting down")
             try:
                 await self._once(warm_up)
             except failures.LaunchError as error:
                 who = "torchrun" if error.rank is None else f"rank {error.rank}"
-                self.failure, told = str(error), f"the workers failed ({who}: {error.cause}); try again"
+                self.failure = str(error)
+                told = WorkersDied(f"the workers failed ({who}: {error.cause}); try again")
             finally:
                 self.ready.clear()
-                self._metrics.ready.set(0)
-                self._fail(told)
-            if self._stopping or not self.were_ready:
-                return  # what cannot start at all does not get better
-            fields = {"cause": self.failure, "restarts_left": self._max_restarts - restarts}
+                self._metrics.ready.labels(replica=self.replica).set(0)
+                if self._batch is not None and not self._batch.result.done():
+                    self._batch.result.set_exception(told)
+            if self._stopping:
+                return
+            # What cannot start at all does not get better.
+            left = self._max_restarts - restarts if self.started.is_set() else 0
+            self._ended = not left
+            fields = {"replica": self.replica, "cause": self.failure, "restarts_left": left}
             LOG.error("workers failed", extra={"fields": fields})
+            if self._ended:
+                return
+
+    def shown(self) -> dict[str, Any]:
+        """What operators look at, JSON-ready."""
+        state = "failed" if self._ended else "loading"
+        if self.ready.is_set():
+            state = "ready" if self._batch is None else "busy"
+        gpus = next((value for name, value in self._environment.items() if name.endswith("VISIBLE_DEVICES")), None)
+        told = {"replica": self.replica, "state": state, "restarts": self.restarts, "gpus": gpus}
+        return told | {"failure": self.failure}
 
     async def _once(self, warm_up: Sampling) -> None:
-        with _Run(self.plan, self._heard) as run:
+        # A thread of its own, for as long as the workers run: those that the loop has are few, and others need them.
+        with _Run(self.plan, self._heard) as run, ThreadPoolExecutor(1) as thread:
             self._run = run
-            follow = asyncio.create_task(asyncio.to_thread(run.follow, self._worker, self._timeout))
+            loop = asyncio.get_running_loop()
+            follow = loop.run_in_executor(thread, run.follow, self._worker, self._timeout, self._environment)
             warm = asyncio.create_task(self._warm(warm_up))
             try:
                 await asyncio.shield(follow)
@@ -105,21 +144,22 @@ class Workers:
         with suppress(WorkersFailed, Cancelled):
             await self.make(Batch([warm_up]))
             self.failure = None
-            self.were_ready = True
+            self.started.set()
             self.ready.set()
-            LOG.info("ready")
-            self._metrics.ready.set(1)
+            LOG.info("ready", extra={"fields": {"replica": self.replica}})
+            self._metrics.ready.labels(replica=self.replica).set(1)
 
     async def make(self, batch: Batch) -> list[bytes]:
         """Make the images of a batch: a PNG each. The workers must be idle.
 
         Raises:
             Cancelled: ``cancel`` was called.
-            WorkersFailed: they failed meanwhile.
+            WorkersDied: they ended meanwhile, or run no more.
+            WorkersFailed: they cannot make it, or not be told to.
         """
         assert self._batch is None
         if self._run is None:
-            raise WorkersFailed(self.failure or "the workers are not running")
+            raise WorkersDied(self.failure or "the workers are not running")
         self._batch = batch
         self._number += 1
         try:
@@ -135,23 +175,16 @@ class Workers:
         if self._run is not None and self._batch is not None:
             (self._run.batches / f"{self._number}.cancel").touch()
 
-    def stop(self, *, at_once: bool) -> None:
-        """Let the workers end when they are idle, or kill them."""
+    def stop(self) -> None:
+        """Let the workers end when they are idle."""
         self._stopping = True
         if self._run is not None:
-            if at_once:
-                self._run.kill()
-            else:
-                self._run.tell("stop")
-
-    def _fail(self, cause: str) -> None:
-        if self._batch is not None and not self._batch.result.done():
-            self._batch.result.set_exception(WorkersFailed(cause))
+            self._run.tell("stop")
 
     def _heard(self, message: dict[str, Any]) -> None:
         """Take in what a rank has said."""
         if "memory" in message:
-            self._metrics.rank_memory.labels(rank=message["rank"]).set(message["memory"])
+            self._metrics.rank_memory.labels(replica=self.replica, rank=message["rank"]).set(message["memory"])
             return
         batch = self._batch
         if batch is None or self._run is None or message["number"] != self._number:
@@ -203,8 +236,8 @@ class _Run:
         shutil.rmtree(self.batches)
         self._folders.__exit__(*error)
 
-    def follow(self, worker: Path, timeout: float) -> None:
-        """Start torchrun and return when all ranks have stopped.
+    def follow(self, worker: Path, timeout: float, environment: Mapping[str, str]) -> None:
+        """Start torchrun, with ``environment`` added to ours, and return when all ranks have stopped.
 
         Raises:
             LaunchError: a rank raised, was killed, or hung, or torchrun did not start.
@@ -212,7 +245,15 @@ class _Run:
         log = self._folder / torchrun.LOG
         options = ["--folder", str(self._folder), "--timeout", str(timeout + 60)]
         line = torchrun.command(len(self._ranks), "serve", [str(self._folder / "plan.json"), *options], worker=worker)
-        torchrun.run(line, self._folder, self._ranks, timeout=timeout, log=log, on_progress=lambda *_: None)
+        torchrun.run(
+            line,
+            self._folder,
+            self._ranks,
+            timeout=timeout,
+            log=log,
+            on_progress=lambda *_: None,
+            environment=environment,
+        )
 
     def send(self, number: int, batch: Batch) -> None:
         """Give every rank the batch, whole; with a copy of its input image, which a client that leaves takes away."""

@@ -1,8 +1,8 @@
-"""What serving costs, what batches bring, and a load with clients that leave: the embedded model on one rank.
+"""What serving costs, what batches and replicas bring, and a load with clients that leave: the embedded model.
 
-    python tests/bench/bench_serve.py [overhead] [batches] [load]
+    python tests/bench/bench_serve.py [overhead] [batches] [replicas] [load]
 
-The first two compare in turn, so that a busy machine slows both sides. Prints numbers; of the load, it also fails
+The first three compare in turn, so that a busy machine slows both sides. Prints numbers; of the load, it also fails
 where an answer is wrong, the queue grows past its bound, or memory grows by 5% from request 100 on.
 """
 
@@ -34,9 +34,9 @@ REQUESTS, CONCURRENCY, SEEDS = 1000, 16, 8
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["overhead", "batches", "load"]
+    wanted = sys.argv[1:] or ["overhead", "batches", "replicas", "load"]
     for name in wanted:
-        {"overhead": overhead, "batches": batches, "load": load}[name]()
+        {"overhead": overhead, "batches": batches, "replicas": replicas, "load": load}[name]()
 
 
 def start(*arguments: str) -> Server:
@@ -94,23 +94,35 @@ def call(pipe: Any, prompt: str, seed: int) -> bytes:
     return data.getvalue()
 
 
-def batches(rounds: int = 6, each: int = 16) -> None:
-    """Sixteen requests at once, to a server that makes four images a call, and to one that makes one."""
-    servers = {size: start("--max-batch-size", str(size)) for size in (4, 1)}
-    taken: dict[int, list[float]] = {size: [] for size in servers}
+def batches() -> None:
+    """A server that makes four images a call, and one that makes one."""
+    compare({f"up to {size} a call": start("--max-batch-size", str(size)) for size in (4, 1)})
+
+
+def replicas() -> None:
+    """Two replicas of one rank, and one."""
+    compare({f"{count} replicas": start("--data-parallel-size", str(count)) for count in (2, 1)})
+
+
+def compare(servers: dict[str, Server], rounds: int = 6, each: int = 16) -> None:
+    """Sixteen requests at once, to the first server and to the other in turn."""
+    taken: dict[str, list[float]] = {name: [] for name in servers}
+    for server in servers.values():
+        while set(server.get("/ready").json()["replicas"]) != {"ready"}:
+            time.sleep(0.1)
     with ThreadPoolExecutor(each) as pool:
         for _ in range(rounds):
-            for size, server in servers.items():
+            for name, server in servers.items():
                 begun = time.perf_counter()
                 asked = [{"prompt": "a red star", "seed": seed} for seed in range(each)]
                 posts = [pool.submit(httpx.post, server.url + GENERATE, json=body, timeout=300) for body in asked]
                 assert all(post.result().status_code == 200 for post in posts)
-                taken[size].append(time.perf_counter() - begun)
+                taken[name].append(time.perf_counter() - begun)
     print(f"{each} requests at once, {rounds} times, 20 steps of 64 px; medians")
-    for size, seconds in taken.items():
-        print(f"  up to {size} a call {60 * each / statistics.median(seconds):8.0f} images a minute")
-    ratios = [one / four for four, one in zip(taken[4], taken[1], strict=True)]
-    print(f"  ratio          {statistics.median(ratios):8.2f}")
+    for name, seconds in taken.items():
+        print(f"  {name:<14} {60 * each / statistics.median(seconds):8.0f} images a minute")
+    first, other = taken.values()
+    print(f"  ratio          {statistics.median(b / a for a, b in zip(first, other, strict=True)):8.2f}")
     for server in servers.values():
         end(server)
 

@@ -137,7 +137,7 @@ def test_what_is_published_has_every_page_that_it_links_to(tables: dict[str, Mat
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     write(tmp_path / "docs", pages.pages([tables[engine] for engine in sorted(tables)]), pages.OWNED)
     linking = list((tmp_path / "docs" / "matrix").rglob("*.md"))
-    assert len(linking) == 2 + len(catalog().features) + len(catalog().charted_ids)
+    assert len(linking) == 3 + len(catalog().features) + len(catalog().charted_ids)
     for page in linking:
         for link in set(re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))):
             assert page.parent.joinpath(link).resolve().is_file(), (page, link)

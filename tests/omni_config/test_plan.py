@@ -97,6 +97,15 @@ def test_a_node_holds_whole_groups_of_ulysses_and_tensor_ranks(sizes: tuple[int,
     assert {len(nodes) for nodes in places.values()} == {1}
 
 
+def test_replicas_are_told(tmp_path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("version: 1\nmodel: tiny\nparallel: {ulysses_degree: 2, data_parallel_size: 3}\nserver: true\n")
+    result = runner.invoke(app(), ["plan", str(config)])
+    assert "Replicas: 3 of these = 6 ranks" in result.stdout
+    told = json.loads(runner.invoke(app(), ["plan", "--json", str(config)]).stdout)
+    assert (told["data_parallel_size"], len(told["ranks"])) == (3, 2)
+
+
 def test_what_a_run_needs_is_in_the_plan(tmp_path) -> None:
     adapter = tmp_path / "a.safetensors"
     adapter.write_bytes(b"")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.launcher.devices import gpu_count
+from runtime.launcher.devices import gpu_count, share_of_gpus
 
 TOOLS = {
     "nvidia-smi": "NVIDIA L40S, 46068 MiB\nNVIDIA L40S, 46068 MiB",
@@ -41,6 +41,19 @@ def test_gpus_are_those_that_are_visible(
     for visible, seen in (("1", 1), ("-1", 0), ("", 0), ("0,1,2,3", count)):
         monkeypatch.setenv(variable, visible)
         assert gpu_count() == seen
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"), [("nvidia-smi", "CUDA_VISIBLE_DEVICES"), ("rocm-smi", "HIP_VISIBLE_DEVICES")]
+)
+def test_each_replica_sees_gpus_of_its_own(
+    tools: Path, monkeypatch: pytest.MonkeyPatch, name: str, variable: str
+) -> None:
+    assert share_of_gpus(1, 2) == {}
+    tool(tools, name, TOOLS[name])
+    assert [share_of_gpus(replica, 1) for replica in range(2)] == [{variable: "0"}, {variable: "1"}]
+    monkeypatch.setenv(variable, "GPU-a, GPU-b,GPU-c,GPU-d")
+    assert [share_of_gpus(replica, 2) for replica in range(2)] == [{variable: "GPU-a,GPU-b"}, {variable: "GPU-c,GPU-d"}]
 
 
 def test_a_tool_that_fails_counts_nothing() -> None:

@@ -21,6 +21,7 @@ from waiting import application
 
 from omni_config.cli import app as omni
 from runtime.serving.queue import stop
+from runtime.serving.workers import Cancelled
 
 EDIT = "model: Qwen/Qwen-Image-Edit\n"
 PATH = "/v1/images/generations"
@@ -151,7 +152,8 @@ def test_a_deadline_ends_the_work(tmp_path: Path) -> None:
             answers = await asyncio.gather(*(client.post(PATH, json={"prompt": "a"}) for _ in range(2)))
             assert [answer.status_code for answer in answers] == [504, 504]
             assert answers[0].json()["error"]["code"] == "deadline_exceeded"
-            await until(lambda: workers.batch.cancelled() and queue.depth == 0)
+            await until(lambda: workers.batch.done() and queue.depth == 0)
+            assert isinstance(workers.batch.exception(), Cancelled)
 
     run(scenario)
 
@@ -188,6 +190,57 @@ def test_a_body_has_a_limit_whatever_its_header_says(tmp_path: Path) -> None:
                 answer = await client.post(PATH, content=content, headers={"Content-Type": "application/json"})
                 assert answer.status_code == 413
                 assert answer.json()["error"]["code"] == "body_too_large"
+
+    run(scenario)
+
+
+def test_an_image_behind_a_url_needs_its_signature_and_no_key(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path, key="right") as (client, workers, _):
+            workers.may_finish.set()
+            key = {"Authorization": "Bearer right"}
+            asked = {"prompt": "a", "n": 2, "seed": 5, "response_format": "url"}
+            answer = (await client.post(PATH, json=asked, headers=key)).json()
+            assert [image["seed"] for image in answer["data"]] == [5, 6]
+            assert "b64_json" not in answer["data"][0]
+            url, other = (image["url"] for image in answer["data"])
+            found = await client.get(url)
+            assert (found.status_code, found.content) == (200, b"an image")
+            assert (found.headers["content-type"], found.headers["x-content-type-options"]) == ("image/png", "nosniff")
+            name, signature = url.split("/")[-1].split("?")[0], url.split("=")[-1]
+            for wrong, status in (
+                (url.replace("expires=", "expires=9"), 403),
+                (url.replace(signature, other.split("=")[-1]), 403),
+                (url.replace(signature, "é"), 403),
+                (url.replace(name, "key"), 403),
+                (url.replace(name, "..%2F" + name), 404),  # no route
+                (url.split("&")[0], 400),
+            ):
+                assert (await client.get(wrong)).status_code == status, wrong
+            (tmp_path / "store" / name).unlink()
+            assert (await client.get(url)).json()["error"]["code"] == "not_kept"
+        async with serving(tmp_path, "model: tiny\nserver: {public_url: https://images.test/a}\n") as (
+            client,
+            workers,
+            _,
+        ):
+            found = await client.get(other)  # another server over the same folder
+            assert found.content == b"an image"
+            workers.may_finish.set()
+            answer = (await client.post(PATH, json={"prompt": "a", "response_format": "url"})).json()
+            assert answer["data"][0]["url"].startswith("https://images.test/a/v1/files/")
+
+    run(scenario)
+
+
+def test_fields_of_sglang(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as (client, workers, _):
+            workers.may_finish.set()
+            asked = {"prompt": "a", "width": 32, "height": 48, "generator_device": "cpu"}
+            assert (await client.post(PATH, json=asked)).json()["size"] == "32x48"
+            for wrong in ({"height": None}, {"size": "32x48"}, {"generator_device": "cuda"}, {"style": "vivid"}):
+                assert (await client.post(PATH, json=asked | wrong)).status_code == 400, wrong
 
     run(scenario)
 
@@ -256,7 +309,7 @@ def test_an_input_image_that_cannot_be_used(tmp_path: Path, files: list, data: d
             assert answer.status_code == 400
             assert words in answer.json()["error"]["message"] or not files
             assert workers.batches == []
-        assert list(tmp_path.iterdir()) == []
+        assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
     run(scenario)
 

@@ -26,6 +26,10 @@ def test_it_shows_the_plan_that_is_served(page: Any) -> None:
     assert "up to 4" in text
 
 
+def test_it_shows_the_replicas_and_the_queue(page: Any) -> None:
+    page.wait_for_selector("#replicas:text-is('0 ready; 0 waiting')")
+
+
 def test_it_asks_for_nothing_that_this_server_does_not_need(page: Any) -> None:
     assert page.is_visible("#prompt")
     assert not page.is_visible("#image")  # the model makes images, and edits none

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from omni_config.checking.files import check_bytes
 from runtime.serving.api import Api, app_of
+from runtime.serving.fleet import Fleet
 from runtime.serving.front import Front
 from runtime.serving.images import InputImages
 from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Queue
 from runtime.serving.requests import ServedConfig
-from runtime.serving.workers import Batch, Cancelled
+from runtime.serving.store import Store
+from runtime.serving.workers import Batch, Cancelled, WorkersDied
 
 
 class Waiting:
@@ -20,7 +23,8 @@ class Waiting:
 
     failure = None
 
-    def __init__(self) -> None:
+    def __init__(self, replica: int = 0) -> None:
+        self.replica = replica
         self.ready = asyncio.Event()
         self.ready.set()
         self.batches: list[Batch] = []
@@ -28,15 +32,23 @@ class Waiting:
 
     async def make(self, batch: Batch) -> list[bytes]:
         self.batches.append(batch)
-        self.batch = asyncio.ensure_future(self.may_finish.wait())
-        try:
-            await self.batch
-        except asyncio.CancelledError:
-            raise Cancelled from None
+        self.batch = asyncio.get_running_loop().create_future()
+        finish = asyncio.create_task(self.may_finish.wait())
+        await asyncio.wait({self.batch, finish}, return_when=asyncio.FIRST_COMPLETED)
+        finish.cancel()
+        if self.batch.done():
+            self.batch.result()
         return [b"an image"] * len(batch.samplings)
 
     def cancel(self) -> None:
-        self.batch.cancel()
+        if not self.batch.done():
+            self.batch.set_exception(Cancelled())
+
+    def die(self) -> None:
+        self.batch.set_exception(WorkersDied("the workers failed (rank 0: killed by SIGKILL); try again"))
+
+    def shown(self) -> dict[str, Any]:
+        return {"replica": self.replica, "state": "ready"}
 
 
 def application(
@@ -48,11 +60,13 @@ def application(
     served, metrics, workers = ServedConfig(checked), Metrics(), Waiting()
     settings = served.settings
     queue = Queue(
-        workers,  # type: ignore[arg-type]
+        [workers],  # type: ignore[list-item]
         metrics,
         max_waiting=settings["max_queue"],
         max_batch_size=settings["max_batch_size"],
     )
-    api = Api(served, workers, queue, metrics, InputImages(folder, settings["max_pixels"]))  # type: ignore[arg-type]
+    store = Store(folder / "store", seconds=settings["url_lifetime"], size=round(settings["max_store"] * 2**20))
+    images = InputImages(folder, settings["max_pixels"])
+    api = Api(served, Fleet([workers]), queue, metrics, images, store)  # type: ignore[list-item]
     front = Front(app_of(api, lifespan), metrics, api_key=key, max_body=round(settings["max_body"] * 2**20))
     return front, workers, queue

@@ -13,6 +13,8 @@ from omni_config.engines.formats.shell import Word
 from omni_config.findings import Span
 from omni_config.schema.settings import DEFAULTS, SWITCHES
 
+#: Switches that engines have on or off by themselves.
+EITHER = ("pin_cpu_memory",)
 #: Texts that may be taken as they are written, variables in them included: no rule asks what they say.
 _AS_WRITTEN = ("prompt", "negative_prompt", "image")
 REST = -1  # all words up to the next flag
@@ -81,7 +83,7 @@ class Flags:
             count = self.quiet[name]
             return len(values) if count == REST else min(count, len(values))
         switch = isinstance(target, tuple) or (
-            isinstance(target, str) and (DEFAULTS[target] is False or target in SWITCHES)
+            isinstance(target, str) and (DEFAULTS[target] is False or target in (*SWITCHES, *EITHER))
         )
         if switch:
             said = bool(values) and values[0].value.lower() in ("true", "false", "1", "0")

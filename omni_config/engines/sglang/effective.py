@@ -147,6 +147,9 @@ def _place(draft: Draft, facts: Facts, entry: dict[str, Any]) -> None:
         draft.decide("component_residency", "all resident", "inferred", at)
     elif mode == "memory":
         draft.decide("component_residency", "offloaded, layer by layer on CUDA", "inferred", at)
+    offloads = mode != "speed" or draft.get("enable_cpu_offload") or draft.get("enable_layerwise_offload")
+    if offloads and not draft.has("pin_cpu_memory") and (found := facts.default(_ARGUMENTS, "pin_cpu_memory")):
+        draft.decide("pin_cpu_memory", found[0], "default", found[1])
     decode = facts.default("VAEConfig", "use_parallel_decode")
     gpus = draft.get("gpus")
     several = isinstance(gpus, int) and gpus > 1

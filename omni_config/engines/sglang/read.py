@@ -18,6 +18,7 @@ from omni_config.engines.formats.flags import Flags
 from omni_config.engines.formats.python import Script, words
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
+from omni_config.engines.sglang.offload import COMPONENT_FLAGS, name_components
 from omni_config.engines.sglang.registry import is_registered, native_pipeline
 from omni_config.engines.theirs import asked_of
 from omni_config.findings import Span
@@ -43,6 +44,7 @@ SETTINGS: dict[str, str | tuple[str, Any]] = {
     "use-fsdp-inference": "use_hsdp",
     "dit-cpu-offload": "enable_cpu_offload",
     "dit-layerwise-offload": "enable_layerwise_offload",
+    "pin-cpu-memory": "pin_cpu_memory",
     "vae-tiling": "vae_use_tiling",
     "vae-slicing": "vae_use_slicing",
     "quantization": "quantization",
@@ -120,12 +122,13 @@ FLAGS = Flags(
         "lora-path": lora_path,
     },
     quiet={
-        **dict.fromkeys(("save-output", "trust-remote-code", "return-frames", "pin-cpu-memory", "log-level"), 0),
+        **dict.fromkeys(("save-output", "trust-remote-code", "return-frames", "log-level"), 0),
         **dict.fromkeys(("host", "port", "output-path", "output-file-name", "fps", "lora-nickname"), 1),
     },
 )
 #: Those that are on or off, and take either as a word.
 _SWITCHES = {flag for flag, setting in SETTINGS.items() if isinstance(setting, str) and DEFAULTS[setting] is False}
+_SWITCHES |= {"pin-cpu-memory", *COMPONENT_FLAGS}
 #: By these a worker of Dynamo (``python3 -m dynamo.sglang``) makes images or videos; it has further flags of its own.
 _WORKERS = {"--image-diffusion-worker", "--video-generation-worker"}
 #: What it takes by component, as ``--NAME.COMPONENT``, and as ``--COMPONENT-SUFFIX`` (server_args.py:3451 to 3670 of
@@ -170,6 +173,7 @@ def from_command(command: Command, file: File) -> Draft | None:
         known = _is_known(draft) or _serves_known(draft)
         if following == ["serve"] and not known and not flags & _DIFFUSION_ONLY:
             return None  # a language model
+        name_components(draft)
         _environment(draft, command.environment)
         draft.of_version = partial(_of_version, draft, command.environment)
         draft.finish()
@@ -198,6 +202,7 @@ def from_python(script: Script) -> list[Draft]:
         said = call.keywords | dict(zip(("local_mode",), call.arguments, strict=False))
         said = {name: node for name, node in said.items() if name != "local_mode"}
         FLAGS.read(draft, words(said, script.file, _SWITCHES))
+        name_components(draft)
         for made in script.of(call):
             if made.last == "generate":
                 sampling = made.keywords.get("sampling_params_kwargs") or next(iter(made.arguments), None)
@@ -227,6 +232,7 @@ def from_yaml(node: YamlNode, file: File) -> list[Draft]:
             draft.left_out.append(str(key))
         taken = target is not None or name in FLAGS.special or name in FLAGS.quiet
         draft.keys.append(Key("", str(key).replace("-", "_"), child, taken))
+    name_components(draft)
     draft.of_version = partial(_of_version, draft, {})
     draft.finish()
     return [draft]

@@ -14,6 +14,8 @@ def ways(draft: Draft) -> Iterator[Way]:
     found = [
         *of_flags(FLAGS),
         guidance(draft),
+        Way("offload_components", ("component-residency",)),
+        *(Way("offload_components", (flag,)) for flag in ("layerwise-offload-components", "cpu-offload-components")),
     ]
     if draft.form == "command":
         yield from found

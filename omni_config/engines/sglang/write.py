@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from omni_config.engines.formats.unwritten import Unwritten, command_line, guidance, lora
+from omni_config.engines.sglang.offload import RESIDENT, SWITCHES
 from omni_config.engines.sglang.read import DECODE_MODES, SETTINGS, SWITCH, VARIABLES
+from omni_config.schema.components import COMPONENTS
 from omni_config.schema.settings import FIELDS
 
 _FLAGS = {setting: f"--{flag}" for flag, setting in reversed(SETTINGS.items()) if isinstance(setting, str)}
@@ -36,11 +38,26 @@ def write(unwritten: Unwritten) -> str:
         unwritten.take("vae_parallel_mode")
         groups.append(["--vae-config.parallel-decode-mode", mode])
     groups += guidance(unwritten, "--true-cfg-scale")
+    groups += _residency(unwritten)
     if unwritten.take("enable_cpu_offload"):  # ours moves all components, each flag of its one
         groups += [["--dit-cpu-offload", "true"], ["--text-encoder-cpu-offload", "true"]]
     without = "quantization" if unwritten.settings.get("quantization") not in _QUANTIZATIONS else ""
+    if unwritten.settings.get("pin_cpu_memory") is False:  # which it does unless it is told not to
+        unwritten.take("pin_cpu_memory")
+        groups.append([_FLAGS["pin_cpu_memory"], "false"])
     groups += unwritten.flags({name: flag for name, flag in _FLAGS.items() if name != without})
     return command_line(groups + lora(unwritten, scale=False))
+
+
+def _residency(unwritten: Unwritten) -> list[list[str]]:
+    """``--component-residency`` of each component, where the config says what is offloaded, the transformer with it."""
+    moved = unwritten.settings.get("offload_components") or ()
+    ways = [way for way, switch in SWITCHES.items() if unwritten.settings.get(switch)]
+    if "dit" not in moved or len(ways) != 1:
+        return []
+    unwritten.take("offload_components")
+    unwritten.take(SWITCHES[ways[0]])
+    return [["--component-residency", *(f"{name}={ways[0] if name in moved else RESIDENT}" for name in COMPONENTS)]]
 
 
 def _cache_dit(unwritten: Unwritten) -> list[str]:

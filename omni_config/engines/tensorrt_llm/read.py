@@ -5,6 +5,7 @@ The engine is named as its package is on PyPI, ``tensorrt-llm``; VisualGen is th
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,6 +20,7 @@ from omni_config.engines.formats.text import File
 from omni_config.engines.said_version import said_version
 from omni_config.engines.tensorrt_llm.values import refused, taken
 from omni_config.reading.nodes import YamlNode
+from omni_config.schema.components import COMPONENTS
 from omni_config.schema.document import CacheDiT
 from omni_config.schema.settings import DEFAULTS, PARAMETERS
 
@@ -61,20 +63,22 @@ SETTINGS = {
     "TeaCacheConfig": {"teacache_thresh": "rel_l1_thresh", "coefficients": "coefficients"},
     "CacheDiTConfig": {name: name for name in PARAMETERS["cache_dit"]},
     "TorchCompileConfig": {"enable": "compile"},
-    "CpuOffloadConfig": {"enable": "enable_cpu_offload"},
+    "CpuOffloadConfig": {"enable": "enable_cpu_offload", "pin_memory": "pin_cpu_memory"},
+    "QuantAttentionConfig": {name: name for name in PARAMETERS["attention_quantization"]},
 }
 #: Keys on which nothing depends that is judged here: shapes of the warm-up, and how a step is launched.
 QUIET = {
     "CompilationConfig": ("resolutions", "num_frames", "skip_warmup"),
     "TorchCompileConfig": ("enable_fullgraph", "enable_autotune"),
-    "CudaGraphConfig": ("enable",),
-    "CpuOffloadConfig": ("pin_memory",),
     "TeaCacheConfig": ("cache_backend",),
     "CacheDiTConfig": ("cache_backend",),
     "VisualGenArgs": ("revision", "enable_layerwise_nvtx_marker"),
 }
 #: What quant_algo names, by what is made of the weights: 8 bits, floating or whole.
 QUANTIZATIONS = {"FP8": "fp8", "FP8_PER_CHANNEL_PER_TOKEN": "fp8", "FP8_BLOCK_SCALES": "fp8", "INT8": "int8"}
+#: Stages of offload, in the order in which they run; there may be several of a kind: transformer_2.
+STAGES = {"text_encoder": "text_encoder", "image_encoder": "image_encoder", "transformer": "dit", "vae": "vae"}
+_NUMBER = re.compile(r"_\d+$")
 BACKENDS = {"VANILLA": "native"}
 #: The side of the image that ranks share in the VAE: its height or its width.
 SPLIT_DIM = "parallel_vae_split_dim"
@@ -179,6 +183,8 @@ def _section(draft: Draft, owner: str, name: str, section: YamlNode, facts: Fact
         inner = {"quant_attention_config": "QuantAttentionConfig", "sparse_attention_config": ""}.get(str(key))
         if owner == "AttentionConfig" and inner is not None and isinstance(child.value, dict):
             draft.options[str(key)] = YamlNode(True, child.key_span or child.span)
+            if inner:
+                draft.set("attention_quantization", True, child.key_span or child.span)
             _section(draft, inner, str(key), child, facts)
         elif not (owner == "RuntimeLoRAConfig" and key in ("path", "scale") and draft.root.value.get("lora")):
             _key(draft, owner, str(key), child, facts)
@@ -202,12 +208,27 @@ def _key(draft: Draft, owner: str, name: str, child: YamlNode, facts: Facts | No
         draft.left_out += [f"backend {child.value}"] if child.value not in BACKENDS else []
     elif name == SPLIT_DIM:
         draft.set("vae_parallel_mode", f"spatial_shard_{child.value}", child.span)
+    elif owner == "CudaGraphConfig":
+        draft.options["cuda_graph"] = child
+        draft.left_out.append(name)
+    elif name == "stages":
+        _stages(draft, child)
     elif name in QUIET.get(owner, ()):
         draft.left_out.append(name)
     elif target is not None and _is_ours(target, child.value):
         draft.set(target, child.value, child.span)
     elif child.value is not None:
         draft.keys.append(Key(owner, name, child))
+
+
+def _stages(draft: Draft, node: YamlNode) -> None:
+    """The stages of offload, where each is a component that we have a word for; how they are grouped is its own."""
+    names = node.value if isinstance(node.value, list) else []
+    components = {STAGES.get(_NUMBER.sub("", name)) if isinstance(name, str) else None for name in names}
+    if components and None not in components:
+        draft.set("offload_components", [name for name in COMPONENTS if name in components], node.span)
+    elif node.value is not None:
+        draft.keys.append(Key("CpuOffloadConfig", "stages", node))
 
 
 def _is_ours(setting: str, value: Any) -> bool:
@@ -222,6 +243,10 @@ def _is_ours(setting: str, value: Any) -> bool:
         except ValidationError:
             return False
         return True
+    if setting in PARAMETERS["attention_quantization"]:
+        return True  # as the schema of the engine has them
+    if setting == "pin_cpu_memory":
+        return isinstance(value, bool)
     if setting in TEXTS:
         return isinstance(value, str) and value != ""
     if setting == "attention_2d":

@@ -16,12 +16,14 @@ def ways(draft: Draft) -> Iterator[Way]:
     if draft.form == "command":
         yield from of_flags(FLAGS)
         return
-    sections = {owner: (section,) for section, owner in SECTIONS.items()} | dict.fromkeys(
-        CACHES.values(), ("cache_config",)
-    )
+    attention = ("attention_config", "quant_attention_config")
+    sections = {owner: (section,) for section, owner in SECTIONS.items()} | {"QuantAttentionConfig": attention}
+    sections |= dict.fromkeys(CACHES.values(), ("cache_config",))
     for owner, keys in SETTINGS.items():
         yield from (Way(setting, (*sections.get(owner, ()), key)) for key, setting in keys.items())
     yield from (Way(setting, ("cache_config",), True, cache) for cache, setting in _SWITCHES.items())
+    yield Way("attention_quantization", attention)
+    yield Way("offload_components", ("cpu_offload_config", "stages"))
     yield from (
         Way("attention_backend", ("attention_config", "backend"), ours, said) for said, ours in BACKENDS.items()
     )

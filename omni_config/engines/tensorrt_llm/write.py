@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from omni_config.engines.formats.unwritten import Unwritten
-from omni_config.engines.tensorrt_llm.read import BACKENDS, SETTINGS, SPLIT_DIM
+from omni_config.engines.tensorrt_llm.read import BACKENDS, SETTINGS, SPLIT_DIM, STAGES
+from omni_config.engines.tensorrt_llm.recipes import backend_for
 from omni_config.mesh import degree
 from omni_config.schema.settings import FIELDS
 
@@ -26,10 +27,17 @@ def write(unwritten: Unwritten) -> str:
             command += [f"--{name}", str(value)]
     unwritten.take("server")  # the command is one
     tree: dict[str, Any] = {"model": model}
-    if (backend := unwritten.settings.get("attention_backend")) in BACKENDS.values():
+    merges = any(degree(unwritten.settings.get(name)) > 1 for name in ("ring_degree", "attention_2d"))
+    if unwritten.settings.get("attention_quantization") and not unwritten.settings.get("attention_backend"):
+        recipe = {name: unwritten.resolution.settings[name] for name in SETTINGS["QuantAttentionConfig"]}
+        if (chosen := backend_for(recipe, merges=merges)) is not None:
+            unwritten.take("attention_quantization")
+            said = _said(unwritten, "QuantAttentionConfig")
+            tree["attention_config"] = {"backend": chosen, "quant_attention_config": said or recipe}
+    elif (backend := unwritten.settings.get("attention_backend")) in BACKENDS.values():
         unwritten.take("attention_backend")
         tree["attention_config"] = {"backend": next(ours for ours, named in BACKENDS.items() if named == backend)}
-    elif backend is None and any(degree(unwritten.settings.get(name)) > 1 for name in ("ring_degree", "attention_2d")):
+    elif backend is None and merges:
         tree["attention_config"] = {"backend": "FA4"}  # parts are merged by a log-sum-exp that VANILLA does not return
     parallel = _said(unwritten, "ParallelConfig")
     if (mode := unwritten.settings.get("vae_parallel_mode")) in ("spatial_shard_height", "spatial_shard_width"):
@@ -42,6 +50,9 @@ def write(unwritten: Unwritten) -> str:
     ):
         if said := _said(unwritten, owner):
             tree[section] = said
+    if stages := _stages(unwritten):
+        unwritten.take("offload_components")
+        tree.setdefault("cpu_offload_config", {})["stages"] = stages
     for switch, cache, owner in (
         ("tea_cache", "teacache", "TeaCacheConfig"),
         ("cache_dit", "cache_dit", "CacheDiTConfig"),
@@ -58,6 +69,18 @@ def write(unwritten: Unwritten) -> str:
     lines += ["# Requests say these:"] if requests else []
     lines += [f"# {'.'.join(FIELDS[name])}: {json.dumps(unwritten.take(name))}" for name in requests]
     return "".join(f"{line}\n" for line in lines) + yaml.safe_dump(tree, sort_keys=False)
+
+
+def _stages(unwritten: Unwritten) -> list[str]:
+    """The components of offload, in the order in which they run; Cosmos 3 has other names, which no setting has."""
+    moved = unwritten.settings.get("offload_components") or ()
+    card = unwritten.resolution.card
+    if card.pipeline.startswith("Cosmos3"):
+        return []
+    both = ["transformer", "transformer_2"] if card.dims.get("two_transformers") else ["transformer"]
+    return [
+        name for component, ours in STAGES.items() if ours in moved for name in (both if ours == "dit" else [component])
+    ]
 
 
 def _said(unwritten: Unwritten, owner: str) -> dict[str, Any]:

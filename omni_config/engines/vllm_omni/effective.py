@@ -13,6 +13,11 @@ from omni_config.mesh import RANKS, degree
 from omni_config.schema.settings import PARAMETERS
 
 _CONFIG = "OmniDiffusionConfig"
+#: Settings that mean something where one of others is on.
+_OF_OTHERS = {
+    "pin_cpu_memory": ("enable_cpu_offload", "enable_layerwise_offload", "enable_distributed_layerwise_offload"),
+    "hsdp_weight_load_strategy": ("use_hsdp",),
+}
 
 
 def decide(draft: Draft, facts: Facts) -> None:
@@ -36,6 +41,10 @@ def decide(draft: Draft, facts: Facts) -> None:
     eager = facts.default(_CONFIG, "enforce_eager")
     if eager and eager[0] is False and not draft.has("compile") and "enforce_eager" not in draft.options:
         draft.decide("compile", True, "default", eager[1], "unless --enforce-eager")
+    for setting, switches in _OF_OTHERS.items():
+        found = facts.default(_CONFIG, setting)
+        if found and not draft.has(setting) and any(draft.get(switch) is True for switch in switches):
+            draft.decide(setting, found[0], "default", found[1])
     for backend in ("tea_cache", "cache_dit"):
         for name in PARAMETERS[backend] if draft.has(backend) else ():
             found = facts.default("DiffusionCacheConfig", name)

@@ -10,16 +10,19 @@ from omni_config.engines.formats.flags import REST, Flags
 from omni_config.engines.formats.shell import Word
 from omni_config.engines.formats.text import Text
 from omni_config.engines.vllm_omni.arguments import (
+    INSIDE,
     LACKING,
     OTHER_PARALLEL,
     PARALLEL,
     RENAMED,
+    STRATEGY,
     attention_backend,
     attention_config,
     cache_backend,
     cache_config,
-    keys_of,
+    offload_config,
     sampling,
+    strategy,
     take,
 )
 from omni_config.findings import Span
@@ -30,7 +33,7 @@ from omni_config.schema.settings import FIELDS, PARAMETERS
 ENGINE = "vllm-omni"
 
 _SECTIONS = ("parallel", "memory", "vae", "execution", "sampling")
-_OTHERS = (*LACKING, "attention_backend")  # --attention-backend is vLLM's, for its language models
+_OTHERS = (*LACKING, *INSIDE, STRATEGY, "attention_backend")  # --attention-backend is vLLM's, for its language models
 _SAME = [name for name in FIELDS if FIELDS[name][0] in _SECTIONS and name not in _OTHERS]
 
 
@@ -110,7 +113,11 @@ def _attention_backend(draft: Draft, word: Word, span: Span) -> None:
 
 def _offload_config(draft: Draft, word: Word, span: Span) -> None:
     if (node := draft.json(word.text, "--diffusion-offload-config", any_value=True)) is not None:
-        keys_of(draft, "ParsedDiffusionOffloadConfig", node)
+        offload_config(draft, node)
+
+
+def _strategy(draft: Draft, word: Word, span: Span) -> None:
+    strategy(draft, word.value, span)
 
 
 def _lora_scale(draft: Draft, word: Word, span: Span) -> None:
@@ -159,6 +166,7 @@ FLAGS = Flags(
         "diffusion-attention-config": _attention_config,
         "diffusion-attention-backend": _attention_backend,
         "diffusion-offload-config": _offload_config,
+        dashed(STRATEGY)[2:]: _strategy,
         "stage-overrides": _stage_overrides,
         "default-sampling-params": _default_sampling,
         "lora-path": lora_path,

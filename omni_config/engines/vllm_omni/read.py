@@ -12,7 +12,7 @@ from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.python import Script, plain, tree, words
 from omni_config.engines.formats.shell import Command, Word
 from omni_config.engines.formats.text import File
-from omni_config.engines.vllm_omni.arguments import PARALLEL, cache_config
+from omni_config.engines.vllm_omni.arguments import PARALLEL, attention_config, cache_config, offload_config
 from omni_config.engines.vllm_omni.flags import ENGINE, FLAGS
 from omni_config.engines.vllm_omni.language import STAGED, of_version
 from omni_config.engines.vllm_omni.models import PIPELINES
@@ -22,6 +22,8 @@ from omni_config.engines.vllm_omni.stages import from_yaml
 __all__ = ["from_command", "from_python", "from_yaml"]
 _STARTS = ("Omni", "AsyncOmni", "OmniDiffusionConfig")
 _SAMPLING = "OmniDiffusionSamplingParams"
+#: Its arguments that are mappings.
+_MAPPINGS = {"diffusion_offload_config": offload_config, "diffusion_attention_config": attention_config}
 
 #: Where the engine's own examples stand.
 EXAMPLES = "examples/offline_inference/"
@@ -89,7 +91,10 @@ def from_python(script: Script) -> list[Draft]:
         inner = parallel.children if parallel and isinstance(parallel.value, dict) else {}
         if parallel and not inner:
             draft.not_known(PARALLEL.values(), "parallel_config", parallel.span)
-        FLAGS.read(draft, words(said | inner, script.file))
+        for name, read in _MAPPINGS.items():
+            if name in said and isinstance(said[name].value, dict):
+                read(draft, said.pop(name))
+        FLAGS.read(draft, words(said | inner, script.file, dict.fromkeys(("pin-cpu-memory",))))
         if len(made) == len(sampling) == 1:
             FLAGS.read(draft, words(sampling[0].keywords, script.file))
         if cache is not None and isinstance(cache.value, dict):

@@ -1,0 +1,112 @@
+"""What runs of engines have shown, as JSON Lines: a file a model of an engine, a line a cell, read without torch.
+
+An entry is about the versions, the adapter and the stand-ins that ran; where one of them has changed, it is stale.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from statistics import mode
+from typing import Any
+
+from matrix.engines.environments import HERE, environments
+from matrix.evidence import digest
+
+FOLDER = HERE / "evidence"
+#: What most cells of a file have in common, and its first line says for them.
+COMMON = ("date", "versions", "code")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One cell that was run. ``verdict`` and ``codes`` are the rules', ``outcome`` is the engine's.
+
+    ``why`` is its error, or what was counted; ``moment`` is when it failed. ``psnr`` is None where images are equal.
+    """
+
+    verdict: str
+    outcome: str
+    agrees: bool
+    why: str
+    date: str
+    versions: dict[str, str]
+    code: dict[str, str]
+    command: str = ""
+    codes: tuple[str, ...] = ()
+    moment: str = ""
+    psnr: float | None = None
+    control: float | None = None
+
+    def stale(self) -> str:
+        """What has changed since the run, as one phrase; empty where nothing has."""
+        changed = [name for name, then in self.code.items() if digest(HERE.parents[1] / name) != then]
+        pinned = _pinned(tuple(self.code))
+        changed += [name for name, then in self.versions.items() if pinned.get(name, then) != then.partition("+")[0]]
+        return f"stale: {', '.join(changed)} changed" if changed else ""
+
+    def status(self) -> str:
+        """``proven`` or ``refuted``, and whether that is stale."""
+        stale = self.stale()
+        word = "refuted" if not self.agrees else "claimed" if self.outcome == "not shown" else "proven"
+        return word + (f" ({stale})" if stale else "")
+
+
+@cache
+def _pinned(code: tuple[str, ...]) -> dict[str, str]:
+    """The packages of the environment whose code ran, with their versions."""
+    ran = [one for one in environments().values() if f"matrix/engines/{one.family}" in code]
+    packages = (package.partition("==") for one in ran for package in (*one.own, *one.shared))
+    return {name: version for name, _, version in packages}
+
+
+def code_of(family: str) -> dict[str, str]:
+    """The digests of what decides a cell: the adapter, the stand-ins and what they share."""
+    names = (family, "inside", "judge", "small", "trial")
+    return {f"matrix/engines/{name}": digest(HERE / name) for name in names}
+
+
+def file_of(engine: str, model: str) -> Path:
+    """Where the evidence about a model of an engine is."""
+    return FOLDER / engine.replace("==", "-") / f"{model.replace('/', '--')}.jsonl"
+
+
+def everything() -> Iterator[tuple[str, str, dict[str, Entry]]]:
+    """All evidence: the engine, the model, and the entries by cell."""
+    for name in environments():
+        for path in sorted((FOLDER / name.replace("==", "-")).glob("*.jsonl")):
+            model = path.stem.replace("--", "/")
+            yield name, model, read(name, model)
+
+
+@cache
+def read(engine: str, model: str) -> dict[str, Entry]:
+    """Evidence about a model of an engine, by cell; empty where there is none."""
+    path = file_of(engine, model)
+    if not path.is_file():
+        return {}
+    common, *cells = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {cell.pop("cell"): Entry(**common | cell | {"codes": tuple(cell.get("codes", ()))}) for cell in cells}
+
+
+def write(engine: str, model: str, found: dict[str, Entry]) -> None:
+    """Write evidence about a model; that of other cells stays as it is."""
+    entries = {name: asdict(entry) for name, entry in sorted((read(engine, model) | found).items())}
+    common: dict[str, Any] = {field: mode_of([entry[field] for entry in entries.values()]) for field in COMMON}
+    lines = [common]
+    for name, entry in entries.items():
+        told = {field: value for field, value in entry.items() if value not in (None, "", ())}
+        lines.append({"cell": name, **{k: v for k, v in told.items() if k not in common or v != common[k]}})
+    path = file_of(engine, model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    read.cache_clear()
+
+
+def mode_of(values: list[Any]) -> Any:
+    """The value that most have."""
+    texts = [json.dumps(value, sort_keys=True) for value in values]
+    return json.loads(mode(texts))

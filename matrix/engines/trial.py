@@ -1,0 +1,161 @@
+"""A config for an engine, judged by the rules with the sizes of a small model, and as the command that it is run by."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from matrix.engines.judge import LOSSY, RUNS, Judged
+from matrix.engines.server import Case
+from matrix.engines.small import SIDE, Small
+from omni_config.cards import EngineCard
+from omni_config.catalog.load import catalog
+from omni_config.engines import ENGINES
+from omni_config.engines.formats.unwritten import Unwritten
+from omni_config.findings import Finding
+from omni_config.resolving.resolver import Resolution, resolve_settings
+from omni_config.resolving.target import target_of
+from omni_config.rules.kinds import Reading
+from omni_config.schema.settings import DEFAULTS, Settings, validate
+
+Verdict = Literal["runs", "warned", "refused"]
+CACHED_STEPS = 20  # a cache needs steps to skip
+#: What the names of an adapter begin with, where an engine heeds no other: SGLang's Z-Image takes those of diffusers,
+#: loads them, and applies them to no layer.
+LORA = {"sglang": "diffusion_model"}
+#: Settings that say how many ranks there are, beside the degrees.
+RANKED = ("hsdp_shard_size", "gpus", "data_parallel_size", "gpus_per_node")
+LONGEST = 4  # ranks, at most, that are run
+TILED = 4  # sides of an image that is several tiles of every decoder
+
+
+@dataclass(frozen=True)
+class Trial:
+    """``settings`` are what is asked beside the request; ``unsaid`` are those of them that the engine has no words for.
+
+    ``argv`` is the engine's command without its first word.
+    """
+
+    small: Small
+    engine: EngineCard
+    settings: Settings
+    request: Settings
+    features: tuple[str, ...]
+    variables: Mapping[str, str]
+    argv: tuple[str, ...]
+    ranks: int
+    findings: tuple[Finding, ...]
+    unsaid: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the rules say, of the small model on this engine; what it has no words for, an export refuses."""
+        if self.unsaid:
+            return "refused"
+        severities = {finding.severity for finding in self.findings}
+        return "refused" if "error" in severities else "warned" if "warning" in severities else "runs"
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Of the findings that decide the verdict."""
+        wanted = {"refused": "error", "warned": "warning", "runs": ""}[self.verdict]
+        return tuple(dict.fromkeys(one.code for one in self.findings if one.severity == wanted))
+
+    @property
+    def command(self) -> str:
+        """The command as a person would type it."""
+        variables = [f"{name}={value}" for name, value in self.variables.items()]
+        words = shlex.join((*variables, *_first_words(self.engine).split(), *self.argv))
+        return words.replace(f"{self.small.home}/", "")
+
+    def agrees(self, judged: Judged) -> bool:
+        """Whether the run bears the verdict out: what is refused must not run as it should, and the rest must."""
+        if self.verdict == "refused":
+            return judged.outcome not in RUNS or judged.outcome == "not shown"
+        return judged.outcome in RUNS or (self.verdict == "warned" and judged.outcome in ("ignored", "wrong"))
+
+    def case(self, timeout: float) -> Case:
+        """The run, with its controls."""
+        shared = "vae_patch_parallel" in self.features
+        parts = ("transformer", *(["vae"] if shared else []))
+        return Case(self.argv, self.ranks, parts, timeout, variables=self.variables)
+
+    def reference(self, timeout: float) -> Case:
+        """The run of one process of the engine: with nothing switched on, or what changes the image beside the rest."""
+        return self._alone({} if {*self.features} <= LOSSY else _without_lossless(self.settings), timeout)
+
+    def bare(self, timeout: float) -> Case:
+        """The run of one process with nothing switched on."""
+        return self._alone({}, timeout)
+
+    def _alone(self, kept: Settings, timeout: float) -> Case:
+        plain = trial(self.small, self.engine, kept, self.request)
+        return Case(plain.argv, 1, ("transformer",), timeout, variables=plain.variables)
+
+
+def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[str, Any] | None = None) -> Trial:
+    """The trial of some settings; what is generated is chosen by what they switch on, unless it is said."""
+    if asked.get("lora"):
+        asked = asked | {"lora": [{"path": str(small.adapter(LORA.get(engine.family, "transformer"))), "scale": 1.0}]}
+    features = tuple(name for name, feature in catalog().features.items() if _is_on(feature.fields, asked))
+    own = request is None
+    request = dict(small.request if request is None else request) | ({} if request else _needed(features))
+    plain = validate({"version": 1, "model": small.model, "engine": engine.id})
+    target = target_of(small.card, engine)
+    target = target.by(rule for rule in target.rules if rule.severity != "advice" and not isinstance(rule, Reading))
+    resolution = resolve_settings(plain | request | asked, target)
+    if own and any(one.fields == ("negative_prompt",) and one.severity == "warning" for one in resolution.findings):
+        del request["negative_prompt"]  # which this engine does not pass to the model
+        resolution = resolve_settings(plain | request | asked, target)
+    said = {"model": small.model} | request | asked
+    text, left = written(said, resolution)
+    words = shlex.split(text.replace("\\\n", ""))
+    at = words.index(_first_words(engine).split()[0])
+    variables = dict(word.split("=", 1) for word in words[:at])
+    return Trial(
+        small=small,
+        engine=engine,
+        settings=asked,
+        request=request,
+        features=features,
+        variables=variables,
+        argv=tuple(words[at + len(_first_words(engine).split()) :]),
+        ranks=resolution.accepted_plan().mesh.world_size,
+        findings=resolution.findings,
+        unsaid=tuple(name for name in left if name in asked),
+    )
+
+
+def written(said: Settings, resolution: Resolution) -> tuple[str, list[str]]:
+    """The command that says these settings, and the settings that it has no words for."""
+    unwritten = Unwritten(dict(said), resolution)
+    text = ENGINES[resolution.engine.family].write(unwritten)
+    left = [name for name, value in unwritten.settings.items() if value != DEFAULTS[name]]
+    if said.get("cache_dit") and said.get("tea_cache"):  # the second of two methods takes the place of the first
+        left.append("tea_cache")
+    return text, left
+
+
+def _without_lossless(asked: Settings) -> Settings:
+    lossless = {field for name, feature in catalog().features.items() if name not in LOSSY for field in feature.fields}
+    return {name: value for name, value in asked.items() if name not in {*lossless, *RANKED}}
+
+
+def _is_on(fields: tuple[str, ...], asked: Settings) -> bool:
+    return any(name in asked and asked[name] != DEFAULTS[name] for name in fields)
+
+
+def _needed(features: tuple[str, ...]) -> Settings:
+    """Steps to skip for a cache, and an image of several tiles for tiles."""
+    needed: Settings = {}
+    if {"cache_dit", "tea_cache"} & {*features}:
+        needed["num_inference_steps"] = CACHED_STEPS
+    if "vae_tiling" in features:
+        needed |= {"width": TILED * SIDE, "height": SIDE}
+    return needed
+
+
+def _first_words(engine: EngineCard) -> str:
+    return {"xdit": "xdit", "sglang": "sglang generate"}[engine.family]
