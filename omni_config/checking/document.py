@@ -60,7 +60,7 @@ class ParsedDocument:
     card of ours says it; ``judged_by`` says which version of the engine judges, and why. ``not_run``: where in the
     engine's source its program stands, if another one is started; ``decisions`` are what the engine chooses where
     nothing is said. ``changed``: it says other than the text, by flags or for another engine. ``draft`` is what its
-    reader has made of a foreign one.
+    reader has made of a foreign one, and ``assume`` what it was told of it.
     """
 
     source: Source
@@ -79,6 +79,7 @@ class ParsedDocument:
     decisions: tuple[Decision, ...] = ()
     changed: bool = False
     draft: Draft | None = field(default=None, repr=False, compare=False)
+    assume: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def words(self) -> Words | None:
@@ -125,7 +126,8 @@ def from_flags(overrides: Sequence[Override]) -> ParsedDocument:
 class CheckResult:
     """One document after its check. ``resolution`` is None where it could not be read.
 
-    ``ignored`` are the findings that a comment in the file accepts.
+    ``ignored`` are the findings that a comment in the file accepts, ``unselected`` those that nobody asked for, and
+    ``known`` those that a baseline accepts.
     """
 
     source: Source
@@ -135,6 +137,8 @@ class CheckResult:
     index: int = 0  # of the document in its file
     ignored: tuple[Finding, ...] = ()
     judged_by: str = ""  # the version of another engine, and why that one
+    unselected: tuple[Finding, ...] = ()
+    known: tuple[Finding, ...] = ()
 
     @property
     def node(self) -> YamlNode | None:
@@ -148,14 +152,14 @@ class CheckResult:
 
     @property
     def unaccepted(self) -> Target:
-        """The model and engine, with the rules of which no comment accepts a finding: for a search from here.
+        """The model and engine, with the rules of which no finding is accepted or left out: for a search from here.
 
         Raises:
             ValueError: the document could not be read.
         """
         if self.resolution is None:
             raise ValueError("a document that cannot be read has no target")
-        accepted = {finding.code for finding in self.ignored}
+        accepted = {finding.code for finding in (*self.ignored, *self.unselected, *self.known)}
         return self.resolution.target.by(rule for rule in self.resolution.target.rules if rule.code not in accepted)
 
     @property

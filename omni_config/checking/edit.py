@@ -25,6 +25,14 @@ class Edit:
     text: str
 
 
+def changed_part(before: str, after: str) -> Edit:
+    """The one edit that makes a text of another: what both begin and end with stays."""
+    shortest = min(len(before), len(after))
+    start = next((at for at in range(shortest) if before[at] != after[at]), shortest)
+    same = next((n for n in range(shortest - start) if before[-1 - n] != after[-1 - n]), shortest - start)
+    return Edit(start, len(before) - same, after[start : len(after) - same])
+
+
 def apply(source: Source, index: int, changes: Mapping[str, Any]) -> str:
     """The text of a file with settings of its document number ``index`` changed; None and False switches are removed.
 

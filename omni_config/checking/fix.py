@@ -9,8 +9,9 @@ import difflib
 import re
 from dataclasses import dataclass
 
+from omni_config.checking.choices import Choices
 from omni_config.checking.document import CheckResult
-from omni_config.checking.edit import CannotEdit, apply, rename_key
+from omni_config.checking.edit import CannotEdit, Edit, apply, changed_part, rename_key
 from omni_config.checking.files import check_bytes
 from omni_config.checking.schema_findings import key_suggestion
 from omni_config.engines.words import Words
@@ -41,15 +42,22 @@ class Repaired:
         return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
 
 
-def fix(name: str, text: str, *, unsafe: bool = False, policies: tuple[Rule, ...] = ()) -> Repaired:
-    """Repair a text until nothing more can be repaired."""
+def fix(
+    name: str, text: str, *, unsafe: bool = False, policies: tuple[Rule, ...] = (), choices: Choices | None = None
+) -> Repaired:
+    """Repair a text until nothing more can be repaired of what is asked for.
+
+    Raises:
+        CannotCheck: the table of the repository cannot be used.
+    """
+    choices = choices or Choices(policies=policies)
     current = text
     applied: list[Finding] = []
     failed: dict[str, None] = {}
     for _ in range(MOST_ROUNDS):
-        for checked in check_bytes(name, current.encode(), policies):
+        for checked in choices.check(name, current.encode()):
             try:
-                step = _step(checked, unsafe, policies, failed)
+                step = _step(checked, unsafe, choices.policies, failed)
             except CannotEdit as error:
                 failed[str(error)] = None
                 continue
@@ -164,9 +172,12 @@ def _respelled(
 
     if (text := respelled(checked, policies)) is None:
         return None
-    after = check_bytes(checked.source.name, text.encode(), policies)[checked.index]
+    assume = checked.document.assume if checked.document else {}
+    after = check_bytes(checked.source.name, text.encode(), policies, assume)[checked.index]
     left = [finding for finding in after.findings if finding.severity == "error"]
-    step = (_respelled(after, left, policies) or _nearest_step(after, left, policies)) if left else None
+    step = _respelled(after, left, policies) if left else None
+    if left and step is None and after.resolution is not None:
+        step = _nearest_step(after, left, policies)
     return (step[0] if step else text), broken
 
 
@@ -188,6 +199,12 @@ def _nearest_step(
     if checked.foreign:
         raise CannotEdit(reason)
     return None
+
+
+def edit_after(checked: CheckResult, changes: Settings) -> Edit | None:
+    """``text_after`` as the one edit that makes it."""
+    after = text_after(checked, changes)
+    return None if after is None else changed_part(checked.source.text, after)
 
 
 def text_after(checked: CheckResult, changes: Settings) -> str | None:

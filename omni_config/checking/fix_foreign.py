@@ -132,7 +132,7 @@ def _again(document: ParsedDocument, text: str) -> ParsedDocument:
 
 
 def _all(text: str, document: ParsedDocument) -> list[ParsedDocument]:
-    return read_bytes(document.source.name, text.encode())
+    return read_bytes(document.source.name, text.encode(), document.assume)
 
 
 def _whole(document: ParsedDocument) -> str:

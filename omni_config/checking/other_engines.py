@@ -26,18 +26,21 @@ from omni_config.schema.settings import FIELDS
 def documents_of(source: Source, nodes: list[YamlNode] | None, assume: Mapping[str, str]) -> list[ParsedDocument]:
     """Every deployment of a file of another engine; empty where the file is none.
 
-    ``assume`` says the model, the version of the engine, the GPU and their number, where the file itself does not.
+    ``assume`` says the model, the version of the engine, the GPU and their number, where the file itself does not. Its
+    ``usual gpu`` and ``usual engines`` (versions, by spaces) give way to what the file says; ``said by`` says them.
     """
     return [_document(source, draft, assume, index) for index, draft in enumerate(drafts_of(source, nodes))]
 
 
 def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: int) -> ParsedDocument:
     if not draft.get("engine"):
-        return ParsedDocument(source, None, range(0), index, tuple(draft.findings()), foreign=True)
-    judge_by = _choose_version(draft, assume.get("engine", ""))
+        return ParsedDocument(source, None, range(0), index, tuple(draft.findings()), foreign=True, assume=assume)
+    judge_by = _choose_version(draft, assume)
     for name in ("model", "gpu"):
         if name in assume:
             draft.set(name, assume[name], draft.place)
+    if "usual gpu" in assume and not draft.has("gpu"):
+        draft.set("gpu", assume["usual gpu"], draft.place)
     if "gpus" in assume and draft.given is None:
         draft.given = Given(Gpus(int(assume["gpus"]), f"--gpus {assume['gpus']}", draft.place), shared=True)
     settle(draft, str(draft.get("engine")))
@@ -64,6 +67,7 @@ def _document(source: Source, draft: Draft, assume: Mapping[str, str], index: in
         not_run=draft.not_run,
         judged_by=judge_by,
         draft=draft,
+        assume=assume,
         decisions=tuple(draft.decisions),
     )
     return parsed
@@ -85,10 +89,12 @@ def _decide(draft: Draft) -> None:
         draft.note("OMNI640", f"{draft.get('engine')} chooses by itself: {said}", draft.place, "advice")
 
 
-def _choose_version(draft: Draft, assumed: str) -> str:
-    """Name the version that judges: the one that is assumed, else what the deployment says, else the newest that is
-    known. In words, which and why; a version that has no card is noted, and nothing is judged by another.
+def _choose_version(draft: Draft, assume: Mapping[str, str]) -> str:
+    """Name the version that judges: the one that is assumed, else what the deployment says, else the usual one, else
+    the newest that is known. In words, which and why; a version that has no card is noted, and nothing is judged by
+    another.
     """
+    assumed = assume.get("engine", "")
     family = str(draft.get("engine"))
     known = catalog().versions(family)
     if assumed.partition("==")[0] == family:
@@ -96,16 +102,18 @@ def _choose_version(draft: Draft, assumed: str) -> str:
         return f"{assumed}, as was asked"
     said = said_version(draft.image, family, 0)
     said = said or said_version(draft.file.source.text, family, draft.file.offset(draft.place))
-    if said is None:
+    usual = next((name for name in assume.get("usual engines", "").split() if name.partition("==")[0] == family), "")
+    if said is None and not usual:
         draft.set("engine", known[0], draft.place)
         return f"{known[0]}, the newest that is known"
-    engine = f"{family}=={said.version}"
+    engine = f"{family}=={said.version}" if said else usual
+    who, words = ("the file", f" ({said.words})") if said else (assume.get("said by", ""), "")
     draft.set("engine", engine, draft.place)
     if catalog().engine(engine) is None:
         near = " or ".join(f"--engine {name}" for name in catalog().nearest_engines(engine))
-        message = f"nothing is known of {engine}, which the file names ({said.words}), so nothing was judged"
+        message = f"nothing is known of {engine}, which {who} names{words}, so nothing was judged"
         draft.note("OMNI613", message, draft.place, "warning", next_step=f"judge it by the nearest version: {near}")
-    return f"{engine}, as the file says ({said.words})"
+    return f"{engine}, as {who} says{words}"
 
 
 def _model_of(draft: Draft) -> list[Finding]:

@@ -7,8 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import ValidationError
-
 from omni_config.findings import Finding, spoken
 from omni_config.reading.nodes import YamlNode, decode, parse
 from omni_config.schema.settings import FIELDS, Settings, keys_of, validate
@@ -20,8 +18,9 @@ def validated(node: YamlNode) -> tuple[Settings | None, list[Finding]]:
         return None, [Finding("OMNI905", "a config is a mapping of keys to values", span=node.span)]
     try:
         return validate(node.value), []
-    except ValidationError as error:
-        return None, [_schema_finding(item, node) for item in error.errors(include_url=False, include_input=False)]
+    except ValueError as error:
+        found: Any = error  # pydantic_core.ValidationError, of a package that a clean document does without
+        return None, [_schema_finding(item, node) for item in found.errors(include_url=False, include_input=False)]
 
 
 def _schema_finding(error: Mapping[str, Any], node: YamlNode) -> Finding:

@@ -14,6 +14,7 @@ import typer
 COMMANDS = {
     "check": "check",
     "fix": "fix",
+    "lsp": "lsp",
     "explain": "explain",
     "rules": "explain",
     "plan": "plan",

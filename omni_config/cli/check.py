@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
+from omni_config.checking.choices import Choices
 from omni_config.cli.policies import Rules, load_rules
-from omni_config.output.run_check import run
+from omni_config.output.run_check import Options, run
+from omni_config.reading.discover import STDIN
+from omni_config.rules.rule import Rule
 
 
 class Format(StrEnum):
@@ -41,6 +44,23 @@ def check(
     render: Annotated[
         list[str], typer.Option("--render", help="Charts and overlays, rendered first by helm or kustomize.")
     ] = [],  # noqa: B006
+    select: Annotated[
+        list[str], typer.Option("--select", help="Only these codes, or areas by their beginning: OMNI1,OMNI503.")
+    ] = [],  # noqa: B006
+    ignore: Annotated[list[str], typer.Option("--ignore", help="Not these codes or areas.")] = [],  # noqa: B006
+    advice: Annotated[bool, typer.Option("--advice", help="Show advice, which is one line else.")] = False,
+    exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit code 0, whatever is found.")] = False,
+    baseline: Annotated[
+        str, typer.Option("--baseline", metavar="FILE", help="Findings accepted so far; only others fail.")
+    ] = "",
+    write_baseline: Annotated[
+        bool, typer.Option("--write-baseline", help="Write what is found to the baseline.")
+    ] = False,
+    changed: Annotated[bool, typer.Option("--changed", help="Only files that differ from git's HEAD.")] = False,
+    since: Annotated[
+        str, typer.Option("--since", metavar="REV", help="Only files changed since the branch left REV, as main.")
+    ] = "",
+    watching: Annotated[bool, typer.Option("--watch", help="Check again what changes, until interrupted.")] = False,
 ) -> None:
     """Say whether configs will run; if not, which line breaks which rule, why, and what would work.
 
@@ -48,14 +68,48 @@ def check(
     files, Kubernetes manifests, Helm templates, tasks and steps of CI, vLLM-Omni's stages, cache-dit's YAML, SGLang's
     config files, the YAML of TensorRT-LLM's --visual_gen_args.
 
+    A [tool.omni] table in pyproject.toml, or omni.toml, says what a repository wants: select, ignore, exclude,
+    per-file-ignores, engines, gpu. Flags stand over it.
+
     Exit code: 0 clean (warnings and advice allowed), 1 findings, 2 a file that cannot be used.
     """
+    if not files and (changed or since):
+        files = ["."]
     if not files and not render:
         raise typer.BadParameter("give files or folders, or --render with a chart")
+    if write_baseline and not baseline:
+        raise typer.BadParameter("--write-baseline needs --baseline FILE")
+    if watching and (render or STDIN in files or write_baseline):
+        raise typer.BadParameter("--watch takes files and folders, and writes no baseline")
     chosen = Format.json if as_json else output_format
     said = {"model": model, "engine": engine, "gpu": gpu, "gpus": gpus}
     assume = {name: str(value) for name, value in said.items() if value is not None}
     policies = load_rules(rules)
-    raise typer.Exit(
-        run(files, chosen.value, strict=strict, policies=policies, assume=assume, charts=render, aside=aside)
+    options = Options(
+        chosen.value,
+        strict,
+        tuple(render),
+        aside,
+        advice,
+        exit_zero,
+        baseline,
+        write_baseline,
+        since or "HEAD" * changed,
     )
+    choices = Choices(_codes(select, policies), _codes(ignore, policies), assume, policies)
+    if watching:
+        from omni_config.output.watch import watch
+
+        raise typer.Exit(watch(files, options, choices))
+    raise typer.Exit(run(files, options, choices))
+
+
+def _codes(texts: list[str], policies: tuple[Rule, ...]) -> tuple[str, ...]:
+    if not texts:
+        return ()
+    from omni_config.checking.selection import codes_of
+
+    try:
+        return codes_of(texts, (rule.code for rule in policies))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None

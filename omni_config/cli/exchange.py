@@ -11,6 +11,7 @@ from rich.console import Console
 
 from omni_config.checking.document import CheckResult, judge
 from omni_config.checking.files import check, read
+from omni_config.cli.inputs import usually
 from omni_config.cli.policies import Rules, load_rules
 from omni_config.findings import Finding
 from omni_config.output.text import render
@@ -28,7 +29,7 @@ def import_(
     Exit code: 0 done, 2 a file that is not understood.
     """
     assume = {name: value for name, value in (("model", model), ("engine", engine)) if value is not None}
-    documents = check(file, assume=assume)
+    documents = check(file, assume=usually(file) | assume)
     if not documents[0].foreign:
         _fail(f"{file}: {_reason(documents[0])}")
     judged = [document for document in documents if document.node is not None]

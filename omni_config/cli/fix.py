@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from omni_config.atomic import write_bytes
+from omni_config.checking.choices import Choices
 from omni_config.cli.policies import Rules, load_rules
-from omni_config.reading.discover import STDIN, discover
-from omni_config.rules.rule import Rule
+from omni_config.reading.discover import STDIN, CannotCheck, discover
+from omni_config.reading.project import project_of
 
 
 def fix(
@@ -22,29 +23,35 @@ def fix(
 ) -> None:
     """Repair configs and files of other engines in place; comments, order and quoting of all else survive.
 
+    The table of the repository says what is repaired and what is excluded, as it does for omni check.
+
     Safe repairs leave what runs as it is: they write down what would be lowered, switched off or ignored anyway.
     Exit code: 0 no errors are left, 1 some are, 2 a file cannot be used.
     """
-    policies = load_rules(rules)
+    choices = Choices(policies=load_rules(rules))
     code = 0
-    for name, named in discover(files):
-        code = max(code, _fix(name, named, unsafe, diff, policies))
+    try:
+        for name, named in discover(files):
+            if named or not project_of(name).excludes(name):
+                code = max(code, _fix(name, named, unsafe, diff, choices))
+    except CannotCheck as error:
+        typer.echo(f"omni fix: {error}", err=True)
+        raise typer.Exit(2) from None
     raise typer.Exit(code)
 
 
-def _fix(name: str, named: bool, unsafe: bool, diff: bool, policies: tuple[Rule, ...]) -> int:
-    from omni_config.checking.files import check, check_bytes
+def _fix(name: str, named: bool, unsafe: bool, diff: bool, choices: Choices) -> int:
     from omni_config.checking.fix import fix as fix_text
     from omni_config.output.run_check import is_config
 
-    checked = check_bytes(name, sys.stdin.buffer.read(), policies) if name == STDIN else check(name, policies)
+    checked = choices.check(name, sys.stdin.buffer.read() if name == STDIN else None)
     source = checked[0].source
     if not named and not any(is_config(document) for document in checked):
         return 0
     if not source.text:
         typer.echo(f"{checked[0].findings[0].span}: {checked[0].findings[0].message}", err=True)
         return 2
-    repaired = fix_text(name, source.text, unsafe=unsafe, policies=policies)
+    repaired = fix_text(name, source.text, unsafe=unsafe, choices=choices)
     if diff:
         typer.echo(repaired.diff(name), nl=False)
     elif name == STDIN:
@@ -56,7 +63,7 @@ def _fix(name: str, named: bool, unsafe: bool, diff: bool, policies: tuple[Rule,
         )
     for reason in repaired.failed:
         typer.echo(f"{name}: {reason}", err=True)
-    left = check_bytes(name, repaired.after.encode(), policies)
+    left = choices.check(name, repaired.after.encode())
     return max(document.exit_code for document in left)
 
 

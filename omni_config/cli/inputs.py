@@ -8,10 +8,13 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from omni_config.checking.choices import usual
 from omni_config.checking.document import CheckResult, ParsedDocument, from_flags, judge
 from omni_config.checking.files import read
 from omni_config.output.text import render
 from omni_config.plan import Plan
+from omni_config.reading.discover import CannotCheck
+from omni_config.reading.project import project_of
 from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
 
@@ -49,6 +52,14 @@ def show_findings(checked: CheckResult) -> None:
         console.print(render(finding), end="\n\n")
 
 
+def usually(file: Path) -> dict[str, str]:
+    """What the table of the repository says of a file of another engine that does not say it."""
+    try:
+        return usual(project_of(str(file)))
+    except CannotCheck as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def document_of(file: Path | None, overrides: Sequence[Override]) -> ParsedDocument:
     """A file's one document with overrides in it, not judged yet; without a file, the document that they make."""
     if file is None and not overrides:
@@ -57,7 +68,7 @@ def document_of(file: Path | None, overrides: Sequence[Override]) -> ParsedDocum
         return from_flags(overrides)
     names = {("engine",): "engine", ("model",): "model"}
     assume = {names[item.path]: str(item.value) for item in overrides if item.path in names}
-    documents = read(file, assume)
+    documents = read(file, usually(file) | assume)
     if len(documents) > 1:
         raise typer.BadParameter(f"{file} holds {len(documents)} documents; this command takes one")
     return documents[0].overridden(overrides)

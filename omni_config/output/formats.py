@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from omni_config.catalog.load import catalog
 from omni_config.checking.document import CheckResult
-from omni_config.checking.fix import lines_of, nearest_changes, repair_of, text_after
+from omni_config.checking.fix import edit_after, lines_of, nearest_changes, repair_of
 from omni_config.findings import Finding, Span
 from omni_config.schema.settings import FIELDS, Settings
 
@@ -38,6 +38,8 @@ def to_json(checked: Sequence[CheckResult]) -> str:
         for found in [nearest_changes(item)]
     ]
     ignored = [finding.to_dict() for item in checked for finding in item.ignored]
+    unselected = [finding.to_dict() for item in checked for finding in item.unselected]
+    known = [finding.to_dict() for item in checked for finding in item.known]
     judged_by = [
         {"file": item.source.name, "document": item.index, "judged_by": item.judged_by}
         for item in checked
@@ -47,6 +49,8 @@ def to_json(checked: Sequence[CheckResult]) -> str:
         "checked": len(checked),
         "findings": findings,
         "ignored": ignored,
+        "unselected": unselected,
+        "baseline": known,
         "nearest": nearest,
         "judged_by": judged_by,
     }
@@ -113,17 +117,13 @@ def to_sarif(checked: Sequence[CheckResult]) -> str:
 def _sarif_fixes(item: CheckResult, finding: Finding) -> dict[str, Any]:
     """The repair of a finding as one replacement in its file, with the settings that it changes."""
     changes = repair_of(finding, item)
-    after = text_after(item, changes) if changes else None
-    if changes is None or after is None or finding.span is None:
+    edit = edit_after(item, changes) if changes else None
+    if changes is None or edit is None or finding.span is None:
         return {}
-    before = item.source.text
-    shortest = min(len(before), len(after))
-    start = next((at for at in range(shortest) if before[at] != after[at]), shortest)
-    same = next((n for n in range(shortest - start) if before[-1 - n] != after[-1 - n]), shortest - start)
-    end, inserted = len(before) - same, after[start : len(after) - same]
     place = _sarif_location(finding.span)["physicalLocation"]["artifactLocation"]
-    region = _sarif_place(before, start, "start") | _sarif_place(before, end, "end")
-    replacement = {"deletedRegion": region, "insertedContent": {"text": inserted}}
+    before = item.source.text
+    region = _sarif_place(before, edit.start, "start") | _sarif_place(before, edit.end, "end")
+    replacement = {"deletedRegion": region, "insertedContent": {"text": edit.text}}
     fix = {
         "description": {"text": ", ".join(_edits(item, changes))},
         "artifactChanges": [{"artifactLocation": place, "replacements": [replacement]}],

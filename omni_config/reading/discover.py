@@ -15,6 +15,10 @@ _HIDDEN = (".github", ".gitlab", ".buildkite", ".circleci")  # that hold steps o
 STDIN = "-"
 
 
+class CannotCheck(Exception):
+    """What a check was asked for cannot be done; the message says why."""
+
+
 def discover(names: Iterable[str]) -> Iterator[tuple[str, bool]]:
     """Each file once, with whether it was named itself (rather than found in a folder or by a glob).
 

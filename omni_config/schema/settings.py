@@ -6,6 +6,7 @@ validation is compiled once into a plain schema for pydantic-core, which yields 
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,9 +48,30 @@ def _flat(document: dict[str, Any]) -> Settings:
 
 @cache
 def _validator() -> Any:
-    from pydantic_core import SchemaValidator
+    return _core().SchemaValidator(_live(_COMPILED["schema"]))
 
-    return SchemaValidator(_live(_COMPILED["schema"]))
+
+def _core() -> Any:
+    """pydantic-core without the types of its schemas, which take a seventh of a check to import and are for authors of
+    schemas. Whoever imports all of it later gets this part of it; where it is laid out otherwise, all is imported.
+    """
+    name = "pydantic_core._pydantic_core"
+    if "pydantic_core" not in sys.modules and name not in sys.modules:
+        from importlib.machinery import PathFinder
+        from importlib.util import module_from_spec
+
+        package = PathFinder.find_spec("pydantic_core")
+        inner = PathFinder.find_spec(name, package.submodule_search_locations) if package else None
+        if inner is not None and inner.loader is not None:
+            module = sys.modules[name] = module_from_spec(inner)
+            try:
+                inner.loader.exec_module(module)
+                return module
+            except ImportError:
+                del sys.modules[name]
+    import pydantic_core
+
+    return pydantic_core
 
 
 def _live(node: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,22 @@ def test_the_command_line_loads_neither_torch_nor_diffusers() -> None:
         "sys.exit(', '.join(bad & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_clean_file_is_checked_without_what_only_others_need(config) -> None:
+    config(HEAD)
+    code = (
+        "import sys; from omni_config.output.run_check import run; code = run(['config.yaml']);"
+        "bad = {'rich', 'typer', 'pydantic', 'pydantic_core.core_schema', 'tomllib', 'subprocess'} & set(sys.modules);"
+        "assert not bad, bad;"
+        "import pydantic, pydantic_core; from omni_config.schema.document import Document;"
+        "assert Document.model_validate({'version': 1, 'model': 'tiny'}).model == 'tiny';"
+        "from omni_config.schema.settings import validate\n"
+        "try: validate({'version': 'x'})\n"
+        "except pydantic_core.ValidationError: sys.exit(code)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_an_adapter_that_is_not_there_is_found_where_it_is_named(config) -> None:

@@ -451,8 +451,7 @@ def test_the_hook_and_the_action_are_for_every_file_that_may_deploy() -> None:
     assert "--set-aside" in hook["entry"]
     action = yaml.safe_load((root / "action.yml").read_text())
     script = action["runs"]["steps"][-1]
-    assert {f"${{{{ inputs.{name} }}}}" for name in ("paths", "strict", "rules", "render")} == set(
-        script["env"].values()
-    )
+    inputs = set(action["inputs"]) - {"python-version"}
+    assert {f"${{{{ inputs.{name} }}}}" for name in inputs} == set(script["env"].values())
     pages = (root / "docs" / "ci.md").read_text()
     assert all(f"`{suffix}`" in pages for suffix in (*SUFFIXES, *SCRIPTS) if suffix != ".dockerfile")

@@ -12,7 +12,15 @@ from omni_config.rules.quantities import DERIVED, DIMS
 from omni_config.schema.settings import FIELDS
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*ROOT.glob("*.md"), *(page for top in ("docs", "runtime", "examples") for page in (ROOT / top).rglob("*.md"))]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(
+        page
+        for top in ("docs", "runtime", "examples")
+        for page in (ROOT / top).rglob("*.md")
+        if "node_modules" not in page.parts
+    ),
+]
 
 
 def test_every_link_leads_to_a_file() -> None:

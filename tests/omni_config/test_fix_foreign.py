@@ -462,3 +462,11 @@ def test_sarif_has_the_edit_and_the_setting(tmp_path: Path) -> None:
 def test_a_number_before_a_redirection_is_a_word() -> None:
     (checked,) = check_bytes("run.sh", b"vllm serve Qwen/Qwen-Image --omni --usp 5 > log 2>&1\n")
     assert checked.exit_code == 1
+
+
+def test_a_key_is_righted_though_its_value_is_still_none_that_fits() -> None:
+    text = (
+        "stage_args:\n  - stage_id: 0\n    stage_type: diffusion\n    engine_args:\n      model: Qwen/Qwen-Image\n"
+        "      paralleéonfig:\n        ulysses_degree: 4--\n"
+    )
+    assert "parallel_config:\n" in fix("stages.yaml", text, unsafe=True).after

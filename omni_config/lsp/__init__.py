@@ -1,0 +1,1 @@
+"""``omni lsp``: what an editor asks while a file is typed. Only ``server`` speaks the protocol."""

@@ -1,0 +1,143 @@
+"""An open file: its text, what a check makes of it, and what stands at a place of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from omni_config.checking.choices import Choices
+from omni_config.checking.document import CheckResult
+from omni_config.findings import Finding
+from omni_config.output.run_check import is_config
+from omni_config.reading.discover import CannotCheck
+from omni_config.reading.project import project_of
+from omni_config.schema.settings import FIELDS
+
+#: What stands in front of a value: its key.
+_KEY = re.compile(r"[\w.-]+[\"']?\s*[:=]\s*$")
+_ARGUMENT = re.compile(r"\w+\s*=\s*[^\s,)]*")
+_SETTINGS = {path: name for name, path in FIELDS.items()}
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A setting of ours, or a flag of the engine, with its columns ``[start, end)`` of a line, from 0."""
+
+    checked: CheckResult
+    start: int
+    end: int
+    setting: str = ""
+    flag: str = ""
+
+
+class Opened:
+    """A file as it is in the editor. ``problem`` is why it cannot be checked, where the repository's table is at fault.
+
+    ``results`` are of this text; ``last`` are the last ones that could be resolved, for a line that is half typed.
+    """
+
+    def __init__(self, name: str, text: str, choices: Choices, before: Opened | None = None) -> None:
+        self.name, self.text, self.choices = name, text, choices
+        self.lines = text.split("\n")
+        self.problem = ""
+        self.results: list[CheckResult] = []
+        try:
+            if not project_of(name).excludes(name):
+                self.results = choices.check(name, text.encode())
+        except CannotCheck as error:
+            self.problem = str(error)
+        resolved = any(one.resolution for one in self.results)
+        self.last: list[CheckResult] = self.results if resolved or before is None else before.last
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is of our format, or may become it."""
+        if any(one.foreign for one in self.results) or not self.name.endswith((".yaml", ".yml")):
+            return False
+        begun = not self.text.strip() or re.search(r"^(version|model)\s*:", self.text, re.MULTILINE)
+        return bool(begun) or any(map(is_config, self.results))
+
+    @property
+    def findings(self) -> list[tuple[CheckResult, Finding]]:
+        """What there is to say of it; nothing of a file of another purpose."""
+        if not any(map(is_config, self.results)):
+            return []
+        return [(one, finding) for one in self.results for finding in one.findings]
+
+    def spot(self, line: int, column: int) -> Spot | None:
+        """The narrowest setting or flag at a place, counted from 0."""
+        found = [spot for spot in self._spots(line) if spot.start <= column <= spot.end]
+        return min(found, key=lambda spot: (spot.end - spot.start, not spot.setting), default=None)
+
+    def _spots(self, line: int) -> Iterator[Spot]:
+        for checked in self.results:
+            document = checked.document
+            if document is None or document.node is None:
+                continue
+            for path, name in _SETTINGS.items():
+                node = document.node.find(path)
+                if node is None or node.span.source is not checked.source:
+                    continue
+                if document.draft is not None and node.span == document.draft.place:
+                    continue
+                span, key = node.span, node.key_span
+                if key is not None and key.line == line + 1:
+                    end = span.end if span.line == key.line and not node.children else key.end
+                    yield Spot(checked, key.column - 1, end - 1, name)
+                elif span.line == line + 1:
+                    before = _KEY.search(self.lines[line][: span.column - 1])
+                    start = before.start() if before else span.column - 1
+                    argument = _ARGUMENT.match(self.lines[line], start)  # of Python, whose place is where it begins
+                    yield Spot(checked, start, max(span.end - 1, argument.end() if argument else 0), name)
+            for typed in document.draft.typed if document.draft and document.draft.form == "command" else ():
+                if typed.span.line == line + 1:
+                    yield Spot(checked, typed.span.column - 1, typed.span.end - 1, flag=typed.name)
+
+    def deployment(self, line: int) -> CheckResult | None:
+        """The deployment of another engine that stands around a line, from 0."""
+        for one in self.results if any(map(_foreign, self.results)) else self.last:
+            if _foreign(one) and one.document and one.document.lines.start <= line + 1 <= one.document.lines.stop:
+                return one
+        return next(filter(_foreign, self.last), None)
+
+
+def _foreign(one: CheckResult) -> bool:
+    """Whether it is a deployment of another engine of which something is known."""
+    return one.foreign and one.node is not None and one.document is not None and one.document.draft is not None
+
+
+@cache
+def described() -> dict[tuple[str, ...], dict[str, Any]]:
+    """Every key of our format by its path, as the JSON Schema has it; sections have their keys under ``keys``."""
+    from omni_config.output.pages import schema
+
+    whole = schema()
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def walk(node: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+        merged = dict(node)
+        for part in (node, *node.get("anyOf", ())):
+            if "$ref" in part:
+                merged |= {k: v for k, v in whole["$defs"][part["$ref"].rpartition("/")[2]].items() if k not in merged}
+            elif part is not node and part.get("type") != "null":
+                merged |= {k: v for k, v in part.items() if k not in merged}
+        if "properties" in merged:
+            merged["keys"] = {key: walk(inner, (*path, key)) for key, inner in merged["properties"].items()}
+        found[path] = merged
+        return merged
+
+    walk(whole, ())
+    return found
+
+
+def setting_at(path: tuple[str, ...]) -> str:
+    """The setting at a path; empty for a section."""
+    return _SETTINGS.get(path, "")
+
+
+def is_section(path: tuple[str, ...]) -> bool:
+    """Whether keys stand below a key."""
+    return "keys" in described().get(path, {})
