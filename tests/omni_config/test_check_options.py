@@ -325,7 +325,9 @@ def test_a_repair_is_of_the_version_that_was_asked_for() -> None:
 def test_a_change_is_checked_again(folder: Path) -> None:
     command = [sys.executable, "-m", "omni_config", "check", "--watch", "."]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job, whose child this is, ignores it
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     lines: list[str] = []
     threading.Thread(target=lines.extend, args=(process.stdout,), daemon=True).start()
