@@ -41,7 +41,7 @@ def rule_page(rule: Rule) -> str:
 def _statement(rule: Rule) -> list[str]:
     where = f", where `{rule.when}`." if rule.when != "True" and rule.when not in rule.explain() else "."
     return [
-        f"The rule: `{rule.explain()}`{where}",
+        f"The rule: `{rule.explain().rstrip('.')}`{where}",
         "",
         f"Message: *{rule.message}*",
         "",
