@@ -27,7 +27,7 @@ def test_it_shows_the_plan_that_is_served(page: Any) -> None:
 
 
 def test_it_shows_the_replicas_and_the_queue(page: Any) -> None:
-    page.wait_for_selector("#replicas:text-is('0 ready; 0 waiting')")
+    page.wait_for_selector("#replicas:text-is('replica 0: ready; 0 requests waiting')")
 
 
 def test_it_asks_for_nothing_that_this_server_does_not_need(page: Any) -> None:
