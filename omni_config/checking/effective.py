@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from omni_config.checking.document import UNNAMED, CheckResult
-from omni_config.findings import Decision, Finding, Mark, Span
+from omni_config.findings import Decision, Finding, Mark
 from omni_config.reading.nodes import YamlNode
 from omni_config.resolving.resolver import Resolution
 from omni_config.rules.quantities import THEIRS, UNKNOWN
@@ -14,8 +14,10 @@ from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES
 
 #: Sections and settings that say nothing of what runs.
 _ASIDE = {"version", "engine", "output", "server", "given_by", "given_to_others", "used_gpus"}
-#: Words of an effect by which an engine goes on without what it was asked for.
-_WITHOUT = ("ignores", "drops", "switches", "goes on", "has no", "keeps")
+#: What a reader has found to have no effect: keys that are dropped, flags of language models.
+_WITHOUT_EFFECT = ("OMNI608", "OMNI618")
+#: In the names of rules about what an engine goes on without.
+_GOES_ON = ("-drops-", "-ignores-", "-without-effect", "-cache-off")
 
 
 def effective(checked: CheckResult) -> list[Decision]:
@@ -25,7 +27,7 @@ def effective(checked: CheckResult) -> list[Decision]:
     """
     if checked.resolution is None or checked.document is None:
         return []
-    rows = [*_settings(checked, checked.resolution), *_options(checked)]
+    rows = [*_settings(checked, checked.resolution), *_options(checked), *_without_effect(checked)]
     order: dict[Mark, int] = {"default": 2, "inferred": 1, "switched on": 1}
     return sorted(rows, key=lambda row: order.get(row.mark, 0))
 
@@ -48,9 +50,7 @@ def _settings(checked: CheckResult, resolution: Resolution) -> Iterator[Decision
         elif decision is not None:
             yield decision
         elif node is not None:
-            yield _said(
-                name, _value(node) if name in SWITCHES else value, node.key_span or node.span, refused.get(name)
-            )
+            yield _said(name, _value(node) if name in SWITCHES else value, node, refused.get(name), resolution)
         elif name == "cfg_scale" and "guidance_scale" in chosen:
             continue  # of which the engine has its own default
         elif value != DEFAULTS[name] and value is not None and name in {**resolution.card.defaults, "dtype": 0}:
@@ -62,11 +62,19 @@ def _value(node: Any) -> Any:
     return True if isinstance(node.value, dict) else node.value
 
 
-def _said(name: str, value: Any, span: Span, refused: Finding | None) -> Decision:
+def _said(name: str, value: Any, node: YamlNode, refused: Finding | None, resolution: Resolution) -> Decision:
+    span = node.key_span or node.span
     if refused is None:
         return Decision(name, value, "said", span=span)
-    without = any(word in refused.message for word in _WITHOUT)
-    return Decision(name, value, "dropped" if without else "refused", refused.code, refused.message, span)
+    mark: Mark = "dropped" if refused.code == "OMNI503" and _goes_on(name, resolution) else "refused"
+    return Decision(name, value, mark, refused.code, refused.message, span)
+
+
+def _goes_on(name: str, resolution: Resolution) -> bool:
+    """Whether the engine goes on without a setting that it lacks for the model, by the effects of its card."""
+    features = (feature for feature in resolution.target.features.values() if name in feature.fields)
+    effects = [resolution.engine.effect(feature.name, resolution.card) for feature in features]
+    return any(effects) and not any("refuse" in effect for effect in effects)
 
 
 def _mark(before: Any, value: Any, said: bool) -> Mark:
@@ -101,8 +109,17 @@ def _options(checked: CheckResult) -> Iterator[Decision]:
         if item is None:
             yield Decision(name, value, "said", span=node.span)
         else:
-            mark: Mark = "refused" if item.severity == "error" else "said"
+            goes_on: Mark = "dropped" if any(part in item.name for part in _GOES_ON) else "said"
+            mark: Mark = "refused" if item.severity == "error" else goes_on
             yield Decision(name, value, mark, item.code, item.message, node.span)
+
+
+def _without_effect(checked: CheckResult) -> Iterator[Decision]:
+    """What is said in words that the engine reads and does nothing with, by the word itself."""
+    for finding in checked.findings:
+        if finding.code in _WITHOUT_EFFECT and (span := finding.span) is not None:
+            word = span.source.line(span.line)[span.column - 1 : span.end - 1]
+            yield Decision(word, None, "dropped", finding.code, finding.message, span)
 
 
 def _spot(node: YamlNode) -> tuple[int, int]:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omni_config.plan import Plan, Sampling
+from omni_config.plan import Sampling
 from runtime.launcher import torchrun
 from runtime.launcher.devices import share_of_gpus
 from runtime.serving.metrics import Metrics
+from runtime.serving.requests import ServedConfig
 from runtime.serving.workers import Workers
 
 
@@ -53,16 +54,9 @@ class Fleet:
             workers.stop()
 
 
-def fleet(
-    plan: Plan,
-    count: int,
-    metrics: Metrics,
-    *,
-    max_restarts: int,
-    timeout: float = 600.0,
-    worker: Path = torchrun.WORKER,
-) -> Fleet:
-    """``count`` replicas of a Plan, none of them started."""
+def fleet(served: ServedConfig, metrics: Metrics, *, timeout: float = 600.0, worker: Path = torchrun.WORKER) -> Fleet:
+    """The replicas of a config's Plan, none of them started."""
+    plan, count = served.plan, served.replicas
     started, ranks = asyncio.Event(), plan.mesh.world_size
     replicas = []
     for number in range(count):
@@ -76,7 +70,7 @@ def fleet(
                 replica=number,
                 started=started,
                 environment=environment,
-                max_restarts=max_restarts,
+                max_restarts=served.settings["max_restarts"],
                 timeout=timeout,
                 worker=worker,
             )

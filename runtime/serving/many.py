@@ -48,14 +48,7 @@ def make_all(
     window = 2 * served.replicas * size  # each replica at a batch, and another one waiting for it
 
     async def run() -> dict[str, str]:
-        replicas = fleet(
-            served.plan,
-            served.replicas,
-            metrics,
-            max_restarts=settings["max_restarts"],
-            timeout=timeout,
-            worker=worker,
-        )
+        replicas = fleet(served, metrics, timeout=timeout, worker=worker)
         queue = Queue(replicas.replicas, metrics, max_waiting=window, max_batch_size=size)
         main = asyncio.current_task()
         assert main is not None

@@ -92,14 +92,7 @@ def serve(
                 await stop(task)
 
         metrics = Metrics()
-        replicas = fleet(
-            served.plan,
-            served.replicas,
-            metrics,
-            max_restarts=settings["max_restarts"],
-            timeout=timeout,
-            worker=worker,
-        )
+        replicas = fleet(served, metrics, timeout=timeout, worker=worker)
         queue = Queue(
             replicas.replicas, metrics, max_waiting=settings["max_queue"], max_batch_size=settings["max_batch_size"]
         )

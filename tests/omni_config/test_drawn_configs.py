@@ -67,6 +67,9 @@ DRAWN: dict[str, tuple[float, tuple[Any, ...]]] = {
     "num_frames": (0.1, (81,)),
     "seed": (0.1, (0, 7)),
 }
+#: Beside settings without words (OMNI503), what only the engine's own command shows: a model that its registry lacks
+#: (OMNI614), or runs with diffusers (OMNI643), and one class for two tasks (OMNI1301).
+ONLY_READ = {"OMNI503", "OMNI614", "OMNI643", "OMNI1301"}
 
 
 def drawn(engine: str, number: int) -> str:
@@ -112,6 +115,8 @@ def test_what_is_written_is_read_as_it_was_meant(engine: str) -> None:
         command, findings = export(first)
         if command is None:
             assert any(finding.severity == "error" for finding in findings), text
+            if first.exit_code == 0:  # the config has no error, but what was written of it, or could not be
+                assert {finding.code for finding in findings if finding.severity == "error"} <= ONLY_READ, text
             continue
         accepted += 1
         assert first.resolution is not None

@@ -17,6 +17,7 @@ from omni_config.findings import Decision
 from omni_config.schema.settings import FIELDS
 
 runner = CliRunner()
+SERVED = "sglang serve --model-path Qwen/Qwen-Image"
 SHARING = ("gpus", "tensor_parallel_size", "data_parallel_size", "cfg_parallel_size", "ulysses_degree", "ring_degree")
 
 
@@ -97,6 +98,26 @@ def test_what_is_dropped_or_refused_is_named() -> None:
         "ulysses_degree": (4, "refused"),
     }
     assert found["tea_cache"].source == "OMNI503"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "dropped"),
+    [
+        # By the card: ignored silently, and refused.
+        ("vllm serve bytedance-research/MammothModa2-Preview --omni --vae-use-slicing", "vae_use_slicing", True),
+        ("xdit --model Wan2.1-T2V --use_cfg_parallel --prompt hi", "cfg_parallel_size", False),
+        # By what reads it: a key that it does not have, a flag of language models, layers of an offload that is off.
+        ("model_path: Qwen/Qwen-Image\nnum_gpus: 1\nsp_size: 1", "sp_size", True),
+        ("vllm serve Qwen/Qwen-Image --omni --cpu-offload-gb 20", "--cpu-offload-gb 20", True),
+        (
+            f"{SERVED} --performance-mode manual --dit-layerwise-resident-layers 2",
+            "dit_layerwise_resident_layers",
+            True,
+        ),
+    ],
+)
+def test_what_an_engine_goes_on_without_is_dropped(text: str, name: str, dropped: bool) -> None:
+    assert rows(text)[name].mark == ("dropped" if dropped else "refused")
 
 
 def test_what_vllm_omni_lowers_and_switches_on() -> None:

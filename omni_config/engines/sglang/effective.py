@@ -14,16 +14,11 @@ from omni_config.rules.quantities import UNKNOWN
 from omni_config.schema.settings import FIELDS
 
 _ARGUMENTS = "ServerArgs"
-#: What requests leave unsaid, by our names and by those of the class of the model's requests.
-_REQUEST = {
-    "num_inference_steps": "num_inference_steps",
-    "width": "width",
-    "height": "height",
-    "num_frames": "num_frames",
-    "negative_prompt": "negative_prompt",
-    "guidance_scale": "guidance_scale",
-    "true_cfg_scale": "true_cfg_scale",
-}
+#: What requests may leave to the class of the model's requests.
+_REQUEST = (
+    *("num_inference_steps", "width", "height", "num_frames"),
+    *("negative_prompt", "guidance_scale", "true_cfg_scale"),
+)
 _DEGREES = ("tensor_parallel_size", "data_parallel_size", "cfg_parallel_size", "ulysses_degree", "ring_degree")
 
 #: Degrees of a worker that computes the transformer alone, which count for it instead of the general ones.
@@ -46,11 +41,11 @@ def decide(draft: Draft, facts: Facts) -> None:
     elif not draft.unknown.intersection((*_DEGREES, "gpus", "allgather_degree")):
         _share(draft, facts, entry)
     _place(draft, facts, entry)
-    for setting, name in _REQUEST.items():
+    for name in _REQUEST:
         found = facts.default(entry.get("sampling_params", ""), name)
         says = found is not None and found[0] is not None and (name, found[0]) != ("num_frames", 1)
         if found and says and name not in draft.options:
-            draft.decide(setting, found[0], "default", found[1])
+            draft.decide(name, found[0], "default", found[1])
 
 
 def _role(draft: Draft) -> None:

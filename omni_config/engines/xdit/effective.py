@@ -7,15 +7,8 @@ from typing import Any
 from omni_config.engines.facts import Facts
 from omni_config.engines.formats.draft import Draft
 
-#: What a call leaves unsaid, by our names and by those of the model's class.
-_REQUEST = (
-    ("num_inference_steps", "num_inference_steps"),
-    ("width", "width"),
-    ("height", "height"),
-    ("num_frames", "num_frames"),
-    ("negative_prompt", "negative_prompt"),
-    ("guidance_scale", "guidance_scale"),
-)
+#: What a call may leave to the model's class.
+_REQUEST = ("num_inference_steps", "width", "height", "num_frames", "negative_prompt", "guidance_scale")
 
 
 def decide(draft: Draft, facts: Facts) -> None:
@@ -40,6 +33,6 @@ def decide(draft: Draft, facts: Facts) -> None:
 
 
 def _defaults(draft: Draft, values: dict[str, Any], at: str) -> None:
-    for setting, name in _REQUEST:
+    for name in _REQUEST:
         if values.get(name) is not None and name not in draft.options:
-            draft.decide(setting, values[name], "default", at)
+            draft.decide(name, values[name], "default", at)
