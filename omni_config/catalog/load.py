@@ -6,7 +6,7 @@ Reading and validating it takes longer than a check, so the result is kept compi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from omni_config.cards import Claim, Disagreement, EngineCard, Feature, Guidance, ModelCard, Retired, TeaCacheFit
 from omni_config.catalog import versions
+from omni_config.catalog.claims import declared, inherited
 from omni_config.compiled_data import TEXTS, cached
 from omni_config.rules.kinds import KINDS, Refuses
 from omni_config.rules.quantities import THEIRS
@@ -136,7 +137,14 @@ class Catalog:
 def catalog() -> Catalog:
     """The catalog of this installation."""
     rules = FOLDER.parent / "rules"
-    code = [FOLDER.parent / "cards.py", rules / "rule.py", rules / "kinds.py", FOLDER / "versions.py", Path(__file__)]
+    code = [
+        FOLDER.parent / "cards.py",
+        rules / "rule.py",
+        rules / "kinds.py",
+        FOLDER / "versions.py",
+        FOLDER / "claims.py",
+        Path(__file__),
+    ]
     files = sources()
     return Catalog(cached("catalog", [*code, *files], lambda: read(files)))
 
@@ -195,14 +203,14 @@ def read(files: list[Path]) -> dict[str, Any]:
         else:
             raise ValueError(f"{path.name}: the catalog has no place for it")
     data["engines"] = {
-        name: _inherited(data["engines"], name) | {"registered": _registered(name, registered)}
+        name: inherited(data["engines"], name) | {"registered": _registered(name, registered)}
         for name in data["engines"]
     }
     data["model_aliases"] = _model_aliases(data["models"], same_model)
     ours = {name.lower(): name for name in data["models"]} | data["model_aliases"]
     for name, card in data["engines"].items():
         if "capabilities" in card:
-            claims = _declared(card["capabilities"], known_of[name])
+            claims = declared(card["capabilities"], known_of[name])
             card["pipelines"] = {ours.get(model) or ours.get(model.lower(), model): claim for model, claim in claims}
     data["aliases"] = _aliases(data["engines"])
     for kind, key in ((Feature, "features"), (ModelCard, "models"), (EngineCard, "engines")):
@@ -301,65 +309,6 @@ def _demands(when: str) -> tuple[list[str], list[str]]:
 def _names(data: dict[str, Any]) -> dict[str, list[str]]:
     """The aliases of every engine card."""
     return {name: [alias for alias, meant in data["aliases"].items() if meant == name] for name in data["engines"]}
-
-
-def _inherited(cards: dict[str, Any], name: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
-    """An engine card with what it takes over from the one that it extends."""
-    card = dict(cards[name])
-    base = card.pop("extends", None)
-    if base is None:
-        return card
-    if base not in cards or base in (name, *below):
-        raise ValueError(f"{name}: extends {base}, which is no other card")
-    inherited = _inherited(cards, base, (name, *below))
-    inherited.pop("aliases", None)
-    pipelines = inherited.get("pipelines", {}) | {
-        pipeline: claim and _changed_claim(inherited.get("pipelines", {}).get(pipeline, {}), claim)
-        for pipeline, claim in card.get("pipelines", {}).items()
-    }
-    effects = inherited.get("effects", {}) | card.get("effects", {})
-    merged = inherited | card
-    for key, value in (("pipelines", pipelines), ("effects", effects)):
-        merged[key] = {entry: said for entry, said in value.items() if said is not None}
-    return merged
-
-
-def _declared(capabilities: dict[str, Any], facts: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What the classes of an engine declare of each model that they are registered for, by the names of capabilities;
-    of step caches, those that their settings list. A feature may have a capability for each of its values.
-    """
-    unsaid = {
-        field.partition(".")[2]: entry.get("default")
-        for field, entry in facts["fields"].items()
-        if field.startswith("ModelCapabilities.")
-    }
-    for entry in facts["pipelines"].values():
-        declared = unsaid | entry.get("capabilities", {})
-        caches = entry.get("settings", {}).get("step_cache_config")
-        listed = {*caches} if isinstance(caches, dict) and declared["supports_step_caching"] else set()
-        named = {capability for capability, yes in declared.items() if yes} | listed
-        claim: dict[str, Any] = {"source": entry["at"], "supported": [], "only": {}}
-        for feature, capability in capabilities.items():
-            by_value = capability if isinstance(capability, dict) else {None: capability}
-            values = [value for value, name in by_value.items() if name in named]
-            if len(values) == len(by_value):
-                claim["supported"].append(feature)
-            elif values:
-                claim["only"][feature] = f"{feature} in {tuple(values)}"
-        yield from ((name, claim) for name in entry["names"] if "/" in name)
-
-
-def _changed_claim(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """A claim about a pipeline, changed: a feature that the new one names leaves its old place, all others stay."""
-    lists = ("supported", "unsupported", "unverified")
-    named = {*(feature for verdict in lists for feature in new.get(verdict, ())), *new.get("only", ())}
-    merged = {**old, **new}
-    for verdict in lists:
-        merged[verdict] = [feature for feature in old.get(verdict, ()) if feature not in named] + new.get(verdict, [])
-    for key in ("only", "effects"):
-        kept = {feature: said for feature, said in old.get(key, {}).items() if feature not in named}
-        merged[key] = kept | new.get(key, {})
-    return merged
 
 
 def _aliases(cards: dict[str, Any]) -> dict[str, str]:
