@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from omni_config.checking.edit import CannotEdit, Edit
-from omni_config.engines.formats import python
+from omni_config.engines.formats import python_reader
 from omni_config.engines.formats.draft import Draft
 from omni_config.engines.formats.text import Text
 from omni_config.engines.formats.way import Way
@@ -55,7 +55,7 @@ class _Script:
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
-        text = python.code(draft.file)
+        text = python_reader.code(draft.file)
         if text is None:
             raise CannotEdit("the script is too long")
         self.text: Text = text

@@ -58,9 +58,9 @@ def drafts_of(source: Source, nodes: list[YamlNode] | None) -> list[Draft]:
 
 def _of_python(source: Source) -> list[Draft]:
     """The deployments of a Python script or notebook; empty where it is none, or deploys nothing that is known."""
-    from omni_config.engines.formats import python
+    from omni_config.engines.formats import python_reader
 
-    script = python.read(File(source))
+    script = python_reader.read(File(source))
     if script is None:
         return []
     drafts = [draft for engine in ENGINES.values() if engine.scripts for draft in engine.from_python(script)]

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from omni_config.checking.document import CheckResult
 from omni_config.checking.files import check, check_bytes
 from omni_config.cli import app
-from omni_config.engines.formats import python
+from omni_config.engines.formats import python_reader
+from omni_config.engines.formats.python import Script, plain
 from omni_config.engines.formats.text import File
 from omni_config.findings import Source
 from omni_config.reading.nodes import YamlNode
@@ -26,8 +27,8 @@ LOADED = (
 )
 
 
-def script(text: str, name: str = "deploy.py") -> python.Script:
-    found = python.read(File(Source(name, dedent(text))))
+def script(text: str, name: str = "deploy.py") -> Script:
+    found = python_reader.read(File(Source(name, dedent(text))))
     assert found is not None
     return found
 
@@ -55,7 +56,7 @@ def codes(checked: CheckResult) -> list[str]:
 def value(expression: str, before: str = "") -> Any:
     found = script(f"{dedent(before)}\nimport target\ntarget.f(x={expression})")
     node = next(call for call in found.calls if call.name == "target.f").keywords["x"]
-    return python.plain(node).value
+    return plain(node).value
 
 
 @pytest.mark.parametrize(
