@@ -12,6 +12,7 @@ PYTHON = (".py", ".ipynb")
 SCRIPTS = (".sh", ".bash", ".slurm", ".sbatch", ".dockerfile", ".json", *PYTHON)  # may start an engine
 _NAMES = ("Dockerfile", "Containerfile")  # and with more behind it
 _HIDDEN = (".github", ".gitlab", ".buildkite", ".circleci")  # that hold steps of CI
+_HERE = os.path.join(".", "")  # noqa: PTH118
 STDIN = "-"
 
 
@@ -28,8 +29,8 @@ def discover(names: Iterable[str]) -> Iterator[tuple[str, bool]]:
     seen: set[str] = set()
     for name in names:
         for path, named in _expand(name):
-            if path not in seen:
-                seen.add(path)
+            if (key := os.path.normpath(path)) not in seen:
+                seen.add(key)
                 yield path, named
 
 
@@ -41,7 +42,8 @@ def _expand(name: str) -> Iterator[tuple[str, bool]]:
         for folder, folders, files in os.walk(path):
             folders[:] = sorted(inner for inner in folders if not inner.startswith(".") or inner in _HIDDEN)
             read = (file for file in sorted(files) if file.endswith((*SUFFIXES, *SCRIPTS)) or file.startswith(_NAMES))
-            yield from ((str(Path(folder, file)), False) for file in read)
+            # Of each file: a Path takes ten times as long.
+            yield from ((os.path.join(folder, file).removeprefix(_HERE), False) for file in read)  # noqa: PTH118
     elif glob.has_magic(name) and not path.exists():
         found = [file for file in sorted(glob.glob(name, recursive=True)) if Path(file).is_file()]
         yield from ((file, False) for file in found) if found else [(name, True)]

@@ -9,21 +9,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_lsp
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from lsprotocol import types as lsp
+from pytest_lsp import ClientServerConfig, LanguageClient
 
-pytest_lsp = pytest.importorskip("pytest_lsp")
-pytest.importorskip("pytest_asyncio")
-
-from hypothesis import given  # noqa: E402
-from hypothesis import settings as hypothesis_settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from lsprotocol import types as lsp  # noqa: E402
-from pytest_lsp import ClientServerConfig, LanguageClient  # noqa: E402
-
-from omni_config.checking.choices import Choices  # noqa: E402
-from omni_config.lsp.actions import fix_all, repairs  # noqa: E402
-from omni_config.lsp.complete import complete  # noqa: E402
-from omni_config.lsp.hover import hover  # noqa: E402
-from omni_config.lsp.opened import Opened  # noqa: E402
+from omni_config.checking.choices import Choices
+from omni_config.lsp.actions import fix_all, repairs
+from omni_config.lsp.complete import complete
+from omni_config.lsp.hover import hover
+from omni_config.lsp.opened import Opened
 
 on_a_server = pytest.mark.asyncio(loop_scope="module")
 
