@@ -81,6 +81,16 @@ class Server:
             assert time.monotonic() < end, metric
             time.sleep(0.02)
 
+    def asked(self) -> float:
+        """How many requests have come; one that moves from the first figure to the second meanwhile is not counted."""
+        return self.metric("omni_queue_wait_seconds_count") + self.metric("omni_queue_depth")
+
+    def wait_until_asked(self, requests: float) -> None:
+        end = time.monotonic() + START
+        while self.asked() < requests:
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.02)
+
     def ranks(self) -> list[psutil.Process]:
         """The processes of the ranks that are alive."""
         found = []

@@ -119,10 +119,11 @@ def test_the_other_serves_while_one_is_started_again(fleet: Server) -> None:
 
 
 def test_sigterm_ends_what_all_are_at_and_leaves_nothing(fleet: Server) -> None:
+    before = fleet.asked()
     with ThreadPoolExecutor(4) as pool:
-        calls = [pool.submit(generate, fleet, seed) for seed in range(4)]
-        while not busy_ranks(fleet, 2):
-            pass
+        calls = [pool.submit(generate, fleet, seed, 4 * STEPS) for seed in range(4)]
+        fleet.wait_until_asked(before + 4)
+        assert busy_ranks(fleet, 2)
         fleet.ask_to_end()
         for call in calls:
             assert call.result().shape == (64, 64, 3)

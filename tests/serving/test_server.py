@@ -204,10 +204,10 @@ def wait_until_it_is_seen(server: Server) -> None:
 
 
 def test_what_was_asked_before_sigterm_is_still_answered(server: Server, client: openai.OpenAI) -> None:
-    before = generate(client)
+    before, asked = generate(client), server.asked()
     with ThreadPoolExecutor(2) as pool:
         calls = [pool.submit(generate, client, num_inference_steps=steps) for steps in (30, 4)]
-        server.wait_for("omni_queue_depth", 1)
+        server.wait_until_asked(asked + 2)
         server.ask_to_end()
         server.wait_until_it_takes_no_more()
         made = [call.result() for call in calls]
