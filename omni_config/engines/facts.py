@@ -118,14 +118,19 @@ class Facts:
         found: dict[str, Any] | None = self._data["fields"].get(f"{owner}.{name}")
         return found
 
-    def default(self, owner: str, name: str) -> tuple[Any, str] | None:
-        """The default of a field of a class or of one that it extends, with file and line; None where unknown."""
+    def described(self, owner: str, name: str) -> tuple[dict[str, Any], str] | None:
+        """What is known of a field of a class or of one that it extends, with file and line; None where unknown."""
         for each in self._lineage(owner):
             found = self._data["fields"].get(f"{each}.{name}")
             if found is not None:
                 at = self._data["classes"][each]["at"].partition(":")[0]
-                return (found["default"], f"{at}:{found['line']}") if "default" in found else None
+                return found, f"{at}:{found['line']}"
         return None
+
+    def default(self, owner: str, name: str) -> tuple[Any, str] | None:
+        """The default of a field of a class or of one that it extends, with file and line; None where unknown."""
+        found = self.described(owner, name)
+        return (found[0]["default"], found[1]) if found and "default" in found[0] else None
 
     def method(self, owner: str, name: str) -> str:
         """File and line of a method of a class of settings; empty where the version has none."""
@@ -176,6 +181,11 @@ class Facts:
     def reads_variable(self, name: str) -> bool:
         """Whether it reads a variable of the environment."""
         return name in self._data["environment"]
+
+    def variable(self, name: str) -> tuple[list[str], list[Any]]:
+        """Where it reads a variable of the environment, and with which defaults."""
+        found = self._data["environment"].get(name, {})
+        return found.get("at", []), found.get("defaults", [])
 
     def registers(self, pipeline: str) -> bool:
         """Whether the version registers a pipeline class."""

@@ -12,13 +12,14 @@ from omni_config.checking.document import CheckResult
 from omni_config.checking.edit import written
 from omni_config.checking.fix import settings_written
 from omni_config.engines.facts import facts_of
+from omni_config.engines.formats.way import Way
 from omni_config.engines.words import Words
 from omni_config.estimate.data import gpus
-from omni_config.lsp.hover import about_flag, makes
+from omni_config.lsp.hover import about_flag, about_model, makes
 from omni_config.lsp.opened import Opened, described, is_section, setting_at
 from omni_config.mesh import AXES, FURTHER
 from omni_config.resolving.resolver import resolve_settings
-from omni_config.schema.settings import DEFAULTS, FIELDS
+from omni_config.schema.settings import DEFAULTS, FIELDS, Settings
 
 #: What a degree is tried with: those that divide the heads of models, and the GPUs of machines.
 _DEGREES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 15, 16, 20, 24, 28, 30, 32, 40, 48, 56, 60, 64)
@@ -51,6 +52,11 @@ def complete(opened: Opened, line: int, column: int) -> list[Proposal]:
     key = re.fullmatch(r"\s*(?:- )?(?P<rest>[\w-]*)", before)
     if key and deployment.document and deployment.document.draft and deployment.document.draft.form == "yaml":
         return list(_their_keys(deployment, _above(opened.lines, line, before), column - len(key["rest"])))
+    if deployment.document and deployment.document.draft and deployment.document.draft.form == "python":
+        inside = _open_call("\n".join([*opened.lines[:line], before]), opened.lines[line][column:])
+        name = re.search(r"(?:[(,]|^)\s*(?P<rest>\w*)$", before)
+        if inside is not None and name:
+            return list(_arguments(deployment, inside, column - len(name["rest"])))
     return list(_of_theirs(deployment, before))
 
 
@@ -137,18 +143,33 @@ def _candidates(name: str) -> Iterable[Any]:
     return [node["default"]] if isinstance(node.get("default"), int | float) else []
 
 
-def _legal(name: str, around: CheckResult | None) -> Iterator[tuple[Any, str]]:
-    """Values of a setting with which no rule refuses or changes it, each with what becomes of it."""
-    candidates = _candidates(name)
-    if around is None or around.resolution is None or name in _NAMES:
+def _legal(
+    name: str, around: CheckResult | None, candidates: Iterable[Any] | None = None, others: Settings | None = None
+) -> Iterator[tuple[Any, str]]:
+    """Values of a setting with which no rule refuses or changes it, each with what becomes of it; ``others`` are
+    settings that are as these say then.
+    """
+    candidates = _candidates(name) if candidates is None else candidates
+    if name in _NAMES:
+        yield from ((value, _about_name(name, value)) for value in candidates)
+        return
+    if around is None or around.resolution is None:
         yield from ((value, "") for value in candidates)
         return
-    settings, target = settings_written(around), around.unaccepted
+    settings, target = settings_written(around) | (others or {}), around.unaccepted
     for value in candidates:
         resolved = resolve_settings(settings | {name: value}, target)
         broken = any(one.severity == "error" and name in one.fields for one in resolved.findings)
         if not broken and not any(name in dict(one.changes) for one in resolved.findings):
             yield value, makes(name, resolved)
+
+
+def _about_name(name: str, value: str) -> str:
+    if name == "model":
+        card = catalog().model(value)
+        return about_model(card) if card else ""
+    engine = catalog().engine(value)
+    return engine.title if engine else ""
 
 
 # Files of other engines
@@ -198,15 +219,25 @@ def _of_theirs(deployment: CheckResult, before: str) -> Iterator[Proposal]:
                 kind = "|".join(map(str, found.choices)) if found.choices else found.type or ""
                 yield Proposal(name, flag.start(1), "flag", kind, f"{about}\n\n{about_flag(found)}".strip())
         return
-    value = re.search(r"(?P<name>--[\w-]+|\b[\w.]+)[\"']?(?:\s*[=:]\s*|\s+|[\"'],\s*[\"'])(?P<rest>[\w./-]*)$", before)
+    value = re.search(
+        r"(?P<name>--[\w-]+|\b[\w.]+)[\"']?(?:\s*[=:]\s*[\"']?|\s+|[\"'],\s*[\"'])(?P<rest>[\w./-]*)$", before
+    )
     if value is None:
         return
     start = len(before) - len(value["rest"])
+    quoted = before[:start].endswith(("'", '"'))
     known = facts.flag(value["name"]) if facts and value["name"].startswith("--") else None
     ours = (
         "model" if value["name"].strip("-") in ("model", "model-path") else _setting_of(document.words, value["name"])
     )
-    if known and known.choices and not ours:
+    texts = _texts(document.words, value["name"])
+    if texts:
+        others = {setting: DEFAULTS[setting] for setting, _ in texts}
+        for setting, said in texts:
+            if next(_legal(setting, deployment, [said.value], others), None):
+                text = said.text if quoted or document.draft.form != "python" else repr(said.text)
+                yield Proposal(text, start, "value", described()[FIELDS[setting]].get("description", ""))
+    elif known and known.choices and not ours:
         yield from (Proposal(str(choice), start, "value") for choice in known.choices)
     elif ours and document.words is not None:
         for item, detail in _legal(ours, deployment):
@@ -214,8 +245,73 @@ def _of_theirs(deployment: CheckResult, before: str) -> Iterator[Proposal]:
             stands = way.text if way is not None and way.text else item
             if isinstance(item, bool) and document.draft.form == "command":
                 continue
-            text = repr(stands) if document.draft.form == "python" else written(stands)
+            text = repr(stands) if document.draft.form == "python" and not quoted else written(stands)
             yield Proposal(text, start, "value", detail)
+
+
+def _texts(words: Words | None, name: str) -> list[tuple[str, Way]]:
+    """The settings that a flag, key or argument switches on by a text, as a backend of caches does."""
+    plain = name.lstrip("-").rpartition(".")[2].replace("_", "-")
+    found = words.ways.items() if words else ()
+    return [(setting, way) for setting, ways in found for way in ways if way.text and _plain(way) == plain]
+
+
+def _plain(way: Way) -> str:
+    return way.path[-1].replace("_", "-")
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call that is not closed yet: its name, where that stands (from 1), and what else is said in it."""
+
+    name: str
+    line: int
+    column: int
+    said: str
+
+
+def _open_call(text: str, rest: str) -> _Call | None:
+    """The call of Python that the end of a text stands in; ``rest`` is the rest of the line."""
+    blank = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|#[^\n]*")
+    plain = blank.sub(lambda found: " " * len(found[0]), text)
+    depth = 0
+    for at in range(len(plain) - 1, -1, -1):
+        if plain[at] in ")]}":
+            depth += 1
+        elif plain[at] in "([{" and depth:
+            depth -= 1
+        elif plain[at] in "([{":
+            name = re.search(r"[\w.]+$", plain[:at]) if plain[at] == "(" else None
+            if name is None:
+                return None
+            start = name.start()
+            line, begin = plain.count("\n", 0, start), plain.rfind("\n", 0, start) + 1
+            return _Call(name[0], line + 1, start - begin + 1, plain[at:] + rest.partition(")")[0])
+    return None
+
+
+def _arguments(deployment: CheckResult, call: _Call, start: int) -> Iterator[Proposal]:
+    """Arguments of a call of Python that say settings of ours, and fields of the engine's class of settings."""
+    document = deployment.document
+    assert document is not None
+    words, draft = document.words, document.draft
+    if words is None or draft is None:
+        return
+    starts = (call.line, call.column) == (draft.place.line, draft.place.column)
+    owner = call.name.rpartition(".")[2]
+    made = re.search(r"(\w+)\s*=\s*$", draft.place.source.line(draft.place.line)[: draft.place.column - 1])
+    runs = made is not None and call.name == made[1]  # the pipeline itself is called
+    found: dict[str, str] = {}
+    for setting, ways in words.ways.items():
+        for way in ways:
+            own = runs if FIELDS[setting][0] == "sampling" else starts
+            takes = way.path[0] == owner or (own and not way.path[0])
+            if way.kind == "word" and len(way.path) > 1 and takes:
+                found.setdefault(way.path[1], described()[FIELDS[setting]].get("description", ""))
+    facts = facts_of(str(words.node.value["engine"]))
+    found |= {name: "" for name in (facts.fields(owner) if facts else ()) if name not in found}
+    said = set(re.findall(r"(\w+)\s*=", call.said))
+    yield from (Proposal(f"{name}=", start, "key", "", about) for name, about in found.items() if name not in said)
 
 
 def _setting_of(words: Words | None, name: str) -> str:
@@ -224,8 +320,6 @@ def _setting_of(words: Words | None, name: str) -> str:
     if words is None:
         return ""
     for setting, ways in words.ways.items():
-        if setting in FIELDS and any(
-            way.kind == "word" and not way.text and way.path[-1].replace("_", "-") == plain for way in ways
-        ):
+        if setting in FIELDS and any(way.kind == "word" and not way.text and _plain(way) == plain for way in ways):
             return setting
     return ""

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from omni_config.cards import ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.checking.document import CheckResult
-from omni_config.engines.facts import Flag, facts_of
+from omni_config.engines.facts import Facts, Flag, facts_of
 from omni_config.findings import spoken
 from omni_config.lsp.opened import Opened, Spot, described
 from omni_config.mesh import AXES, FURTHER
+from omni_config.output.formats import RULES_URL
 from omni_config.resolving.resolver import Resolution
 from omni_config.schema.settings import FIELDS
 
@@ -28,8 +30,8 @@ def hover(opened: Opened, line: int, column: int) -> tuple[str, int, int] | None
             return words, found.start(), found.end()
     spot = opened.spot(line, column)
     if spot is None:
-        return _section(text, column) if opened.ours else None
-    parts = [*(_of_setting(spot) if spot.setting else ()), *(_of_flag(spot) if spot.flag else ())]
+        return _section(text, column) if opened.ours else _beside(opened, line, column)
+    parts = [*(_of_setting(spot) if spot.setting else ()), *(_of_flag(spot) if spot.flag else ()), *_of_key(spot)]
     return ("\n\n".join(parts), spot.start, spot.end) if parts else None
 
 
@@ -39,7 +41,17 @@ def code(name: str) -> str:
     if rule is None:
         return ""
     fix = re.sub(r"\{(\w+)[^}]*\}", lambda found: f"*{found[1].replace('_', ' ')}*", rule.fix)
-    return f"**{rule.code}** {rule.name.replace('-', ' ')} ({rule.severity})\n\n{rule.why}\n\nNext: {fix}."
+    title = f"**{_linked(rule.code)}** {rule.name.replace('-', ' ')} ({rule.severity})"
+    return f"{title}\n\n{rule.why}\n\nNext: {fix}."
+
+
+def page_of(code: str) -> str:
+    """The address of a rule's page."""
+    return f"{RULES_URL}/{code}.md"
+
+
+def _linked(code: str) -> str:
+    return f"[{code}]({page_of(code)})" if code in catalog().by_code else code
 
 
 def _section(text: str, column: int) -> tuple[str, int, int] | None:
@@ -65,7 +77,7 @@ def _of_setting(spot: Spot) -> Iterator[str]:
         yield f"Here: {made}."
     about = [one for one in checked.findings if name in one.fields]
     for one in about:
-        yield f"{one.code} [{one.severity}] {one.message}. {one.why}"
+        yield f"{_linked(one.code)} ({one.severity}): {one.message}. {one.why}"
 
 
 def _range(node: dict[str, Any]) -> Iterator[str]:
@@ -80,7 +92,7 @@ def _range(node: dict[str, Any]) -> Iterator[str]:
     ]
     if ends:
         yield f"{' and '.join(ends).capitalize()}."
-    if node.get("default") is not None:
+    if node.get("default") not in (None, ""):
         yield f"Default: `{spoken(node['default'])}`."
 
 
@@ -89,6 +101,10 @@ def makes(name: str, resolution: Resolution) -> str:
     settings = resolution.settings
     q = resolution.target.quantities(settings)
     parts = []
+    if name == "model" and resolution.target.card.sources:
+        parts.append(about_model(resolution.target.card))
+    if name == "engine":
+        parts.append(resolution.target.engine.title)
     try:
         if name in _DEGREES or name == "gpus":
             parts.append(f"{q['world_size']} rank{'s' if q['world_size'] != 1 else ''} in all")
@@ -106,6 +122,14 @@ def makes(name: str, resolution: Resolution) -> str:
     return ", ".join(parts)
 
 
+def about_model(card: ModelCard) -> str:
+    """A model in a few words: its class, what it makes, and what decides how it can be split."""
+    parts = [card.pipeline, card.task.replace("_", " ")]
+    counts = (("num_attention_heads", "heads"), ("num_layers", "layers"))
+    parts += [f"{card.dims[name]} {words}" for name, words in counts if name in card.dims]
+    return ", ".join(parts)
+
+
 def _of_flag(spot: Spot) -> Iterator[str]:
     flag = flag_of(spot.checked, spot.flag)
     if flag is None:
@@ -115,10 +139,58 @@ def _of_flag(spot: Spot) -> Iterator[str]:
     yield about_flag(flag)
 
 
+def _of_key(spot: Spot) -> Iterator[str]:
+    """A key of an engine's file, by the class of settings that takes it."""
+    facts = _facts(spot.checked)
+    found = facts.described(spot.key.owner, spot.key.name) if facts and spot.key else None
+    if found is not None and spot.key is not None:
+        entry, at = found
+        takes = f"Takes `{entry['type']}`. " if entry.get("type") else ""
+        default = f"Default: `{spoken(entry['default'])}`. " if entry.get("default") not in (None, "") else ""
+        yield f"**{spot.key.name}** of `{spot.key.owner}`"
+        yield f"{takes}{default}Declared at `{at}`."
+
+
+def _beside(opened: Opened, line: int, column: int) -> tuple[str, int, int] | None:
+    """What starts a deployment, and variables that its engine reads."""
+    for checked in opened.results:
+        place = checked.document.draft.place if checked.document and checked.document.draft else None
+        if place and place.line == line + 1 and place.column - 1 <= column < place.end:
+            return "\n\n".join(_of_deployment(checked)), place.column - 1, place.end - 1
+    for found in re.finditer(r"\b[A-Z][A-Z0-9_]{3,}\b", opened.lines[line] if line < len(opened.lines) else ""):
+        if not found.start() <= column <= found.end():
+            continue
+        for checked in opened.results:
+            facts = _facts(checked)
+            if facts is not None and facts.reads_variable(found[0]):
+                places, defaults = facts.variable(found[0])
+                said = ", ".join(f"`{spoken(one)}`" for one in defaults if one not in (None, ""))
+                default = f" Default: {said}." if said else ""
+                assert checked.node is not None
+                engine = checked.node.value["engine"]
+                words = f"**{found[0]}**\n\n{engine} reads it at `{places[0]}`.{default}"
+                return words, *found.span()
+    return None
+
+
+def _of_deployment(checked: CheckResult) -> Iterator[str]:
+    yield f"Judged by {checked.judged_by}." if checked.judged_by else "A deployment"
+    resolution = checked.resolution
+    if resolution is None:
+        return
+    ranks = makes("gpus", resolution)
+    model = makes("model", resolution)
+    yield f"Here: {'; '.join(part for part in (ranks, model) if part)}."
+    yield from (f"{one.message}." for one in checked.findings if one.code == "OMNI640")
+
+
+def _facts(checked: CheckResult) -> Facts | None:
+    return facts_of(str(checked.node.value["engine"])) if checked.foreign and checked.node is not None else None
+
+
 def flag_of(checked: CheckResult, name: str) -> Flag | None:
     """A flag of the engine that judges a deployment."""
-    node = checked.node
-    facts = facts_of(str(node.value["engine"])) if node is not None else None
+    facts = _facts(checked)
     return facts.flag(name) if facts else None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from omni_config.checking.choices import Choices
 from omni_config.checking.document import CheckResult
+from omni_config.engines.formats.draft import Key
 from omni_config.findings import Finding
 from omni_config.output.run_check import is_config
 from omni_config.reading.discover import CannotCheck
@@ -24,13 +25,14 @@ _SETTINGS = {path: name for name, path in FIELDS.items()}
 
 @dataclass(frozen=True)
 class Spot:
-    """A setting of ours, or a flag of the engine, with its columns ``[start, end)`` of a line, from 0."""
+    """A setting of ours, or a flag or key of the engine, with its columns ``[start, end)`` of a line, from 0."""
 
     checked: CheckResult
     start: int
     end: int
     setting: str = ""
     flag: str = ""
+    key: Key | None = None
 
 
 class Opened:
@@ -95,18 +97,28 @@ class Opened:
             for typed in document.draft.typed if document.draft and document.draft.form == "command" else ():
                 if typed.span.line == line + 1:
                     yield Spot(checked, typed.span.column - 1, typed.span.end - 1, flag=typed.name)
+            for theirs in document.draft.keys if document.draft else ():
+                place, value = theirs.node.key_span, theirs.node.span
+                if place is not None and place.line == line + 1:
+                    last = value.end if value.line == place.line and not theirs.node.children else place.end
+                    yield Spot(checked, place.column - 1, last - 1, key=theirs)
 
     def deployment(self, line: int) -> CheckResult | None:
-        """The deployment of another engine that stands around a line, from 0."""
-        for one in self.results if any(map(_foreign, self.results)) else self.last:
-            if _foreign(one) and one.document and one.document.lines.start <= line + 1 <= one.document.lines.stop:
-                return one
-        return next(filter(_foreign, self.last), None)
+        """The deployment of another engine that a line, from 0, is about: the last one that begins at it or above."""
+        known = [one for one in self.results if _foreign(one)] or [one for one in self.last if _foreign(one)]
+        above = [one for one in known if _begins(one) <= line + 1]
+        return max(above, key=_begins, default=next(iter(known), None))
 
 
 def _foreign(one: CheckResult) -> bool:
     """Whether it is a deployment of another engine of which something is known."""
     return one.foreign and one.node is not None and one.document is not None and one.document.draft is not None
+
+
+def _begins(one: CheckResult) -> int:
+    assert one.document is not None
+    assert one.document.draft is not None
+    return one.document.draft.place.line
 
 
 @cache

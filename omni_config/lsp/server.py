@@ -17,7 +17,6 @@ from omni_config.checking.choices import Choices
 from omni_config.findings import Finding, Span
 from omni_config.lsp import actions, complete, hover
 from omni_config.lsp.opened import Opened, described
-from omni_config.output.formats import RULES_URL
 from omni_config.reading.project import forget
 
 _LEVELS = {
@@ -157,7 +156,7 @@ def server_for(choices: Choices) -> Server:
     def linked(params: lsp.DocumentLinkParams) -> list[lsp.DocumentLink]:
         document = server.text(params.text_document.uri)
         return [
-            lsp.DocumentLink(_range(document, line, found.start(), line, found.end()), target=_page(found[0]))
+            lsp.DocumentLink(_range(document, line, found.start(), line, found.end()), target=hover.page_of(found[0]))
             for line, text in enumerate(document.lines)
             if "omni" in text.lower()
             for found in hover.CODE.finditer(text)
@@ -165,10 +164,6 @@ def server_for(choices: Choices) -> Server:
         ]
 
     return server
-
-
-def _page(code: str) -> str:
-    return f"{RULES_URL}/{code}.md"
 
 
 def _diagnostic(document: TextDocument, finding: Finding) -> lsp.Diagnostic:
@@ -183,7 +178,7 @@ def _diagnostic(document: TextDocument, finding: Finding) -> lsp.Diagnostic:
         message=f"{finding.message}{next_step}",
         severity=_LEVELS[finding.severity],
         code=finding.code,
-        code_description=lsp.CodeDescription(_page(finding.code)) if known else None,
+        code_description=lsp.CodeDescription(hover.page_of(finding.code)) if known else None,
         source="omni",
         related_information=related or None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -103,8 +104,16 @@ class File:
         return await self.told()
 
     async def told(self) -> list[lsp.Diagnostic]:
+        heard: asyncio.Queue[lsp.PublishDiagnosticsParams] = asyncio.Queue()
+
+        def hear(params: lsp.PublishDiagnosticsParams) -> None:
+            heard.put_nowait(params)
+            listen(lsp.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS, hear)  # at once: more than one may come at a time
+
+        listen = self.client.protocol.wait_for_notification
+        listen(lsp.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS, hear)
         while True:
-            told = await self.client.wait_for_notification(lsp.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS)
+            told = await heard.get()
             if told.uri == self.uri and told.version == self.version:
                 self.diagnostics = list(told.diagnostics)
                 return self.diagnostics
@@ -266,6 +275,59 @@ async def test_keys_of_engines_files_are_proposed(client: LanguageClient, tmp_pa
     await other.open("cache_config:\n  max_warmup_steps: 8\nparallelism_config:\n  ulysses_size: 2\n")
     await other.edit("ulysses_size: 2\n", "ulysses_size: 2\n  ")
     assert "ring_size" in await other.complete("ulysses_size: 2\n  ")
+
+
+@on_a_server
+async def test_arguments_of_python_are_proposed(client: LanguageClient, tmp_path: Path) -> None:
+    file = File(client, tmp_path / "serve.py")
+    await file.open(PYTHON)
+    await file.edit("ulysses_degree=4)", "vae, enforce_eager=True)")
+    found = await file.complete("vae")
+    assert found["vae_use_tiling="].text_edit
+    assert found["vae_use_tiling="].text_edit.range.start == file.after('Qwen-Image", ')
+    assert not {"model=", "enforce_eager=", "num_inference_steps="} & found.keys()
+    await file.edit("vae, ", 'cache_backend="')
+    assert {one.text_edit.new_text for one in (await file.complete('cache_backend="')).values()} == {
+        "tea_cache",
+        "cache_dit",
+    }
+    other = File(client, tmp_path / "generate.py")
+    await other.open(
+        'import diffusers\npipe = diffusers.QwenImagePipeline.from_pretrained("Qwen/Qwen-Image")\npipe("a")\n'
+    )
+    await other.edit('pipe("a")', 'pipe("a", )')
+    assert "num_inference_steps=" in await other.complete('pipe("a", ')
+
+
+@on_a_server
+async def test_each_deployment_of_a_file_is_asked_for_itself(client: LanguageClient, tmp_path: Path) -> None:
+    file = File(client, tmp_path / "run.sh")
+    await file.open(SHELL + "sglang generate --model-path Qwen/Qwen-Image --num-gpus 2\n")
+    await file.edit("--num-gpus 2", "--")
+    flags = await file.complete("Qwen-Image --")
+    assert "--enable-prefix-caching" in flags
+    assert "--sp-degree" not in flags
+    flags = await file.complete("--model-path Qwen/Qwen-Image --")
+    assert "--sp-degree" in flags
+    assert "--enable-prefix-caching" not in flags
+    await file.edit("--usp 4", "--cache-backend cache_dit")
+    assert set(await file.complete("--cache-backend ")) == {"cache_dit", "tea_cache"}
+    await file.edit("Qwen/Qwen-Image", "Wan-AI/Wan2.1-T2V-14B-Diffusers")
+    assert list(await file.complete("--cache-backend ")) == ["cache_dit"]  # TeaCache is refused for this model
+    assert "vllm-omni==0.3" in await file.hover("vllm")
+    assert "sglang==0.5" in await file.hover("sgla")
+
+
+@on_a_server
+async def test_what_is_the_engines_own_is_explained(client: LanguageClient, tmp_path: Path) -> None:
+    file = File(client, tmp_path / "stages.yaml")
+    await file.open(STAGES.replace("      model:", "      diffusion_load_format: default\n      model:"))
+    assert "of `OmniDiffusionConfig`" in await file.hover("diffusion_load")
+    assert "24 heads" in await file.hover("model: Qwen")
+    script = File(client, tmp_path / "run.sh")
+    await script.open(SHELL.replace("vllm serve", "VLLM_CACHE_ROOT=/tmp vllm serve"))
+    assert "reads it at `vllm" in await script.hover("VLLM_CACHE")
+    assert "4 ranks in all" in await script.hover(" vll")
 
 
 @on_a_server
