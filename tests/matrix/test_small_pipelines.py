@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import diffusers
@@ -29,6 +30,15 @@ def test_each_stands_for_a_published_model_and_none_is_of_our_own_runtime():
     assert {name: catalog().model(model).pipeline for name, model in MODELS.items()} == {name: name for name in MODELS}
     assert {*MODELS} == {*PIPELINES} >= {*BESIDE}
     assert not {*PIPELINES} & {*random_pipelines.PIPELINES}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two that wait for each other take minutes where all cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
