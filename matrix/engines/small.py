@@ -72,6 +72,7 @@ def small(model: str, folder: Path) -> Small:
         request["num_frames"] = 5
     if published.task.startswith("image_to_"):
         request["image"] = str(_picture(folder))
+    request |= REQUESTS.get(published.pipeline, {})
     return Small(model, place, folder, replace(published, dims=own.dims), request)
 
 
@@ -116,6 +117,8 @@ def _picture(folder: Path) -> Path:
     return file
 
 
+#: Where a step is slow: HunyuanVideo 1.5 attends to 2,000 tokens of text, however short it is.
+REQUESTS: dict[str, Settings] = {"HunyuanVideo15Pipeline": {"num_inference_steps": 2}}
 #: Caches compute the first blocks of a transformer, and up to eight of them: so many more are needed.
 DEEPER: dict[str, dict[str, int]] = {
     "FluxPipeline": {"num_layers": 6, "num_single_layers": 6},
@@ -129,9 +132,10 @@ def _build(pipeline: str, folder: Path) -> Path:
     import torch
     import transformers
 
+    from matrix.engines import small_pipelines
     from runtime.proof.random_pipelines import PIPELINES
 
-    builder: Callable[[], Any] | None = PIPELINES.get(pipeline)
+    builder: Callable[[], Any] | None = (PIPELINES | small_pipelines.PIPELINES).get(pipeline)
     if builder is None:
         raise ValueError(f"no small model of {pipeline}")
     if folder.is_dir():
@@ -147,4 +151,6 @@ def _build(pipeline: str, folder: Path) -> Path:
         if name.endswith("to_v"):  # or attention would hardly matter, and a picture not show whether it is right
             layer.weight.data *= 100
     pipe.save_pretrained(folder)
+    if beside := small_pipelines.BESIDE.get(pipeline):
+        beside(pipe, folder)
     return folder
