@@ -65,7 +65,7 @@ def _pinned(code: tuple[str, ...]) -> dict[str, str]:
 
 def code_of(family: str) -> dict[str, str]:
     """The digests of what decides a cell: the adapter, the stand-ins and what they share."""
-    names = (family, "inside", "judge", "small", "small_pipelines", "trial")
+    names = (family, "inside", "judge", "small", "trial")
     return {f"matrix/engines/{name}": digest(HERE / name) for name in names}
 
 
