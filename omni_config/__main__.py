@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -19,6 +20,8 @@ def main() -> None:
             sys.exit(run(names))
         from omni_config.cli import COMMANDS, app
 
+        completed = os.environ.get("_TYPER_COMPLETE_ARGS", os.environ.get("COMP_WORDS", "")).split()
+        command = completed[1] if len(completed) > 1 else command  # what a shell asks about
         app([command] if command in COMMANDS else COMMANDS)(prog_name="omni")
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output (head, say) has gone; that is no error of ours

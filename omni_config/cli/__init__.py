@@ -10,8 +10,11 @@ from keyword import iskeyword
 
 import typer
 
+from omni_config.cli.explained import explainable
+
 #: Each command with the module that holds it, in the order of the help.
 COMMANDS = {
+    "init": "init",
     "check": "check",
     "fix": "fix",
     "lsp": "lsp",
@@ -35,6 +38,9 @@ COMMANDS = {
     "model": "model",
 }
 
+#: Those that judge configs and show findings on stderr; ``omni check`` has the option itself.
+_EXPLAINED = ("fix", "plan", "launch", "serve", "prove", "bench", "calibrate", "import", "export", "diff")
+
 
 def app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """The command line with these commands."""
@@ -42,7 +48,6 @@ def app(names: Iterable[str] = COMMANDS) -> typer.Typer:
         name="omni",
         help="Check, plan and launch deployments of diffusion transformers.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -50,6 +55,8 @@ def app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     for name in names:
         function = f"{name}_" if iskeyword(name) else name
         command = getattr(import_module(f"omni_config.cli.{COMMANDS[name]}"), function)
+        if name in _EXPLAINED:
+            command = explainable(command)
         result.add_typer(command, name=name) if isinstance(command, typer.Typer) else result.command(name)(command)
     return result
 

@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from omni_config.checking.choices import Choices
+from omni_config.cli.completion import codes, engines, models
+from omni_config.cli.completion import gpus as known_gpus
+from omni_config.cli.explained import Explain
 from omni_config.cli.policies import Rules, load_rules
 from omni_config.output.run_check import Options, run
 from omni_config.reading.discover import STDIN
@@ -31,11 +34,28 @@ def check(
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
     rules: Rules = [],  # noqa: B006
     model: Annotated[
-        str | None, typer.Option("--model", help="Model of another engine's files that name none.")
+        str | None,
+        typer.Option(
+            "--model",
+            help="Model of another engine's files that name none.",
+            autocompletion=models,
+        ),
     ] = None,
-    engine: Annotated[str | None, typer.Option("--engine", help="Its version, such as vllm-omni==0.30.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            help="Its version, such as vllm-omni==0.30.",
+            autocompletion=engines,
+        ),
+    ] = None,
     gpu: Annotated[
-        str | None, typer.Option("--gpu", help="GPU of another engine's files, which cannot say it.")
+        str | None,
+        typer.Option(
+            "--gpu",
+            help="GPU of another engine's files, which cannot say it.",
+            autocompletion=known_gpus,
+        ),
     ] = None,
     gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="How many, where a file does not say it.")] = None,
     aside: Annotated[
@@ -45,10 +65,21 @@ def check(
         list[str], typer.Option("--render", help="Charts and overlays, rendered first by helm or kustomize.")
     ] = [],  # noqa: B006
     select: Annotated[
-        list[str], typer.Option("--select", help="Only these codes, or areas by their beginning: OMNI1,OMNI503.")
+        list[str],
+        typer.Option(
+            "--select", help="Only these codes, or areas by their beginning: OMNI1,OMNI503.", autocompletion=codes
+        ),
     ] = [],  # noqa: B006
-    ignore: Annotated[list[str], typer.Option("--ignore", help="Not these codes or areas.")] = [],  # noqa: B006
+    ignore: Annotated[
+        list[str],
+        typer.Option(
+            "--ignore",
+            help="Not these codes or areas.",
+            autocompletion=codes,
+        ),
+    ] = [],  # noqa: B006
     advice: Annotated[bool, typer.Option("--advice", help="Show advice, which is one line else.")] = False,
+    explain: Explain = False,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit code 0, whatever is found.")] = False,
     baseline: Annotated[
         str, typer.Option("--baseline", metavar="FILE", help="Findings accepted so far; only others fail.")
@@ -95,6 +126,7 @@ def check(
         baseline,
         write_baseline,
         since or "HEAD" * changed,
+        explain,
     )
     choices = Choices(_codes(select, policies), _codes(ignore, policies), assume, policies)
     if watching:

@@ -15,6 +15,7 @@ from omni_config.catalog.load import catalog
 from omni_config.checking.compare import Difference, compare
 from omni_config.checking.document import CheckResult, ParsedDocument, judge
 from omni_config.checking.files import read
+from omni_config.cli.explained import show_pages
 from omni_config.cli.policies import Rules, load_rules
 from omni_config.findings import Finding
 from omni_config.rules.rule import Rule
@@ -53,6 +54,7 @@ def diff(
             if len(new) > 1 and item.node is not None:
                 typer.echo(f"{item.node.span.source.name}:{item.node.span.line}")
             Console(highlight=False, soft_wrap=True).print(_shown(difference))
+    show_pages([finding for difference in differences for finding in difference.appeared])
     raise typer.Exit(1 if any(difference.lost for difference in differences) else 0)
 
 

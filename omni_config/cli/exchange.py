@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from omni_config.checking.document import CheckResult, judge
 from omni_config.checking.files import check, read
+from omni_config.cli.explained import show_findings
 from omni_config.cli.inputs import usually
 from omni_config.cli.policies import Rules, load_rules
-from omni_config.findings import Finding
-from omni_config.output.text import render
 
 _HEAD = "# yaml-language-server: $schema=https://github.com/omni-config/omni-config/raw/main/docs/schema.json\n"
 
@@ -35,7 +32,7 @@ def import_(
     judged = [document for document in documents if document.node is not None]
     if any(finding.code == "OMNI604" and "names no" in finding.message for item in judged for finding in item.findings):
         _fail(f"{file} names no model; next: --model MODEL")
-    _show([finding for item in documents for finding in item.findings if finding.code.startswith("OMNI60")])
+    show_findings([finding for item in documents for finding in item.findings if finding.code.startswith("OMNI60")])
     if not judged:
         _fail(f"{file} has no diffusion stage")
     for document in judged:
@@ -69,10 +66,10 @@ def export(
     for document in read(file):
         checked = judge(document.for_engine(to).as_ours(), policies)
         if checked.resolution is None:
-            _show(checked.findings)
+            show_findings(checked.findings)
             raise typer.Exit(2)
         text, findings = write(checked)
-        _show([finding for finding in findings if text is None or finding.severity != "advice"])
+        show_findings([finding for finding in findings if text is None or finding.severity != "advice"])
         if text is None:
             raise typer.Exit(1)
         texts.append(text)
@@ -96,12 +93,6 @@ def _reason(checked: CheckResult) -> str:
     return (
         f"no command or file of an engine is in it ({checked.findings[0].message})" if checked.findings else "is empty"
     )
-
-
-def _show(findings: Sequence[Finding]) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for finding in findings:
-        console.print(render(finding), end="\n\n")
 
 
 def _fail(message: str) -> None:

@@ -12,11 +12,12 @@ from rich.console import Console
 
 from omni_config.cards import Retired
 from omni_config.catalog.load import catalog
+from omni_config.cli.completion import codes
 from omni_config.rules.rule import Rule
 
 
 def explain(
-    code: Annotated[str, typer.Argument(help="Code of a rule, such as OMNI101.")],
+    code: Annotated[str, typer.Argument(help="Code of a rule, such as OMNI101.", autocompletion=codes)],
     as_json: Annotated[bool, typer.Option("--json", help="Print the rule as JSON.")] = False,
 ) -> None:
     """Explain a rule: what it asks, why, how to repair it, with a bad and a good example."""

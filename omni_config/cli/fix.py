@@ -10,6 +10,7 @@ import typer
 
 from omni_config.atomic import write_bytes
 from omni_config.checking.choices import Choices
+from omni_config.cli.explained import show_pages
 from omni_config.cli.policies import Rules, load_rules
 from omni_config.reading.discover import STDIN, CannotCheck, discover
 from omni_config.reading.project import project_of
@@ -61,6 +62,7 @@ def _fix(name: str, named: bool, unsafe: bool, diff: bool, choices: Choices) -> 
         typer.echo(
             f"{name}: repaired {', '.join(dict.fromkeys(finding.code for finding in repaired.applied))}", err=True
         )
+    show_pages(repaired.applied)
     for reason in repaired.failed:
         typer.echo(f"{name}: {reason}", err=True)
     left = choices.check(name, repaired.after.encode())

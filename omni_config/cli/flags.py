@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import typer
 
+from omni_config.cli.completion import engines, gpus, models
 from omni_config.cli.policies import Rules, load_rules
 from omni_config.schema.document import Document
 from omni_config.schema.flag_names import ALIASES, dashed
@@ -85,7 +86,13 @@ def _flag(name: str, path: tuple[str, ...]) -> inspect.Parameter:
     if name == "compile":
         names.append(" /--enforce-eager")  # vLLM-Omni's word for its opposite
     return _parameter(
-        name, kind | None, None, *names, help=info.description, panel=(path[0] if path[1:] else "document")
+        name,
+        kind | None,
+        None,
+        *names,
+        help=info.description,
+        panel=(path[0] if path[1:] else "document"),
+        complete={"model": models, "engine": engines, "gpu": gpus}.get(name),
     )
 
 
@@ -98,9 +105,17 @@ def _plain_type(annotation: Any) -> Any:
 
 
 def _parameter(
-    name: str, kind: Any, default: Any, *names: str, help: str, panel: str = "overrides"
+    name: str,
+    kind: Any,
+    default: Any,
+    *names: str,
+    help: str,
+    panel: str = "overrides",
+    complete: Callable[[str], Any] | None = None,
 ) -> inspect.Parameter:
-    option = typer.Option(default, *names, help=help, show_default=False, rich_help_panel=f"Settings: {panel}")
+    option = typer.Option(
+        default, *names, help=help, show_default=False, rich_help_panel=f"Settings: {panel}", autocompletion=complete
+    )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
 
 

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
 from omni_config.checking.choices import usual
 from omni_config.checking.document import CheckResult, ParsedDocument, from_flags, judge
 from omni_config.checking.files import read
-from omni_config.output.text import render
+from omni_config.cli.explained import show_findings
 from omni_config.plan import Plan
 from omni_config.reading.discover import CannotCheck
 from omni_config.reading.project import project_of
@@ -39,17 +38,10 @@ def checked_config(document: ParsedDocument, policies: tuple[Rule, ...]) -> Chec
     Findings go to stderr. With an error among them this ends the command: exit code 1, or 2 for unusable input.
     """
     checked = judge(document, policies)
-    show_findings(checked)
+    show_findings(checked.findings)
     if checked.plan is None:
         raise typer.Exit(checked.exit_code)
     return checked
-
-
-def show_findings(checked: CheckResult) -> None:
-    """Print the findings of a document on stderr."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for finding in checked.findings:
-        console.print(render(finding), end="\n\n")
 
 
 def usually(file: Path) -> dict[str, str]:

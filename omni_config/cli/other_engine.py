@@ -9,12 +9,11 @@ import subprocess
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
 from omni_config.checking.document import CheckResult
 from omni_config.checking.export import export
+from omni_config.cli.explained import show_findings
 from omni_config.engines import ENGINES
-from omni_config.output.text import render
 
 
 def start_other(command: str, checked: CheckResult, engine: str, *, dry_run: bool) -> int:
@@ -27,9 +26,7 @@ def start_other(command: str, checked: CheckResult, engine: str, *, dry_run: boo
         return _fail(command, f"engine {engine} has no command; next: omni export --to {engine}, for its file")
     text, findings = export(checked)
     if text is None:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        for finding in findings:
-            console.print(render(finding), end="\n\n")
+        show_findings(findings)
         return 1
     words = shlex.split(text.replace("\\\n", " "))
     names = dict(word.split("=", 1) for word in words if word.partition("=")[0].isupper())

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from omni_config.checking.document import CheckResult, judge
+from omni_config.cli.explained import show_findings
 from omni_config.cli.flags import with_overrides
-from omni_config.cli.inputs import checked_config, document_of, show_findings
+from omni_config.cli.inputs import checked_config, document_of
 from omni_config.mesh import NAMES, further
 from omni_config.plan import Plan
 from omni_config.rules.rule import Rule
@@ -65,7 +66,7 @@ def _of_another_engine(checked: CheckResult, as_json: bool) -> None:
         of_plan = plan.to_dict() | grid if plan else {}
         typer.echo(json.dumps(of_plan | effective_json(checked, rows), indent=2))
     else:
-        show_findings(checked)
+        show_findings(checked.findings)
         console = Console(highlight=False)
         console.print(effective_table(checked, rows))
         if plan is not None:

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from omni_config.cli.explained import show_findings
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import checked_plan, document_of
 from omni_config.cli.running import bar, errors, fail, require_startable
-from omni_config.output.text import render
 from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
 
@@ -78,9 +78,7 @@ def _of_engine(
     from omni_config.checking.export import said
 
     checked = judge(document, policies)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for finding in checked.findings:
-        console.print(render(finding), end="\n\n")
+    show_findings(checked.findings)
     if checked.resolution is None:
         return 2
     settings = said(checked)

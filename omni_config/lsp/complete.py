@@ -16,8 +16,9 @@ from omni_config.engines.formats.way import Way
 from omni_config.engines.words import Words
 from omni_config.estimate.data import gpus
 from omni_config.lsp.hover import about_flag, about_model, makes
-from omni_config.lsp.opened import Opened, described, is_section, setting_at
+from omni_config.lsp.opened import Opened, is_section, setting_at
 from omni_config.mesh import AXES, FURTHER
+from omni_config.output.described import described
 from omni_config.resolving.resolver import resolve_settings
 from omni_config.schema.settings import DEFAULTS, FIELDS, Settings
 

@@ -12,8 +12,9 @@ from omni_config.catalog.load import catalog
 from omni_config.checking.document import CheckResult
 from omni_config.engines.facts import Facts, Flag, facts_of
 from omni_config.findings import spoken
-from omni_config.lsp.opened import Opened, Spot, described
+from omni_config.lsp.opened import Opened, Spot
 from omni_config.mesh import AXES, FURTHER
+from omni_config.output.described import described
 from omni_config.output.formats import RULES_URL
 from omni_config.resolving.resolver import Resolution
 from omni_config.schema.settings import FIELDS

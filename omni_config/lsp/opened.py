@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 from omni_config.checking.choices import Choices
 from omni_config.checking.document import CheckResult
 from omni_config.engines.formats.draft import Key
 from omni_config.findings import Finding
+from omni_config.output.described import described
 from omni_config.output.run_check import is_config
 from omni_config.reading.discover import CannotCheck
 from omni_config.reading.project import project_of
@@ -119,30 +118,6 @@ def _begins(one: CheckResult) -> int:
     assert one.document is not None
     assert one.document.draft is not None
     return one.document.draft.place.line
-
-
-@cache
-def described() -> dict[tuple[str, ...], dict[str, Any]]:
-    """Every key of our format by its path, as the JSON Schema has it; sections have their keys under ``keys``."""
-    from omni_config.output.pages import schema
-
-    whole = schema()
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
-
-    def walk(node: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-        merged = dict(node)
-        for part in (node, *node.get("anyOf", ())):
-            if "$ref" in part:
-                merged |= {k: v for k, v in whole["$defs"][part["$ref"].rpartition("/")[2]].items() if k not in merged}
-            elif part is not node and part.get("type") != "null":
-                merged |= {k: v for k, v in part.items() if k not in merged}
-        if "properties" in merged:
-            merged["keys"] = {key: walk(inner, (*path, key)) for key, inner in merged["properties"].items()}
-        found[path] = merged
-        return merged
-
-    walk(whole, ())
-    return found
 
 
 def setting_at(path: tuple[str, ...]) -> str:

@@ -16,7 +16,8 @@ from omni_config.catalog.load import catalog
 from omni_config.checking.choices import Choices
 from omni_config.findings import Finding, Span
 from omni_config.lsp import actions, complete, hover
-from omni_config.lsp.opened import Opened, described
+from omni_config.lsp.opened import Opened
+from omni_config.output.described import described
 from omni_config.reading.project import forget
 
 _LEVELS = {

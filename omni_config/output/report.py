@@ -31,11 +31,14 @@ class Report:
     since: str = ""
 
 
-def print_report(report: Report, output_format: str, advice: bool) -> None:
-    """Print it; ``advice`` is summed up where it was not asked for, but for formats that keep all there is."""
+def print_report(report: Report, output_format: str, advice: bool, explain: bool = False) -> None:
+    """Print it; ``advice`` is summed up where it was not asked for, but for formats that keep all there is.
+
+    ``explain``: for people, the pages of the rules follow the findings.
+    """
     if output_format == "text":
         if report.checked:
-            _print(report, advice)
+            _print(report, advice, explain)
     else:
         from omni_config.output import formats
 
@@ -66,7 +69,7 @@ def advice_of(checked: Sequence[CheckResult]) -> str:
     return f"{pieces} ({', '.join(sorted(set(codes)))}): --advice shows {'them' if len(codes) > 1 else 'it'}."
 
 
-def _print(report: Report, advice: bool) -> None:
+def _print(report: Report, advice: bool, explain: bool) -> None:
     checked = report.checked
     findings = [one for item in checked for one in item.findings if advice or one.severity != "advice"]
     line, style = _summary(findings, len(checked))
@@ -88,6 +91,10 @@ def _print(report: Report, advice: bool) -> None:
         if item.resolution and item.resolution.plan is None and item.exit_code and repairs < MOST_REPAIRS_SHOWN:
             repairs += 1
             console.print(_repairs(item), end="\n\n")
+    if explain:
+        from omni_config.output.explained import print_pages
+
+        print_pages(Console(), findings)
     console.print(Text(line, style).append(after))
 
 

@@ -23,7 +23,7 @@ class Options:
     ``strict``: warnings fail. ``charts`` are rendered first. ``aside``: files of other forms, and excluded ones, are
     set aside also where they are named. ``advice``: it is shown, not summed up. ``exit_zero``: whatever is found, the
     exit code is 0. ``baseline`` is a file of findings that are accepted, which ``write`` has written anew. ``since``:
-    only files that differ from this revision of git.
+    only files that differ from this revision of git. ``explain``: the pages of the rules follow the findings.
     """
 
     output_format: str = "text"
@@ -35,6 +35,7 @@ class Options:
     baseline: str = ""
     write: bool = False
     since: str = ""
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Run:
                 print(f"{baseline.write(report.checked)} findings written to {path}; later ones fail.")
                 return 0
             report.checked, report.gone = Baseline.of(path).apply(report.checked)
-        print_report(report, options.output_format, options.advice)
+        print_report(report, options.output_format, options.advice, options.explain)
         if not report.checked:
             return 0 if options.aside or options.since else 2
         return 0 if options.exit_zero else self._code(report.checked)
