@@ -30,7 +30,9 @@ SHARED = (
     "runtime/pipeline/apply",
     "runtime/pipeline/load",
     "runtime/pipeline/mesh",
-    "runtime/ranks",
+    "runtime/ranks/batch",
+    "runtime/ranks/generate",
+    "runtime/ranks/job",
 )
 #: What most cells of a file have in common, and its first line says for them.
 _COMMON = ("date", "versions", "shared")

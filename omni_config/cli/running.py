@@ -75,13 +75,14 @@ def _cannot_start(command: str, plan: Plan, replicas: int) -> str | None:
         return f"{' and '.join(missing)} not installed; next: pip install 'omni-config[runtime]'"
     from runtime.errors import CannotRunError
     from runtime.launcher.devices import gpu_count
-    from runtime.pipeline.media import input_image
+    from runtime.pipeline.media import input_image, require_encoder
 
-    if plan.sampling.image is not None:
-        try:
+    try:
+        require_encoder(plan)
+        if plan.sampling.image is not None:
             input_image(plan.sampling.image)
-        except CannotRunError as error:
-            return str(error)
+    except CannotRunError as error:
+        return str(error)
     if plan.mesh.nodes > 1 and command != "launch":
         return f"the plan is for {plan.mesh.nodes} nodes, and this runs on one; remove hardware.gpus_per_node"
     gpus, ranks = gpu_count(), plan.mesh.ranks_per_node

@@ -17,8 +17,6 @@ from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
 from omni_config.schema.settings import Settings
 
-_TASKS = ("text_to_image", "image_to_image")
-
 
 @partial(with_overrides, without=())
 def serve(
@@ -31,7 +29,7 @@ def serve(
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
     policies: tuple[Rule, ...] = (),
 ) -> None:
-    """Keep one checked Plan warm, and serve it behind OpenAI's images API.
+    """Keep one checked Plan warm, and serve it behind OpenAI's images or videos API.
 
     With parallel.data_parallel_size N, N groups of ranks serve it, each on GPUs of its own, behind one queue.
     A command of vLLM-Omni's guide works with its own flags: omni serve Qwen/Qwen-Image --port 8091 --usp 2.
@@ -52,8 +50,6 @@ def serve(
         from omni_config.cli.other_engine import start_other
 
         raise typer.Exit(start_other("serve", checked, plan.engine, dry_run=dry_run))
-    if plan.model.task not in _TASKS:
-        fail("serve", f"{plan.model.id} makes no images, which is what is served; next: omni launch")
     from runtime.serving.requests import ServedConfig
 
     served = ServedConfig(checked)

@@ -268,17 +268,19 @@ class Server(_Section):
         default=60.0, ge=0, le=86_400, description="Seconds that requests get to end in after SIGTERM."
     )
     max_images: int = Field(default=10, ge=1, le=64, description="Images a request (n).")
-    max_pixels: int = Field(default=4_194_304, ge=256, le=2**28, description="Pixels an image, made or sent.")
+    max_pixels: int = Field(default=4_194_304, ge=256, le=2**28, description="Pixels an image or frame, made or sent.")
+    max_frames: int = Field(default=257, ge=1, le=4096, description="Frames a video.")
     max_steps: int = Field(default=200, ge=1, le=1000, description="Denoising steps a request.")
     max_prompt_length: int = Field(default=4096, ge=1, le=1_000_000, description="Characters of a prompt.")
     max_body: float = Field(default=32.0, gt=0, le=1024, description="MiB of a request.")
     store: str | None = Field(
         default=None,
         min_length=1,
-        description="Folder of the images behind URLs; left out, one that ends with the server.",
+        description="Folder of images behind URLs, and of videos; left out, one that ends with the server.",
     )
-    max_store: float = Field(
-        default=1024.0, gt=0, le=2**24, description="MiB in the store; the oldest images go first."
+    max_store: float = Field(default=1024.0, gt=0, le=2**24, description="MiB in the store; the oldest go first.")
+    video_lifetime: float = Field(
+        default=86_400.0, ge=1, le=31_536_000, description="Seconds that a finished video is kept."
     )
     url_lifetime: float = Field(
         default=3600.0, ge=1, le=31_536_000, description="Seconds that a URL leads to its image."

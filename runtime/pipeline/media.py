@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -108,7 +110,36 @@ def save(output: Any, plan: Plan) -> list[str]:
         which = [f"-{number}of{count}" if count > 1 else "" for number in range(1, count + 1)]
         return [_write(plan, f"{one}.png", _png(image)) for one, image in zip(which, output.images, strict=True)]
     assert video.fps is not None
-    return [_write(plan, ".mp4", _mp4(frames, video.fps)) for frames in output.frames]
+    return [_write(plan, ".mp4", partial(write_mp4, frames, video.fps)) for frames in output.frames]
+
+
+def write_mp4(frames: list[Image], fps: int, path: Path) -> None:
+    """Write frames as a video: MP4 (H.264).
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    from diffusers.utils.export_utils import export_to_video
+
+    export_to_video(frames, str(path), fps=fps)
+    if not _is_whole(path):  # ffmpeg's own end is not looked at
+        raise OSError(0, "the video is not whole; is the disk full?", str(path))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the boxes of an MP4 fill its file, and its index, which is written last, is there."""
+    kinds, at, end = set(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while at < end:
+            file.seek(at)
+            size, kind = struct.unpack(">I4s", file.read(8).ljust(8, b"\0"))
+            if size == 1:  # a length of 64 bits follows
+                (size,) = struct.unpack(">Q", file.read(8).ljust(8, b"\0"))
+            if size < 8:
+                return False
+            kinds.add(kind)
+            at += size
+    return at == end and b"moov" in kinds
 
 
 def _write(plan: Plan, end: str, fill: Callable[[Path], Any]) -> str:
@@ -121,9 +152,3 @@ def _png(image: Image) -> Callable[[Path], Any]:
     data = BytesIO()
     image.save(data, "PNG")
     return lambda path: path.write_bytes(data.getvalue())
-
-
-def _mp4(frames: list[Image], fps: int) -> Callable[[Path], Any]:
-    from diffusers.utils.export_utils import export_to_video
-
-    return lambda path: export_to_video(frames, str(path), fps=fps)

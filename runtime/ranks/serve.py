@@ -73,7 +73,7 @@ def _serve(plan: Plan, rank: int, folder: Path, timeout: float, events: Writer) 
 
 
 class _Batch:
-    """Images that are made in one call of the pipeline; they differ in prompt and seed only."""
+    """Images or videos that are made in one call of the pipeline; they differ in prompt and seed only."""
 
     def __init__(self, number: int, plan: Plan, folder: Path, rank: int, events: Writer, say: Any) -> None:
         self.number = number
@@ -90,7 +90,7 @@ class _Batch:
         self.steps_done = 0
 
     def run(self, pipe: Any) -> str | None:
-        """Call the pipeline, and save the images from rank 0; why there are none, or None."""
+        """Call the pipeline, and save what it made from rank 0; why there is nothing, or None."""
         from runtime.errors import CannotRunError
 
         self._events.progress("denoising", 0, self.plan.sampling.num_inference_steps)
@@ -101,8 +101,16 @@ class _Batch:
             return "cancelled"
         except CannotRunError as error:  # not a number: all ranks have come to the end
             return str(error)
-        if self._rank == 0:
-            self._save(output.images, "")
+        if self._rank != 0:
+            return None
+        self._events.progress("saving")
+        try:
+            if self.plan.sampling.video is None:
+                self._save(output.images, "")
+            else:
+                self._save_videos(output.frames, self.plan.sampling.video.fps)
+        except OSError as error:  # no other rank waits for this one now
+            return f"what was made cannot be written: {error.strerror or error}"
         return None
 
     def _after_step(self, pipe: Any, step: int, latents: Any) -> None:
@@ -131,6 +139,13 @@ class _Batch:
             index = self._previews.index(step)
             self._save(images, f"preview{index}-")
             self._say(number=self.number, preview=index)
+
+    def _save_videos(self, videos: list[Any], fps: int | None) -> None:
+        from runtime.pipeline.media import write_mp4
+
+        assert fps is not None, "the runtime's Plans have one"
+        for index, frames in enumerate(videos):
+            write_mp4(frames, fps, self._folder / f"{self.number}-{index}.mp4")
 
     def _save(self, images: list[Any], name: str) -> None:
         for index, image in enumerate(images):

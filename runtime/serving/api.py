@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from omni_config import __version__
 from omni_config.findings import Finding
 from omni_config.plan import Sampling
+from runtime.serving.bodies import asked_in_form, form_of, invalid
 from runtime.serving.errors import RequestError
 from runtime.serving.fleet import Fleet
 from runtime.serving.images import InputImages
@@ -29,12 +30,14 @@ from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Full, Preview, Queue, Step, Ticket
 from runtime.serving.requests import ImageRequest, ServedConfig
 from runtime.serving.store import Link, Store
+from runtime.serving.video_api import add_routes
+from runtime.serving.videos import Videos
 from runtime.serving.workers import WorkersFailed
 
 PAGE = Path(__file__).with_name("page.html")
 _PAGE_MAY = (
-    "default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; connect-src 'self'; img-src data:; media-src blob:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _ERROR = {
     "type": "object",
@@ -102,6 +105,8 @@ class Api:
     metrics: Metrics
     images: InputImages
     store: Store
+    videos: Videos | None
+    """Of a model that makes videos."""
     started: float = field(default_factory=time.time)
 
     async def make(self, request: Request, asked: ImageRequest, held: ExitStack, image: Path | None = None) -> Response:
@@ -124,7 +129,7 @@ class Api:
                 raise RequestError(429, str(error), code="queue_full", retry_after=error.retry_after) from None
             held.callback(self._leave, ticket, note)
             if asked.stream:
-                kind = "image_edit" if self.served.edits else "image_generation"
+                kind = "image_edit" if self.served.takes_image else "image_generation"
                 events = self._events(ticket, kind, warnings, note, held.pop_all())
                 await anext(events)  # begun, so that its end is reached even where the client is gone already
                 return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
@@ -204,14 +209,19 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
     app = FastAPI(title="omni-config", version=__version__, lifespan=lifespan, redoc_url=None)
     served, model = api.served, api.served.plan.model
 
+    def require_asked_by(path: str) -> None:
+        does, asked_by = served.asked_by
+        if path != asked_by:
+            raise RequestError(400, f"{model.id} {does}; next: POST {asked_by}")
+
     @app.exception_handler(RequestError)
     async def request_error(request: Request, error: RequestError) -> JSONResponse:
         request.state.note["code"] = error.code
         return JSONResponse(error.body, error.status, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return await request_error(request, _invalid(error.errors()))
+    async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+        return await request_error(request, invalid(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> JSONResponse:
@@ -220,33 +230,17 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
     @app.post("/v1/images/generations", responses=_ANSWERS)
     async def generations(request: Request, asked: ImageRequest) -> Response:
         """Make images of a prompt."""
-        if served.edits:
-            raise RequestError(400, f"{model.id} edits images; next: POST /v1/images/edits")
+        require_asked_by("/v1/images/generations")
         return await api.make(request, asked, ExitStack())
 
     @app.post("/v1/images/edits", responses=_ANSWERS, openapi_extra=_form())
     async def edits(request: Request) -> Response:
         """Edit an image by a prompt."""
-        if not served.edits:
-            raise RequestError(400, f"{model.id} does not edit images; next: POST /v1/images/generations")
-        async with request.form(max_files=2, max_fields=40) as form:
-            values = {}
-            files = []
-            for name, value in form.multi_items():
-                if isinstance(value, str):
-                    if name in values:
-                        raise RequestError(400, f"{name} is there twice", param=name)
-                    values[name] = value
-                elif name in ("image", "image[]"):
-                    files.append(await value.read())
-                else:
-                    raise RequestError(400, f"{name} cannot be used here", param=name)
-            if len(files) != 1:
-                raise RequestError(400, f"give one image, not {len(files)}", param="image")
-        try:
-            asked = ImageRequest.model_validate_strings(values, strict=False)
-        except ValidationError as error:
-            raise _invalid(error.errors()) from None
+        require_asked_by("/v1/images/edits")
+        values, files = await form_of(request, ("image", "image[]"))
+        if len(files) != 1:
+            raise RequestError(400, f"give one image, not {len(files)}", param="image")
+        asked = asked_in_form(ImageRequest, values)
         held = ExitStack()
         path = await asyncio.to_thread(held.enter_context, api.images.keep(files[0]))
         return await api.make(request, asked, held, path)
@@ -257,6 +251,11 @@ def app_of(api: Api, lifespan: Any = None) -> FastAPI:
         data = await asyncio.to_thread(api.store.read, name, expires, signature)
         told = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, immutable"}
         return Response(data, media_type="image/png", headers=told)
+
+    if api.videos is not None:
+        add_routes(app, served, api.videos, api.images, _ANSWERS)
+    else:
+        app.post("/v1/videos", include_in_schema=False)(partial(require_asked_by, "/v1/videos"))
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -305,16 +304,6 @@ async def _gone(request: Request) -> None:
     """Return when the client has closed the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _invalid(errors: Any) -> RequestError:
-    first = errors[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
-    if first["type"] == "json_invalid":
-        return RequestError(400, "the body is no JSON")
-    if first["type"] == "extra_forbidden":
-        return RequestError(400, f"unknown field {place}", param=place, code="unknown_parameter")
-    return RequestError(400, f"{place or 'the body'}: {first['msg'].lower()}", param=place or None)
 
 
 def _answer(sampling: Sampling, shown: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from runtime.serving.metrics import Metrics
 OPEN = ("/", "/health", "/ready", "/docs", "/openapi.json")
 #: What carries a signature of its own, below this.
 SIGNED = "/v1/files/"
+#: What asks for images or a video, below these.
+_MAKES = ("/v1/images/", "/v1/videos")
 _OUTCOMES = {200: "ok", 401: "unauthorized", 429: "queue_full", 499: "gone", 503: "failed", 504: "deadline"}
 
 
@@ -85,7 +87,7 @@ class Front:
 
     def _done(self, scope: Scope, number: str, status: int, seconds: float, note: dict[str, Any]) -> None:
         outcome = note.pop("outcome", None) or _OUTCOMES.get(status, "invalid" if status < 500 else "error")
-        if scope["path"].startswith("/v1/images/"):
+        if scope["method"] == "POST" and scope["path"].startswith(_MAKES):
             self._metrics.requests.labels(outcome=outcome).inc()
         elif scope["path"] in OPEN:
             return  # probes would fill the log

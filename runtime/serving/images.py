@@ -32,8 +32,8 @@ class InputImages:
         return path
 
     @contextmanager
-    def keep(self, data: bytes) -> Iterator[Path]:
-        """The file of an image, upright and as RGB, until the block ends.
+    def keep(self, data: bytes, param: str = "image") -> Iterator[Path]:
+        """The file of an image, upright and as RGB, until the block ends; ``param`` is the field that it came in.
 
         Raises:
             RequestError: it is no PNG, JPEG or WebP, is damaged, or has too many pixels, which is known before they are
@@ -41,14 +41,14 @@ class InputImages:
         """
         path = self._folder / f"{next(self._numbers)}.png"
         try:
-            self._save(data, path)
+            self._save(data, path, param)
             yield path
         finally:
             path.unlink(missing_ok=True)
 
-    def _save(self, data: bytes, path: Path) -> None:
+    def _save(self, data: bytes, path: Path, param: str) -> None:
         try:
             image = open_image(BytesIO(data), formats=_FORMATS, max_pixels=self._max_pixels)
         except ImageError as error:
-            raise RequestError(400, f"the image {error}", param="image") from None
+            raise RequestError(400, f"the image {error}", param=param) from None
         image.save(path, "PNG", compress_level=1)

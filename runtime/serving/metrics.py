@@ -33,4 +33,5 @@ class Metrics:
             "omni_worker_restarts", "Times that failed workers were started again.", ["replica"], registry=own
         )
         self.ready = Gauge("omni_ready", "1 while the workers can make images.", ["replica"], registry=own)
+        self.videos = Counter("omni_videos", "Video jobs, by what came of them.", ["outcome"], registry=own)
         self.made = Counter("omni_replica_images", "Images that a replica has made.", ["replica"], registry=own)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import ceil
@@ -48,10 +48,14 @@ class Ticket:
     """How many times the image so far is shown; of one image only."""
     updates: asyncio.Queue[Step | Preview] = field(default_factory=asyncio.Queue)
     result: asyncio.Future[list[bytes]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    """A PNG an image, or WorkersFailed."""
+    """A PNG an image, or an MP4; or WorkersFailed."""
+    on_begin: Callable[[], None] = lambda: None
+    """Called when workers get the first of it."""
     arrived: float = field(default_factory=time.monotonic)
     waited: float | None = None
     """Seconds until its first batch."""
+    step: int = 0
+    """Steps that are done of what was made of it last."""
     images: dict[int, bytes] = field(default_factory=dict)
     shown: int = 0
     """Times that the image so far was shown."""
@@ -101,8 +105,13 @@ class Queue:
         """Tickets of which no image is in work yet."""
         return len({image.ticket for image in self._waiting if image.ticket.waited is None})
 
-    def add(self, ticket: Ticket) -> None:
-        """Let a ticket wait in line.
+    @property
+    def running(self) -> int:
+        """Tickets of which an image is in work."""
+        return len({image.ticket for images in self._making.values() for image in images})
+
+    def require_room(self) -> None:
+        """Refuse what would have to wait behind too many.
 
         Raises:
             Full: too many wait already.
@@ -110,6 +119,15 @@ class Queue:
         if self.depth >= self._max_waiting:
             ready = sum(workers.ready.is_set() for workers in self._replicas)
             raise Full(max(1, ceil(len(self._waiting) * self._image_seconds / max(1, ready))))
+
+    def add(self, ticket: Ticket, *, was_accepted: bool = False) -> None:
+        """Let a ticket wait in line; one that an earlier server has accepted may do so in any case.
+
+        Raises:
+            Full: too many wait already.
+        """
+        if not was_accepted:
+            self.require_room()
         self._waiting += [_Image(ticket, index) for index in range(ticket.sampling.num_images_per_prompt)]
         self._update()
 
@@ -155,6 +173,7 @@ class Queue:
 
         def on_step(step: int) -> None:
             for ticket in {image.ticket for image in images}:
+                ticket.step = step
                 ticket.updates.put_nowait(Step(step, steps))
 
         def on_preview(index: int, pngs: list[bytes]) -> None:
@@ -216,6 +235,7 @@ class Queue:
             if image.ticket.waited is None:
                 image.ticket.waited = now - image.ticket.arrived
                 self._metrics.queue_wait.observe(image.ticket.waited)
+                image.ticket.on_begin()
         self._metrics.batch_size.observe(len(taken))
         self._update()
         return taken

@@ -23,7 +23,9 @@ from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Queue, stop
 from runtime.serving.requests import ServedConfig
 from runtime.serving.store import Store
-from runtime.serving.workers import WorkersFailed
+from runtime.serving.video_store import VideoStore
+from runtime.serving.videos import Videos
+from runtime.serving.workers import ServerEnds
 
 CANNOT_START = 1
 GIVEN_UP = 75
@@ -53,11 +55,8 @@ def serve(
         _listen(settings["host"], settings["port"]) as sock,
         tempfile.TemporaryDirectory(prefix="omni-serve-") as folder,
     ):
-        store = Store(
-            Path(settings["store"] or Path(folder, "store")),
-            seconds=settings["url_lifetime"],
-            size=round(settings["max_store"] * 2**20),
-        )
+        kept, size = Path(settings["store"] or Path(folder, "store")), round(settings["max_store"] * 2**20)
+        store = Store(kept, seconds=settings["url_lifetime"], size=size)
         host, port = sock.getsockname()[:2]
         on_listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
         # uvicorn drains on these, and then raises them again; the way in which this process ends is its exit code.
@@ -77,15 +76,19 @@ def serve(
                     cause = api.fleet.failure if task.exception() is None else repr(task.exception())
                     message = "the server ends, as its workers are not started again"
                     log.LOG.error(message, extra={"fields": {"cause": cause}})
-                    api.queue.fail(WorkersFailed("the workers failed, and the server ends"))
+                    api.queue.fail(ServerEnds("the workers failed, and the server ends"))
                     server.should_exit = True
 
             for task in (running, working):
                 task.add_done_callback(ended)
-            sweeping = asyncio.create_task(_sweep(store))
+            if videos is not None:
+                await videos.resume()
+            sweeping = asyncio.create_task(_sweep(store, videos))
             yield
             await stop(sweeping)
-            api.queue.fail(WorkersFailed("the server is shutting down"))
+            api.queue.fail(ServerEnds("the server is shutting down"))
+            if videos is not None:
+                await videos.stop()
             api.fleet.stop()
             await asyncio.wait({running}, timeout=5)
             for task in (running, working):
@@ -96,7 +99,11 @@ def serve(
         queue = Queue(
             replicas.replicas, metrics, max_waiting=settings["max_queue"], max_batch_size=settings["max_batch_size"]
         )
-        api = Api(served, replicas, queue, metrics, InputImages(Path(folder), settings["max_pixels"]), store)
+        videos = None
+        if served.makes_videos:
+            of_videos = VideoStore(kept / "videos", seconds=settings["video_lifetime"], size=size)
+            videos = Videos(served, queue, of_videos, metrics)
+        api = Api(served, replicas, queue, metrics, InputImages(Path(folder), settings["max_pixels"]), store, videos)
         front = Front(app_of(api, lifespan), metrics, api_key=api_key, max_body=round(settings["max_body"] * 2**20))
         drain = max(1, round(settings["drain_timeout"]))
         config = uvicorn.Config(front, log_config=None, access_log=False, timeout_graceful_shutdown=drain)
@@ -105,12 +112,14 @@ def serve(
         return code
 
 
-async def _sweep(store: Store) -> None:
-    """Remove images whose time is up also where no new ones come."""
+async def _sweep(store: Store, videos: Videos | None) -> None:
+    """Remove what has had its time also where nothing new comes."""
     while True:
         await asyncio.sleep(_SWEEP)
         try:
             await asyncio.to_thread(store.sweep)
+            if videos is not None:
+                await videos.sweep()
         except OSError as error:
             log.LOG.error("the store cannot be swept", extra={"fields": {"cause": str(error)}})
 

@@ -33,6 +33,10 @@ class WorkersDied(WorkersFailed):
     """The workers ended during the batch; others may still make it."""
 
 
+class ServerEnds(WorkersFailed):
+    """The server ends, and the next one may make it."""
+
+
 @dataclass(eq=False)
 class Batch:
     """Images that are made in one call. ``previews``: the steps, from 1, after which the image so far is shown."""
@@ -44,7 +48,7 @@ class Batch:
     on_preview: Callable[[int, list[bytes]], None] = lambda *_: None
     """Gets the index of a preview, and its PNG of each image."""
     result: asyncio.Future[list[bytes]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    """A PNG an image; or Cancelled, WorkersDied, or WorkersFailed."""
+    """A PNG an image, or an MP4 a video; or Cancelled, WorkersDied, or WorkersFailed."""
 
 
 class Workers:
@@ -92,7 +96,7 @@ class Workers:
             self.restarts = restarts
             if restarts:
                 self._metrics.restarts.labels(replica=self.replica).inc()
-            told: WorkersFailed = WorkersFailed("the server is shutting down")
+            told: WorkersFailed = ServerEnds("the server is shutting down")
             try:
                 await self._once(warm_up)
             except failures.LaunchError as error:
@@ -150,7 +154,7 @@ class Workers:
             self._metrics.ready.labels(replica=self.replica).set(1)
 
     async def make(self, batch: Batch) -> list[bytes]:
-        """Make the images of a batch: a PNG each. The workers must be idle.
+        """Make the images of a batch: a PNG each, or the videos, an MP4 each. The workers must be idle.
 
         Raises:
             Cancelled: ``cancel`` was called.
@@ -194,7 +198,7 @@ class Workers:
             batch.on_step(message["step"])
         elif "preview" in message:
             name = f"{self._number}-preview{message['preview']}-"
-            batch.on_preview(message["preview"], self._run.images(name, len(batch.samplings)))
+            batch.on_preview(message["preview"], self._run.files(name, len(batch.samplings), ".png"))
         else:
             self._metrics.steps.labels(kind="computed").inc(message["computed"])
             self._metrics.steps.labels(kind="cached").inc(message["cached"])
@@ -203,7 +207,8 @@ class Workers:
             elif message["problem"]:
                 batch.result.set_exception(WorkersFailed(message["problem"]))
             else:
-                batch.result.set_result(self._run.images(f"{self._number}-", len(batch.samplings)))
+                end = ".mp4" if batch.samplings[0].video else ".png"
+                batch.result.set_result(self._run.files(f"{self._number}-", len(batch.samplings), end))
             self._run.forget(self._number)
 
 
@@ -270,9 +275,9 @@ class _Run:
         for pipe in self._inboxes:
             os.write(pipe, f"{line}\n".encode())
 
-    def images(self, name: str, count: int) -> list[bytes]:
+    def files(self, name: str, count: int, end: str) -> list[bytes]:
         """The files of a batch that rank 0 has written."""
-        return [(self.batches / f"{name}{index}.png").read_bytes() for index in range(count)]
+        return [(self.batches / f"{name}{index}{end}").read_bytes() for index in range(count)]
 
     def forget(self, number: int) -> None:
         """Remove the files of a batch."""

@@ -21,7 +21,7 @@ from runtime.serving.queue import stop
 PROGRAM = str(Path(__file__).parents[1] / "fuzz" / "fuzz_serve.py")
 
 
-@pytest.fixture(params=["tiny", "Qwen/Qwen-Image-Edit"])
+@pytest.fixture(params=["tiny", "Qwen/Qwen-Image-Edit", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -30,7 +30,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield
         await stop(work)
 
-    front, workers, queue = application(tmp_path, f"model: {request.param}\nserver: true\n", lifespan=lifespan)
+    front, workers, queue, _ = application(tmp_path, f"model: {request.param}\nserver: true\n", lifespan=lifespan)
     server = uvicorn.Server(uvicorn.Config(front, port=0, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()

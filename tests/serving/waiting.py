@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omni_config.checking.files import check_bytes
 from runtime.serving.api import Api, app_of
@@ -15,6 +15,8 @@ from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Queue
 from runtime.serving.requests import ServedConfig
 from runtime.serving.store import Store
+from runtime.serving.video_store import VideoStore
+from runtime.serving.videos import Videos
 from runtime.serving.workers import Batch, Cancelled, WorkersDied
 
 
@@ -51,10 +53,18 @@ class Waiting:
         return {"replica": self.replica, "state": "ready"}
 
 
+class Application(NamedTuple):
+    """What uvicorn would run for a config, its workers, its queue, whose ``work`` is not started, and its videos."""
+
+    front: Front
+    workers: Waiting
+    queue: Queue
+    videos: Videos | None
+
+
 def application(
     folder: Path, config: str = "model: tiny\n", key: str | None = None, lifespan: object = None
-) -> tuple[Front, Waiting, Queue]:
-    """What uvicorn would run for a config, its workers, and its queue, whose ``work`` is not started."""
+) -> Application:
     (checked,) = check_bytes("config.yaml", f"version: 1\n{config}".encode())
     assert checked.plan is not None, checked.findings
     served, metrics, workers = ServedConfig(checked), Metrics(), Waiting()
@@ -65,8 +75,13 @@ def application(
         max_waiting=settings["max_queue"],
         max_batch_size=settings["max_batch_size"],
     )
-    store = Store(folder / "store", seconds=settings["url_lifetime"], size=round(settings["max_store"] * 2**20))
+    size = round(settings["max_store"] * 2**20)
+    store = Store(folder / "store", seconds=settings["url_lifetime"], size=size)
     images = InputImages(folder, settings["max_pixels"])
-    api = Api(served, Fleet([workers]), queue, metrics, images, store)  # type: ignore[list-item]
+    videos = None
+    if served.makes_videos:
+        of_videos = VideoStore(folder / "store" / "videos", seconds=settings["video_lifetime"], size=size)
+        videos = Videos(served, queue, of_videos, metrics)
+    api = Api(served, Fleet([workers]), queue, metrics, images, store, videos)  # type: ignore[list-item]
     front = Front(app_of(api, lifespan), metrics, api_key=key, max_body=round(settings["max_body"] * 2**20))
-    return front, workers, queue
+    return Application(front, workers, queue, videos)
