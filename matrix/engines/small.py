@@ -132,7 +132,7 @@ def _build(pipeline: str, folder: Path) -> Path:
     import torch
     import transformers
 
-    from matrix.engines import small_pipelines
+    from runtime.proof import small_pipelines
     from runtime.proof.random_pipelines import PIPELINES
 
     builder: Callable[[], Any] | None = (PIPELINES | small_pipelines.PIPELINES).get(pipeline)

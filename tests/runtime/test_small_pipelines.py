@@ -13,9 +13,9 @@ import torch
 from matrix.engines.inside.work import damaged
 from matrix.engines.judge import ROUNDING, psnr
 from matrix.engines.small import SIDE, small
-from matrix.engines.small_pipelines import BESIDE, PIPELINES
 from omni_config.catalog.load import catalog
 from runtime.proof import random_pipelines
+from runtime.proof.small_pipelines import BESIDE, PIPELINES
 
 MODELS = {
     "Flux2Pipeline": "black-forest-labs/FLUX.2-dev",

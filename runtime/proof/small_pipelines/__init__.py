@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from matrix.engines.small_pipelines import flux_2, hunyuan_video_1_5, ltx_2, stable_diffusion_3
+from runtime.proof.small_pipelines import flux_2, hunyuan_video_1_5, ltx_2, stable_diffusion_3
 
 #: What builds each class.
 PIPELINES: dict[str, Callable[[], Any]] = {
