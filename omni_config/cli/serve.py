@@ -56,7 +56,9 @@ def serve(
     if dry_run:
         typer.echo(json.dumps(served.to_dict(), indent=2))
         return
-    key = _key(served.settings)
+    key, adapters = _key(served.settings), served.settings["lora_folder"]
+    if adapters is not None and not Path(adapters).is_dir():
+        fail("serve", f"server.lora_folder {adapters} is no folder")
     require_startable("serve", plan, served.replicas)
     _require_server()
     from runtime.serving.server import serve as run

@@ -290,6 +290,10 @@ class Server(_Section):
         pattern=r"^https?://[^\s?#]+[^\s?#/]$",
         description="Where clients reach the server; left out, URLs begin as the address of the request.",
     )
+    lora_folder: str | None = Field(
+        default=None, min_length=1, description="Folder of the LoRA adapters that requests may name; left out, none."
+    )
+    max_loras: int = Field(default=4, ge=1, le=64, description="Adapters of requests that stay loaded.")
     json_logs: bool = Field(default=False, description="Log one JSON object a line.")
     log_prompts: bool = Field(default=False, description="Log prompts; otherwise no log holds them.")
 

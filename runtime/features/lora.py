@@ -55,14 +55,18 @@ class _Adapters(Handle):
             self.pipe.unload_lora_weights()
 
 
+def names(adapters: list[Lora]) -> list[str]:
+    """What peft calls them."""
+    return [f"lora{number}" for number in range(len(adapters))]
+
+
 def _load(pipe: Any, adapters: list[Lora]) -> int:
     """Load adapters beside the weights; the number of layers that have one."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    names = [f"lora{number}" for number in range(len(adapters))]
-    for name, adapter in zip(names, adapters, strict=True):
-        _load_one(pipe, Path(adapter.path), name)
-    pipe.set_adapters(names, [adapter.scale for adapter in adapters])
+    for name, adapter in zip(names(adapters), adapters, strict=True):
+        load_one(pipe, Path(adapter.path), name)
+    pipe.set_adapters(names(adapters), [adapter.scale for adapter in adapters])
     return sum(isinstance(module, BaseTunerLayer) for module in pipe.transformer.modules())
 
 
@@ -71,8 +75,12 @@ def _fuse(pipe: Any) -> None:
     pipe.unload_lora_weights()
 
 
-def _load_one(pipe: Any, path: Path, name: str) -> None:
-    """Load one file, all of it or nothing: diffusers would drop what does not fit with a warning."""
+def load_one(pipe: Any, path: Path, name: str) -> None:
+    """Load one file, all of it or nothing: diffusers would drop what does not fit with a warning.
+
+    Raises:
+        CannotRunError: it is missing, is no safetensors file, or does not fit this transformer.
+    """
     from safetensors import SafetensorError, safe_open
 
     transformer, kind = pipe.transformer, type(pipe.transformer).__name__

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from omni_config.plan import Plan, Sampling, sampling_from
+from runtime.pipeline.adapters import Adapter, Adapters
 from runtime.ranks import generate, job
 
 if TYPE_CHECKING:
@@ -35,19 +36,21 @@ def main(words: Sequence[str]) -> NoReturn:
     parser.add_argument("plan", type=Path)
     parser.add_argument("--folder", type=Path, required=True, help="Folder of the run.")
     parser.add_argument("--timeout", type=float, required=True, help="Seconds that a collective may take.")
+    parser.add_argument("--max-loras", type=int, required=True, help="Adapters of requests that stay loaded.")
     arguments = parser.parse_args(words)
     rank = int(os.environ["RANK"])
 
     def work(events: Writer) -> dict[str, Any]:
         plan = Plan.from_json(arguments.plan.read_bytes())
-        return _serve(plan, rank, arguments.folder, arguments.timeout, events)
+        return _serve(plan, rank, arguments.folder, arguments.timeout, arguments.max_loras, events)
 
     job.end_with(work, rank, arguments.folder)
 
 
-def _serve(plan: Plan, rank: int, folder: Path, timeout: float, events: Writer) -> dict[str, Any]:
+def _serve(plan: Plan, rank: int, folder: Path, timeout: float, max_loras: int, events: Writer) -> dict[str, Any]:
     events.progress("loading")
     pipe, handles = generate.build(plan, rank, timeout)
+    adapters = Adapters(pipe, plan, max_loras)
     outbox = os.open(folder / "outbox", os.O_WRONLY)
 
     def say(**message: Any) -> None:
@@ -60,13 +63,17 @@ def _serve(plan: Plan, rank: int, folder: Path, timeout: float, events: Writer) 
             if line == "stop\n":
                 break
             batch = _Batch(int(line), plan, folder, rank, events, say)
-            for handle in handles.values():
-                handle.adapt(batch.plan)
-            problem = batch.run(pipe)
-            if rank == 0:
+            cached, refused = 0, batch.use(adapters)
+            if refused is None:
+                for handle in handles.values():
+                    handle.adapt(batch.plan)
+                problem = batch.run(pipe)
                 cached = sum(len(handle.measure().get("cached_steps", ())) for handle in handles.values())
-                steps = batch.steps_done
-                say(number=batch.number, problem=problem, computed=steps - cached, cached=cached)
+            else:
+                problem = refused
+            if rank == 0:
+                counted = {"computed": batch.steps_done - cached, "cached": cached}
+                say(number=batch.number, problem=problem, refused=refused is not None, **counted)
             say(rank=rank, memory=_memory())
             events.progress("waiting")
     return {}
@@ -81,6 +88,7 @@ class _Batch:
         told = json.loads((self._folder / f"{number}.json").read_text(encoding="utf-8"))
         self.samplings = [sampling_from(item) for item in told["samplings"]]
         self.plan = replace(plan, sampling=self.samplings[0])
+        self._adapters = [Adapter(*item) for item in told["adapters"]]
         self._previews: list[int] = told["previews"]  # steps, from 1, after which the image so far is shown
         self._rank = rank
         self._events = events
@@ -88,6 +96,20 @@ class _Batch:
         self._latents: Any = None  # after the step before
         self._heard = self._ended = time.monotonic()
         self.steps_done = 0
+
+    def use(self, adapters: Adapters) -> str | None:
+        """Let the call have its adapters; why no rank makes it, where one cannot use them, or None."""
+        from runtime.errors import CannotRunError
+
+        problem = None
+        try:
+            adapters.use(self._adapters)
+        except CannotRunError as error:
+            problem = str(error)
+        if self._adapters and _any(problem is not None):
+            adapters.use(())
+            return problem or "another rank cannot use the adapters"
+        return None
 
     def run(self, pipe: Any) -> str | None:
         """Call the pipeline, and save what it made from rank 0; why there is nothing, or None."""
@@ -177,6 +199,20 @@ def _agreed(cancel: bool) -> bool:
     flag = torch.tensor([cancel], dtype=torch.uint8, device=device())
     dist.broadcast(flag, 0)
     return bool(flag.item())
+
+
+def _any(flag: bool) -> bool:
+    """Whether it is so on any rank."""
+    import torch
+    import torch.distributed as dist
+
+    from runtime.device import device
+
+    if not dist.is_initialized():
+        return flag
+    told = torch.tensor([flag], dtype=torch.uint8, device=device())
+    dist.all_reduce(told, dist.ReduceOp.MAX)
+    return bool(told.item())
 
 
 def _memory() -> int:

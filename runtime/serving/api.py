@@ -116,13 +116,14 @@ class Api:
             RequestError: a rule or limit, a full queue, a deadline, or workers that failed.
         """
         with held:
-            sampling, warnings = self.served.sampling(asked, None if image is None else str(image))
+            accepted = self.served.sampling(asked, None if image is None else str(image))
+            sampling, adapters, warnings = accepted
             note = request.state.note  # what the log says of the request
             note |= {"size": f"{sampling.width}x{sampling.height}", "steps": sampling.num_inference_steps}
             note |= {"n": sampling.num_images_per_prompt, "seed": sampling.seed}
             if self.served.settings["log_prompts"]:
                 note |= {"prompt": sampling.prompt, "negative_prompt": sampling.negative_prompt}
-            ticket = Ticket(sampling, previews=asked.partial_images or 0)
+            ticket = Ticket(sampling, adapters, previews=asked.partial_images or 0)
             try:
                 self.queue.add(ticket)
             except Full as error:
@@ -164,7 +165,8 @@ class Api:
         try:
             return ticket.result.result()
         except WorkersFailed as error:
-            raise RequestError(503, str(error), code="workers_failed", retry_after=5) from None
+            after = 5 if error.status == 503 else None
+            raise RequestError(error.status, str(error), code=error.code, retry_after=after) from None
 
     async def _events(
         self, ticket: Ticket, kind: str, warnings: list[Finding], note: dict[str, Any], held: ExitStack

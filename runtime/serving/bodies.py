@@ -43,8 +43,14 @@ def asked_in_form(model: type[_Asked], values: dict[str, str]) -> _Asked:
     Raises:
         RequestError: a field is unknown, missing or wrong.
     """
+    told: dict[str, Any] = values
+    if "lora" in values:
+        try:
+            told = values | {"lora": json.loads(values["lora"])}
+        except (ValueError, RecursionError):
+            raise RequestError(400, "lora: no JSON", param="lora") from None
     try:
-        return model.model_validate_strings(values, strict=False)
+        return model.model_validate(told, strict=False)
     except ValidationError as error:
         raise invalid(error.errors()) from None
 

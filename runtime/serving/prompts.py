@@ -20,7 +20,7 @@ from runtime.serving.requests import ImageRequest, ServedConfig
 #: Files of these suffixes hold a JSON object a line.
 JSON_LINES = (".jsonl", ".ndjson")
 #: Fields that only an answer over HTTP has.
-_ONLINE = ("model", "response_format", "stream", "partial_images", "user")
+_ONLINE = ("model", "response_format", "stream", "partial_images", "user", "lora")
 
 
 class PromptsError(ValueError):
@@ -71,7 +71,7 @@ def read(path: Path, served: ServedConfig) -> Prompts:
         if request.seed is None:
             request = request.model_copy(update={"seed": served.plan.sampling.seed})
         try:
-            sampling, found = served.sampling(request)
+            sampling, _, found = served.sampling(request)
         except RequestError as error:
             code = f"{error.code}: " if error.code else ""
             raise PromptsError(f"{path}:{number}: {code}{error}") from None

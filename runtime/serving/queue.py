@@ -11,6 +11,7 @@ from itertools import chain
 from math import ceil
 
 from omni_config.plan import Sampling
+from runtime.pipeline.adapters import Adapter
 from runtime.serving.metrics import Metrics
 from runtime.serving.workers import Batch, Cancelled, Workers, WorkersDied, WorkersFailed
 
@@ -44,6 +45,8 @@ class Ticket:
     """One request: images that differ in their seed, counted up from that of ``sampling``."""
 
     sampling: Sampling
+    adapters: Sequence[Adapter] = ()
+    """Beside those of the Plan."""
     previews: int = 0
     """How many times the image so far is shown; of one image only."""
     updates: asyncio.Queue[Step | Preview] = field(default_factory=asyncio.Queue)
@@ -81,10 +84,12 @@ class _Image:
         return replace(self.ticket.sampling, num_images_per_prompt=1, seed=seed)
 
     @property
-    def call(self) -> Sampling:
+    def call(self) -> tuple[Sampling, Sequence[Adapter]]:
         """What images of one call have in common."""
-        negative = None if self.ticket.sampling.negative_prompt is None else ""
-        return replace(self.ticket.sampling, prompt="", negative_prompt=negative, num_images_per_prompt=1, seed=0)
+        asked = self.ticket.sampling
+        negative = None if asked.negative_prompt is None else ""
+        common = replace(asked, prompt="", negative_prompt=negative, num_images_per_prompt=1, seed=0)
+        return common, self.ticket.adapters
 
 
 class Queue:
@@ -102,13 +107,18 @@ class Queue:
 
     @property
     def depth(self) -> int:
-        """Tickets of which no image is in work yet."""
-        return len({image.ticket for image in self._waiting if image.ticket.waited is None})
+        """How many tickets wait."""
+        return len(self.waiting)
 
     @property
-    def running(self) -> int:
+    def waiting(self) -> set[Ticket]:
+        """Tickets of which no image is in work yet."""
+        return {image.ticket for image in self._waiting if image.ticket.waited is None}
+
+    @property
+    def running(self) -> set[Ticket]:
         """Tickets of which an image is in work."""
-        return len({image.ticket for images in self._making.values() for image in images})
+        return {image.ticket for images in self._making.values() for image in images}
 
     def require_room(self) -> None:
         """Refuse what would have to wait behind too many.
@@ -185,7 +195,7 @@ class Queue:
 
         started = time.monotonic()
         try:
-            batch = Batch([image.sampling for image in images], previews, on_step, on_preview)
+            batch = Batch([image.sampling for image in images], first.adapters, previews, on_step, on_preview)
             made = await workers.make(batch)
         except Cancelled:
             return
@@ -224,7 +234,7 @@ class Queue:
         first = self._waiting[0]
         call = first.call
         # An input image is one file of one request.
-        size = 1 if call.image is not None or first.again else self._max_batch_size
+        size = 1 if first.ticket.sampling.image is not None or first.again else self._max_batch_size
         alike = [image for image in self._waiting if image.call == call and image.again == first.again]
         idle = sum(workers.ready.is_set() and workers not in self._making for workers in self._replicas)
         taken = alike[: min(size, ceil(len(alike) / max(1, idle)))]

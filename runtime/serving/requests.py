@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import ValidationError
@@ -15,7 +15,9 @@ from omni_config.findings import Finding
 from omni_config.plan import Plan, Sampling
 from omni_config.resolving.resolver import resolve_settings
 from omni_config.schema.settings import FIELDS, Settings, validate
+from runtime.pipeline.adapters import Adapter
 from runtime.serving.errors import RequestError
+from runtime.serving.loras import LoraRequest, adapters_of, names_in
 
 
 class _Request(BaseModel):
@@ -39,6 +41,9 @@ class _Request(BaseModel):
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="Of the noise; left out, a random one.")
     generator_device: str | None = Field(
         default=None, pattern="^cpu$", description="Only cpu, where all noise is drawn."
+    )
+    lora: LoraRequest | list[LoraRequest] | None = Field(
+        default=None, description="Adapters of the folder that the server allows."
     )
     user: str | None = Field(
         default=None, max_length=256, description="Taken for OpenAI's sake; nothing depends on it."
@@ -71,6 +76,14 @@ class VideoRequest(_Request):
 _STEPS_OF_WARM_UP = 2
 
 
+class Accepted(NamedTuple):
+    """What a request becomes; ``warnings`` are what rules have said of it."""
+
+    sampling: Sampling
+    adapters: list[Adapter]
+    warnings: list[Finding]
+
+
 @dataclass(frozen=True)
 class ServedConfig:
     """The config that is served: what requests are judged against."""
@@ -96,6 +109,7 @@ class ServedConfig:
         return {
             "plan": self.plan.to_dict(),
             "data_parallel_size": self.replicas,
+            "adapters": names_in(self.settings["lora_folder"]),
             "server": {name: self.settings[name] for name in shown},
             "findings": findings,
         }
@@ -132,10 +146,8 @@ class ServedConfig:
             sampling = replace(sampling, num_inference_steps=min(sampling.num_inference_steps, _STEPS_OF_WARM_UP))
         return replace(sampling, image=image if self.takes_image else None)
 
-    def sampling(
-        self, request: ImageRequest | VideoRequest, image: str | None = None
-    ) -> tuple[Sampling, list[Finding]]:
-        """The sampling of a request, and warnings: the config, with the request in it, goes through all rules.
+    def sampling(self, request: ImageRequest | VideoRequest, image: str | None = None) -> Accepted:
+        """What becomes of a request: the config, with the request in it, goes through all rules.
 
         ``image`` is the path under which the server keeps the input image.
 
@@ -149,6 +161,10 @@ class ServedConfig:
         tree["sampling"] = dict(tree.get("sampling") or {}) | self._sampling_of(request)
         if image is not None:
             tree["sampling"]["image"] = image
+        asked = request.lora if isinstance(request.lora, list) else [request.lora] if request.lora else []
+        adapters = adapters_of(asked, self.settings["lora_folder"], self.settings["max_loras"])
+        named = [{"path": adapter.path, "scale": adapter.scale} for adapter in adapters]
+        tree["lora"] = [*(tree.get("lora") or ()), *named]
         if request.seed is None and "seed" not in tree["sampling"]:
             tree["sampling"]["seed"] = secrets.randbelow(2**32)
         try:
@@ -163,11 +179,11 @@ class ServedConfig:
             if finding.severity == "error":
                 raise RequestError(400, f"{finding.message}; next: {finding.next_step}", code=finding.code)
         plan = resolution.accepted_plan()
-        if replace(plan, sampling=self.plan.sampling) != self.plan:
+        if replace(plan, sampling=self.plan.sampling, lora=self.plan.lora) != self.plan:
             raise RequestError(400, "this request needs another plan than the one that is served")
         if plan.sampling.width * plan.sampling.height > self.settings["max_pixels"]:
             raise RequestError(400, f"at most {self.settings['max_pixels']} pixels an image or frame", param="size")
-        return plan.sampling, [finding for finding in new if finding.severity == "warning"]
+        return Accepted(plan.sampling, adapters, [finding for finding in new if finding.severity == "warning"])
 
     def _require_limits(self, request: ImageRequest | VideoRequest) -> None:
         limits = self.settings

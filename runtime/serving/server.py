@@ -22,6 +22,7 @@ from runtime.serving.images import InputImages
 from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Queue, stop
 from runtime.serving.requests import ServedConfig
+from runtime.serving.routers import ForRouters
 from runtime.serving.store import Store
 from runtime.serving.video_store import VideoStore
 from runtime.serving.videos import Videos
@@ -103,6 +104,7 @@ def serve(
         if served.makes_videos:
             of_videos = VideoStore(kept / "videos", seconds=settings["video_lifetime"], size=size)
             videos = Videos(served, queue, of_videos, metrics)
+        metrics.registry.register(ForRouters(served, queue))
         api = Api(served, replicas, queue, metrics, InputImages(Path(folder), settings["max_pixels"]), store, videos)
         front = Front(app_of(api, lifespan), metrics, api_key=api_key, max_body=round(settings["max_body"] * 2**20))
         drain = max(1, round(settings["drain_timeout"]))

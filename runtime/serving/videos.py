@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omni_config.plan import Sampling
+from runtime.pipeline.adapters import Adapter
 from runtime.serving.errors import RequestError
 from runtime.serving.log import LOG
 from runtime.serving.metrics import Metrics
@@ -46,7 +47,7 @@ class Videos:
         Raises:
             RequestError: a limit is passed, a rule broken, the queue is full, or the store cannot be written.
         """
-        sampling, warnings = self._served.sampling(request, None if image is None else str(image))
+        sampling, adapters, warnings = self._served.sampling(request, None if image is None else str(image))
         note |= {"size": _size(sampling), "steps": sampling.num_inference_steps, "seed": sampling.seed}
         if self._served.settings["log_prompts"]:
             note |= {"prompt": sampling.prompt, "negative_prompt": sampling.negative_prompt}
@@ -57,7 +58,7 @@ class Videos:
             self._queue.require_room()
             await self._try(self._store.add, key, seeded.model_dump(exclude_none=True), image=image, **told)
             try:
-                self._start(key, sampling)
+                self._start(key, sampling, adapters)
             except Full:  # others were quicker
                 await self._try(self._store.remove, key)
                 raise
@@ -130,11 +131,11 @@ class Videos:
                     raise RequestError(404, f"{served} is served now, and not {job.model}", code="model_not_found")
                 image = self._store.image(job.id)
                 path = str(image) if image.is_file() else None
-                sampling, _ = self._served.sampling(VideoRequest.model_validate(job.request), path)
+                sampling, adapters, _ = self._served.sampling(VideoRequest.model_validate(job.request), path)
             except RequestError as error:
                 await self._fail(job.id, error.code or "invalid_request", str(error))
             else:
-                self._start(job.id, sampling, was_accepted=True)
+                self._start(job.id, sampling, adapters, was_accepted=True)
 
     async def stop(self) -> None:
         """Wait until what was done is kept, and let go of the store. What was not is for the next server."""
@@ -153,9 +154,9 @@ class Videos:
             del self._untold[key]
         await asyncio.to_thread(self._store.sweep)
 
-    def _start(self, key: str, sampling: Sampling, *, was_accepted: bool = False) -> None:
+    def _start(self, key: str, sampling: Sampling, adapters: list[Adapter], *, was_accepted: bool = False) -> None:
         image = self._store.image(key)
-        ticket = Ticket(replace(sampling, image=str(image) if sampling.image is not None else None))
+        ticket = Ticket(replace(sampling, image=str(image) if sampling.image is not None else None), adapters)
         ticket.on_begin = lambda: begun.append(asyncio.create_task(self._begin(key)))
         begun: list[asyncio.Task[None]] = []
         self._queue.add(ticket, was_accepted=was_accepted)
@@ -181,7 +182,7 @@ class Videos:
         except ServerEnds:
             return
         except WorkersFailed as error:
-            await self._fail(key, "workers_failed", str(error))
+            await self._fail(key, error.code, str(error))
         except OSError as error:
             await self._fail(key, "store_failed", f"the video cannot be stored: {_cause(error)}")
         finally:

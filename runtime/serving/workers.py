@@ -17,6 +17,7 @@ from typing import Any
 from omni_config.plan import Plan, Sampling
 from runtime.events import Rank
 from runtime.launcher import failures, torchrun
+from runtime.pipeline.adapters import Adapter
 from runtime.serving.log import LOG
 from runtime.serving.metrics import Metrics
 
@@ -27,6 +28,16 @@ class Cancelled(Exception):
 
 class WorkersFailed(Exception):
     """There is no image; the text is one line with the cause."""
+
+    status = 503
+    code = "workers_failed"
+
+
+class Refused(WorkersFailed):
+    """Its adapters cannot be used; workers are as before."""
+
+    status = 400
+    code = "lora_unusable"
 
 
 class WorkersDied(WorkersFailed):
@@ -39,9 +50,13 @@ class ServerEnds(WorkersFailed):
 
 @dataclass(eq=False)
 class Batch:
-    """Images that are made in one call. ``previews``: the steps, from 1, after which the image so far is shown."""
+    """Images that are made in one call, with the same adapters beside those of the Plan.
+
+    ``previews``: the steps, from 1, after which the image so far is shown.
+    """
 
     samplings: Sequence[Sampling]
+    adapters: Sequence[Adapter] = ()
     previews: Sequence[int] = ()
     on_step: Callable[[int], None] = lambda _: None
     """Gets the number of steps that are done."""
@@ -62,6 +77,7 @@ class Workers:
         replica: int,
         started: asyncio.Event,
         environment: Mapping[str, str],
+        max_loras: int,
         max_restarts: int,
         timeout: float,
         worker: Path,
@@ -78,6 +94,7 @@ class Workers:
         self._environment = environment
         self._ended = False
         self._metrics = metrics
+        self._max_loras = max_loras
         self._max_restarts = max_restarts
         self._timeout = timeout
         self._worker = worker
@@ -129,7 +146,7 @@ class Workers:
 
     async def _once(self, warm_up: Sampling) -> None:
         # A thread of its own, for as long as the workers run: those that the loop has are few, and others need them.
-        with _Run(self.plan, self._heard) as run, ThreadPoolExecutor(1) as thread:
+        with _Run(self.plan, self._max_loras, self._heard) as run, ThreadPoolExecutor(1) as thread:
             self._run = run
             loop = asyncio.get_running_loop()
             follow = loop.run_in_executor(thread, run.follow, self._worker, self._timeout, self._environment)
@@ -159,6 +176,7 @@ class Workers:
         Raises:
             Cancelled: ``cancel`` was called.
             WorkersDied: they ended meanwhile, or run no more.
+            Refused: they cannot use its adapters.
             WorkersFailed: they cannot make it, or not be told to.
         """
         assert self._batch is None
@@ -205,7 +223,8 @@ class Workers:
             if message["problem"] == "cancelled":
                 batch.result.set_exception(Cancelled())
             elif message["problem"]:
-                batch.result.set_exception(WorkersFailed(message["problem"]))
+                failed = Refused if message["refused"] else WorkersFailed
+                batch.result.set_exception(failed(message["problem"]))
             else:
                 end = ".mp4" if batch.samplings[0].video else ".png"
                 batch.result.set_result(self._run.files(f"{self._number}-", len(batch.samplings), end))
@@ -215,8 +234,9 @@ class Workers:
 class _Run:
     """One run of torchrun: its folder, its pipes, and the thread that follows it."""
 
-    def __init__(self, plan: Plan, heard: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, plan: Plan, max_loras: int, heard: Callable[[dict[str, Any]], None]) -> None:
         self._plan = plan
+        self._max_loras = max_loras
         self._heard = heard
         self._left = b""  # of a line that is not complete yet
 
@@ -248,7 +268,7 @@ class _Run:
             LaunchError: a rank raised, was killed, or hung, or torchrun did not start.
         """
         log = self._folder / torchrun.LOG
-        options = ["--folder", str(self._folder), "--timeout", str(timeout + 60)]
+        options = ["--folder", str(self._folder), "--timeout", str(timeout + 60), "--max-loras", str(self._max_loras)]
         line = torchrun.command(len(self._ranks), "serve", [str(self._folder / "plan.json"), *options], worker=worker)
         torchrun.run(
             line,
@@ -266,7 +286,7 @@ class _Run:
         if (image := batch.samplings[0].image) is not None:
             (sampling,) = samplings
             sampling["image"] = str(shutil.copyfile(image, self.batches / f"{number}-input.png"))
-        told = json.dumps({"samplings": samplings, "previews": list(batch.previews)})
+        told = json.dumps({"samplings": samplings, "adapters": batch.adapters, "previews": list(batch.previews)})
         (self.batches / f"{number}.json").write_text(told, encoding="utf-8")
         self.tell(str(number))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -292,6 +293,31 @@ def test_a_video_of_an_image_keeps_its_image_until_it_is_made(tmp_path: Path) ->
             workers.may_finish.set()
             await until(client, made, "completed")
             assert not image.exists()
+
+    run(scenario)
+
+
+def test_a_form_and_json_name_adapters_alike(tmp_path: Path) -> None:
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters" / "style.safetensors").write_bytes(b"")
+    lora = {"name": "style", "scale": 0.5}
+
+    async def scenario() -> None:
+        async with serving(tmp_path) as (client, _, __, ___):
+            refused = await client.post(PATH, json=REQUEST | {"lora": lora})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "lora_not_allowed")
+        allowed = CONFIG.replace("max_queue: 3", f"lora_folder: {tmp_path / 'adapters'}")
+        async with serving(tmp_path, allowed) as (client, workers, _, __):
+            workers.may_finish.set()
+            forms = [{"data": REQUEST | {"lora": json.dumps(told)}} for told in (lora, [lora])]
+            for told in ({"json": REQUEST | {"lora": [lora]}}, *forms):
+                await until(client, (await client.post(PATH, **told)).json()["id"], "completed")
+                (adapter,) = workers.batches[-1].adapters
+                assert (Path(adapter.path).name, adapter.scale) == ("style.safetensors", 0.5)
+            for wrong, words in (("{", "no JSON"), ('{"scale": 1}', "name"), ("[[]]", "lora")):
+                refused = await client.post(PATH, data=REQUEST | {"lora": wrong})
+                assert refused.status_code == 400
+                assert words in refused.json()["error"]["message"]
 
     run(scenario)
 

@@ -14,6 +14,7 @@ from runtime.serving.images import InputImages
 from runtime.serving.metrics import Metrics
 from runtime.serving.queue import Queue
 from runtime.serving.requests import ServedConfig
+from runtime.serving.routers import ForRouters
 from runtime.serving.store import Store
 from runtime.serving.video_store import VideoStore
 from runtime.serving.videos import Videos
@@ -75,6 +76,7 @@ def application(
         max_waiting=settings["max_queue"],
         max_batch_size=settings["max_batch_size"],
     )
+    metrics.registry.register(ForRouters(served, queue))
     size = round(settings["max_store"] * 2**20)
     store = Store(folder / "store", seconds=settings["url_lifetime"], size=size)
     images = InputImages(folder, settings["max_pixels"])
