@@ -19,11 +19,9 @@ test: .venv/installed
 test-all: .venv/installed
 	OMNI_EVERY_PAIR=1 OMNI_EVERY_COMMAND=1 OMNI_KILLS=20 .venv/bin/pytest -m "" -o timeout_func_only=true
 
-# All pages, those that are not kept in git too, and the web page of the matrix.
+# README, rules, models, engines, matrix and estimates as one static site with search, in site/.
 site: .venv/installed
-	rm -rf site
-	cp -R docs site
-	.venv/bin/omni docs site --all
+	.venv/bin/python docs/build_site.py
 
 .venv/installed: pyproject.toml constraints.txt install.sh
 	./install.sh

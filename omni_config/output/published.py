@@ -1,4 +1,4 @@
-"""Pages that are published and not kept in git, beside those of the matrix: an index, how much of each engine's version
+"""Pages that are published and not kept in git, beside those of the matrix: how much of each engine's version
 is judged, and what each step between two versions changed.
 """
 
@@ -17,23 +17,13 @@ from omni_config.output.coverage import to_markdown
 from omni_config.output.pages import GENERATED
 
 #: Files that are generated here, below the folder of the pages.
-OWNED = ("index.md", "engines/*.md")
-_INDEX = """# omni-config
-
-- [Rules](rules/README.md): what is refused or warned of, why, and how to repair it
-- [Matrix](matrix/README.md): what goes together, on which models; also as [one page](matrix/page.html)
-- [Engines](engines/README.md): what is known of each version, and what each release changed
-- [Disagreements](disagreements.md): where guides, tables and sources contradict each other
-- [Estimates](estimates.md) of memory and traffic, and measured [performance](performance.md)
-- [Editors, pre-commit and CI](ci.md)
-- [Writing rules](writing-rules.md)
-"""
+OWNED = ("engines/*.md",)
 
 
 def pages() -> dict[str, str]:
     """The pages by their path."""
     steps = [step for step in pairwise(shipped()) if family(step[0]) == family(step[1])]
-    result = {"index.md": _INDEX.rstrip(), "engines/README.md": _overview(steps)}
+    result = {"engines/README.md": _overview(steps)}
     result |= {_page_of(*step): _step(*step) for step in steps}
     return {path: f"{GENERATED}{text}\n" for path, text in result.items()}
 
