@@ -71,6 +71,21 @@ def one_reduction_at_a_time(model: Module) -> None:
             layer.register_forward_hook(wait)
 
 
+@contextmanager
+def tensor_parallel_styles_split_by(split: Callable[[Any, Any], Any]) -> Iterator[None]:
+    """Let torch's (2.13) tensor parallel styles split weights with a function of a weight and its placement.
+
+    They move each whole weight to the device, and scatter that of the first rank.
+    """
+    from torch.distributed.tensor.parallel import style
+
+    undo = replaced(style, "distribute_tensor", lambda weight, _, placements, **__: split(weight, placements[0]))
+    try:
+        yield
+    finally:
+        undo()
+
+
 def remove_unfinished_libraries() -> None:
     """Let inductor (torch 2.13) compile again what a run was compiling when it was ended.
 
