@@ -31,6 +31,7 @@ SHARED = (
     "runtime/pipeline/load",
     "runtime/pipeline/mesh",
     "runtime/ranks",
+    "runtime/weights",
 )
 #: What most cells of a file have in common, and its first line says for them.
 _COMMON = ("date", "versions", "shared")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from omni_config.plan import EMBEDDED, Model, Plan
 from runtime import models, weights
 from runtime.errors import CannotRunError
-from runtime.features import tensor_parallel, text_encoder_parallel
+from runtime.features import hsdp, tensor_parallel, text_encoder_parallel
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ def keep(plans: Sequence[Plan]) -> None:
 
 def _split(pipe: Any, plan: Plan) -> list[Any]:
     """The models of which features of the Plan read this rank's share."""
-    split = models.transformers(pipe) if tensor_parallel.wanted(plan) else []
+    split = models.transformers(pipe) if tensor_parallel.wanted(plan) or hsdp.wanted(plan) else []
     return [*split, text_encoder_parallel.encoder_of(pipe)] if text_encoder_parallel.wanted(plan) else split
 
 
