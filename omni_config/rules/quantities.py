@@ -317,7 +317,7 @@ def other_ranks(q: Quantities) -> int:
 def hsdp_shards(q: Quantities) -> int:
     """Ranks that share one copy of the weights by HSDP; without a number, all that a copy leaves."""
     said = int(q["hsdp_shard_size"])
-    return said if said > 0 else int(q["other_ranks"]) // int(q["hsdp_replicate_size"])
+    return said if said > 0 else max(1, int(q["other_ranks"]) // int(q["hsdp_replicate_size"]))
 
 
 @quantity
