@@ -88,7 +88,10 @@ def read_by_slices(model: nn.Module, dtype: torch.dtype, mesh: DeviceMesh) -> It
         if isinstance(placement, Shard):
             blocks = packed.get(name, ()) if placement.dim == 1 else ()
             part = share(part, placement.dim, mesh.size(), mesh.get_local_rank(), blocks)
-        local = read.to_device(part, compat.diffusers.precision(model, name, dtype))
+        if weight.ndim < 2:
+            local = part.clone()
+        else:
+            local = read.to_device(part, compat.diffusers.precision(model, name, dtype))
         return DTensor.from_local(local, mesh, [placement], run_check=False, shape=weight.shape, stride=weight.stride())
 
     with compat.torch.tensor_parallel_styles_split_by(split):

@@ -58,15 +58,17 @@ def _shard(transformer: nn.Module, family: Family, rows: DeviceMesh, dtype: torc
         for block in getattr(transformer, name, ()):
             fully_shard(block, mesh=rows)
     fully_shard(transformer, mesh=rows)
-    held = {}
-    for name, weight in transformer.named_parameters():
-        assert isinstance(weight, DTensor)
-        share = weights.share(mapped.pop(name), 0, rows["shard"].size(), rows.get_local_rank("shard"))
-        local = read.to_device(share, compat.diffusers.precision(transformer, name, dtype))
-        held[name] = DTensor.from_local(
-            local, rows, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride()
-        )
-    transformer.load_state_dict(held, assign=True, strict=False)  # all but buffers, which have been loaded
+    for path, module in transformer.named_modules():  # one at a time, as FSDP2 pads some shards in copies
+        held = {}
+        for own, weight in module.named_parameters(recurse=False):
+            assert isinstance(weight, DTensor)
+            name = f"{path}.{own}" if path else own
+            share = weights.share(mapped.pop(name), 0, rows["shard"].size(), rows.get_local_rank("shard"))
+            local = read.to_device(share, compat.diffusers.precision(transformer, name, dtype))
+            held[own] = DTensor.from_local(
+                local, rows, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride()
+            )
+        module.load_state_dict(held, assign=True, strict=False)  # what is in it has its own turn
 
 
 @dataclass(frozen=True, slots=True)

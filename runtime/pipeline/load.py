@@ -40,11 +40,13 @@ def pipeline(plan: Plan) -> Any:
 
     pipe = _kept.get(plan.model) or _load(plan)
     gc.enable()  # a rank does without it until here
-    split = _split(pipe, plan)
-    here = device() if plan.offload == "none" else torch.device("cpu")  # offload moves things by itself
+    split, dtype, cpu = _split(pipe, plan), getattr(torch, plan.model.dtype), torch.device("cpu")
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module) and part not in split:
-            weights.place(part, here, getattr(torch, plan.model.dtype))
+            weights.place(part, device() if plan.offload == "none" else cpu, dtype)  # offload moves things by itself
+    for part in split:
+        if plan.lora and part.dtype not in (dtype, torch.float32):  # to which peft would round the adapters
+            weights.place(part, cpu, dtype)
     return pipe
 
 
