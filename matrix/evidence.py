@@ -33,6 +33,7 @@ SHARED = (
     "runtime/ranks/batch",
     "runtime/ranks/generate",
     "runtime/ranks/job",
+    "runtime/weights",
 )
 #: What most cells of a file have in common, and its first line says for them.
 _COMMON = ("date", "versions", "shared")

@@ -63,6 +63,14 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True)
+class Hsdp:
+    """Ranks hold ``replicate`` copies of the transformer's weights, each sharded over ``shard`` ranks."""
+
+    replicate: int
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
 class Vae:
     """How latents are decoded."""
 
@@ -111,6 +119,7 @@ class Plan:
     model: Model
     guidance_calls: Literal["two", "batched"] | None  # of the transformer a step, where guidance has two branches
     mesh: Mesh = field(metadata={"off": Mesh()})
+    hsdp: Hsdp | None = field(metadata={"off": None})
     cache: TeaCache | CacheDiT | None = field(metadata={"off": None})
     offload: Literal["none", "model", "layerwise"] = field(metadata={"off": "none"})
     lora: list[Lora]

@@ -40,7 +40,7 @@ def memory_of(q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, 
     dit, text, vae, unknown = _weights(q, work, decoder, size)
     # Some models have two transformers of one size that take turns; offload keeps one of them here.
     turns = _transformers(q, work)
-    phases = {}
+    phases = _loading(q, dit, size)
     grown = 1 + share["fragments"]
     if work is not None:
         live = work.live_values * _batch(q, work) / q["sequence_ranks"]
@@ -59,6 +59,8 @@ def memory_of(q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, 
     layered = q["enable_layerwise_offload"] or q["enable_distributed_layerwise_offload"]
     if "dit" not in moved:
         resident["DiT weights"] = dit
+        if q["use_hsdp"] and work is not None:  # the block that computes and the next one are gathered
+            phases["DiT activations"] += 2 * _dit_gib(q, size) / turns / work.blocks
     elif layered:
         blocks = (2 + q["resident_layers"]) * dit / turns / (work.blocks if work else 40)
         if q["offload_on_demand"]:  # they come when the text encoder has gone
@@ -78,6 +80,24 @@ def memory_of(q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, 
     else:
         resident["VAE weights"] = vae
     return Memory({name: value for name, value in resident.items() if value}, phases, unknown)
+
+
+def _loading(q: Mapping[str, Any], dit: float, size: int) -> dict[str, float]:
+    """GiB beyond what stays, while weights are read; empty where the engine's way is not known.
+
+    A rank of the built-in runtime copies its share to the device, a weight at a time. vLLM-Omni (0.26 to 0.32,
+    diffusers_loader.py: hsdp_defer_to_cpu) makes a quantized DiT whole on the device before HSDP shards it.
+    """
+    if q["engine_name"] == "native":
+        return {"loading": 0.0}
+    if q["engine_name"].startswith("vllm-omni") and q["use_hsdp"]:
+        whole = q["quantization"] and q["hsdp_weight_load_strategy"] != "pre_sharded"
+        return {"loading": _dit_gib(q, size) - dit if whole else 0.0}
+    return {}
+
+
+def _dit_gib(q: Mapping[str, Any], size: int) -> float:
+    return float((q["transformer_parameters"] or 0) * 1e6 * (1 if q["quantization"] else size) / GIB)
 
 
 def _gathered(q: Mapping[str, Any], work: Work) -> float:
@@ -105,7 +125,7 @@ def _weights(
     split = min(total, work.block_weights * _transformers(q, work)) if work and total else total
     on_rank = (split / q["tensor_parallel_size"] + (total - split)) / q["pipeline_parallel_size"]
     if q["use_hsdp"]:
-        on_rank = total / (q["hsdp_shard_size"] if q["hsdp_shard_size"] > 0 else q["other_ranks"])
+        on_rank = total / q["hsdp_shards"]
     bytes_of_dit = on_rank * (1 if q["quantization"] else size)
     vae = decoder.parameters * 1e6 * size if decoder else 0.0
     whole = q["text_encoder_whole_parameters"] or 0

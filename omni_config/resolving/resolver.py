@@ -63,7 +63,7 @@ def resolve_settings(settings: Settings, target: Target) -> Resolution:
 
 def _plan(settings: Settings, target: Target) -> Plan:
     from omni_config.mesh import Mesh, further
-    from omni_config.plan import VERSION, Lora, Model, Plan, Sampling, Vae, Video
+    from omni_config.plan import VERSION, Hsdp, Lora, Model, Plan, Sampling, Vae, Video
 
     s, card, engine = settings, target.card, target.engine
     q = target.quantities(s)
@@ -82,6 +82,7 @@ def _plan(settings: Settings, target: Target) -> Plan:
         model=Model(card.id, s["model"], card.pipeline, card.task, s["dtype"]),
         guidance_calls=card.guidance.calls if card.guidance else None,
         mesh=Mesh.of(s, nodes=1 if further(s) else q["nodes"]),  # where there is more, the engine places the ranks
+        hsdp=Hsdp(s["hsdp_replicate_size"], q["hsdp_shards"]) if s["use_hsdp"] else None,
         cache=_cache(s, card),
         offload=offload,  # type: ignore[arg-type]
         lora=[Lora(item["path"], float(item["scale"])) for item in s["lora"]],

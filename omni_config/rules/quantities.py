@@ -314,6 +314,13 @@ def other_ranks(q: Quantities) -> int:
 
 
 @quantity
+def hsdp_shards(q: Quantities) -> int:
+    """Ranks that share one copy of the weights by HSDP; without a number, all that a copy leaves."""
+    said = int(q["hsdp_shard_size"])
+    return said if said > 0 else max(1, int(q["other_ranks"]) // int(q["hsdp_replicate_size"]))
+
+
+@quantity
 def bytes_per_value(q: Quantities) -> int:
     """Bytes of a weight or an activation that is not quantized: 4 in float32, else 2."""
     return 4 if (q["dtype"] or q.card.dtype) == "float32" else 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -354,16 +354,25 @@ def split_norms_on_cpu() -> Undo:
     return replaced(wan.DistributedRMSNorm, "forward", forward)
 
 
-def restore_packed_columns(layer: Module, weight: Any, parts: int) -> None:
-    """Undo, in place, the order of columns that cache-dit (1.5.3) gives the layer after two joined inputs.
+def packed_columns(transformer: Module) -> dict[str, list[int]]:
+    """By weight, the blocks of its columns, each of which cache-dit (1.5.3) splits over the ranks by itself.
 
-    FLUX's single blocks have it: the columns of attention and of the feed-forward are dealt out to the ranks in turn.
+    In single blocks such as FLUX's, a layer takes attention and feed-forward side by side. cache-dit deals the columns
+    of the whole weight out to the ranks before it is split.
     """
+    return {
+        f"{name}.proj_out.weight": [block.attn.to_q.out_features, block.proj_mlp.out_features]
+        for name, block in transformer.named_modules()
+        if hasattr(block, "attn") and hasattr(block, "proj_mlp") and hasattr(block, "proj_out")
+    }
+
+
+def restore_packed_columns(weight: Any, blocks: Sequence[int], parts: int) -> None:
+    """Undo, in place, the order of columns in which a weight of ``packed_columns`` is gathered from the ranks."""
     import torch
 
-    if sizes := getattr(layer, "_tp_packed_row_blocks", None):
-        dealt = [part.split([size // parts for size in sizes], dim=1) for part in weight.chunk(parts, dim=1)]
-        weight.copy_(torch.cat([part for block in zip(*dealt, strict=True) for part in block], dim=1))
+    dealt = [part.split([size // parts for size in blocks], dim=1) for part in weight.chunk(parts, dim=1)]
+    weight.copy_(torch.cat([part for block in zip(*dealt, strict=True) for part in block], dim=1))
 
 
 def keep_tile_sizes(vae: Module, tiled_decode: Any) -> Any:

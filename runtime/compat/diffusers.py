@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtime.compat.patches import Undo
+
+if TYPE_CHECKING:
+    import torch
 
 
 def processor_without_video() -> None:
@@ -41,6 +44,21 @@ def replace_attention_kernel(backend: str, kernel: Callable[..., Any]) -> Undo:
         registered[name] = before
 
     return undo
+
+
+def precision(model: torch.nn.Module, name: str, dtype: torch.dtype) -> torch.dtype:
+    """The precision that a weight has when its pipeline is loaded in ``dtype``.
+
+    Both libraries keep some layers in float32: diffusers (0.42) always, transformers (5.23) in half precision.
+    """
+    import torch
+
+    library: Any = model
+    kept = {*(getattr(library, "_keep_in_fp32_modules", None) or ())}
+    if hasattr(library, "_keep_in_fp32_modules_strict"):  # of transformers, for which the others mean float16
+        strict = {*(library._keep_in_fp32_modules_strict or ())}
+        kept = kept | strict if dtype == torch.float16 else strict
+    return torch.float32 if kept & {*name.split(".")} else dtype
 
 
 def hook_of(module: Any, name: str) -> Any:

@@ -71,6 +71,21 @@ def one_reduction_at_a_time(model: Module) -> None:
             layer.register_forward_hook(wait)
 
 
+@contextmanager
+def tensor_parallel_styles_split_by(split: Callable[[Any, Any], Any]) -> Iterator[None]:
+    """Let torch's (2.13) tensor parallel styles split weights with a function of a weight and its placement.
+
+    They move each whole weight to the device, and scatter that of the first rank.
+    """
+    from torch.distributed.tensor.parallel import style
+
+    undo = replaced(style, "distribute_tensor", lambda weight, _, placements, **__: split(weight, placements[0]))
+    try:
+        yield
+    finally:
+        undo()
+
+
 def remove_unfinished_libraries() -> None:
     """Let inductor (torch 2.13) compile again what a run was compiling when it was ended.
 
@@ -153,3 +168,42 @@ def unhook(layer: Module) -> None:
     """Take off the hooks with which torch's (2.13) tensor parallel styles turn inputs and outputs into DTensors."""
     layer._forward_pre_hooks.clear()
     layer._forward_hooks.clear()
+
+
+def bytes_of_shards(model: Module) -> int:
+    """The bytes of the shards that a rank holds by FSDP2 (torch 2.13), without what is gathered at the moment."""
+    return sum(int(weight.sharded_param.to_local().nbytes) for weight in _sharded(model))
+
+
+def unshard(model: Module) -> None:
+    """Undo ``fully_shard`` of a model and its parts, for which torch (2.13) has no function; all ranks must call it."""
+    from torch.distributed._composable.contract import REGISTRY_KEY, STATE_KEY
+    from torch.distributed._composable_state import _module_state_mapping
+    from torch.distributed.fsdp import FSDPModule
+    from torch.nn import Parameter
+
+    for weight in _sharded(model):
+        where = weight._module_info
+        whole = Parameter(weight.sharded_param.full_tensor().detach(), requires_grad=False)
+        where.module.register_parameter(where.param_name, whole)
+        weight._post_load_hook_handle.remove()
+    for module in list(model.modules()):
+        if isinstance(module, FSDPModule):
+            state: Any = module._get_fsdp_state()
+            handles = [state._pre_forward_hook_handle, state._post_forward_hook_handle]
+            for group in state._fsdp_param_groups:
+                handles += group._module_to_pre_save_state_dict_hook_handle.values()
+                handles += group._module_to_pre_load_state_dict_hook_handle.values()
+            for handle in handles:
+                handle.remove()
+            del _module_state_mapping[module]
+            module.__class__ = type(module).__mro__[FSDPModule._orig_cls_mro_index]
+        for name in (STATE_KEY, REGISTRY_KEY, "_is_fsdp_managed_module", "_fsdp_use_orig_params"):
+            module.__dict__.pop(name, None)
+
+
+def _sharded(model: Module) -> list[Any]:
+    from torch.distributed.fsdp import FSDPModule
+
+    states: list[Any] = [module._get_fsdp_state() for module in model.modules() if isinstance(module, FSDPModule)]
+    return [weight for state in states for group in state._fsdp_param_groups for weight in group.fsdp_params]

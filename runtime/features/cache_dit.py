@@ -27,13 +27,15 @@ def wanted(plan: Plan) -> bool:
 def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     """Wrap the transformer's blocks. Ranks average the difference that decides, so they decide alike.
 
+    Those of one branch of guidance do, or all, where they gather weights from each other.
+
     Raises:
         CannotRunError: a parameter that cache-dit does not take, or no SCM mask for this number of steps.
     """
     import cache_dit
 
     patches = ExitStack()
-    if plan.mesh.cfg > 1 and plan.guidance_calls == "two":
+    if plan.mesh.cfg > 1 and plan.guidance_calls == "two" and plan.hsdp is None:
         assert mesh is not None
         patches.callback(compat.cache_dit.average_differences_over(compat.torch.group_over(mesh, WITHIN_A_BRANCH)))
     config, calibrator = _configs(plan)

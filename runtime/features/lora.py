@@ -21,24 +21,17 @@ def wanted(plan: Plan) -> bool:
 
 
 def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
-    """Load every adapter with its scale. Where weights are split afterwards, add the adapters into them.
-
-    An adapter has the sizes of whole layers; beside the slices of a tensor rank it would not fit.
+    """Load every adapter with its scale. Tensor parallelism, if it is on, adds them to its slices of the weights.
 
     Raises:
         CannotRunError: a file that is missing, is no safetensors file, or does not fit this transformer.
     """
-    layers = _load(pipe, plan.lora)
-    fused = plan.mesh.tensor > 1
-    if fused:
-        _fuse(pipe)
-    return _Adapters(pipe, plan.lora, layers, fused)
+    return _Adapters(pipe, _load(pipe, plan.lora), fused=plan.mesh.tensor > 1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Adapters(Handle):
     pipe: Any
-    adapters: list[Lora]
     layers: int
     fused: bool
 
@@ -47,12 +40,8 @@ class _Adapters(Handle):
         return {"layers": self.layers, "fused": self.fused}
 
     def undo(self) -> None:
-        """Take the adapters off; fused ones are subtracted, which leaves rounding errors of the weights' precision."""
-        if self.fused:
-            _load(self.pipe, [Lora(adapter.path, -adapter.scale) for adapter in self.adapters])
-            _fuse(self.pipe)
-        else:
-            self.pipe.unload_lora_weights()
+        """Take the adapters off."""
+        self.pipe.unload_lora_weights()
 
 
 def names(adapters: list[Lora]) -> list[str]:
@@ -68,11 +57,6 @@ def _load(pipe: Any, adapters: list[Lora]) -> int:
         load_one(pipe, Path(adapter.path), name)
     pipe.set_adapters(names(adapters), [adapter.scale for adapter in adapters])
     return sum(isinstance(module, BaseTunerLayer) for module in pipe.transformer.modules())
-
-
-def _fuse(pipe: Any) -> None:
-    pipe.fuse_lora(components=["transformer"])
-    pipe.unload_lora_weights()
 
 
 def load_one(pipe: Any, path: Path, name: str) -> None:

@@ -10,6 +10,7 @@ from runtime.features import (
     cache_dit,
     cfg_parallel,
     compile,
+    hsdp,
     lora,
     offload,
     sequence_parallel,
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
-# Adapters fit whole layers only, so they come before anything is split.
+# Adapters are read by the names and sizes of whole layers, so they come before anything is split.
 # The cache wraps the blocks, and the parallel hooks must lie inside of it, so that a skipped block is skipped with its
 # communication. Branches of guidance are split around all that. The VAE is independent of them.
+# Sharding gives the blocks other classes, by whose names libraries know them.
 # Offload moves what all of them have made.
 ORDER: tuple[Feature, ...] = (
     lora.FEATURE,
@@ -41,6 +43,7 @@ ORDER: tuple[Feature, ...] = (
     vae.FEATURE,
     vae_patch_parallel.FEATURE,
     compile.FEATURE,
+    hsdp.FEATURE,
     offload.FEATURE,
 )
 

@@ -1,4 +1,8 @@
-"""Loads the pipeline of a Plan: safetensors only, no remote code."""
+"""Loads the pipeline of a Plan: safetensors only, no remote code.
+
+Files are mapped as they are, which reads nothing. What no feature splits is then moved to the rank's device, one weight
+at a time; on a CPU it stays mapped, so that the ranks of a machine share it.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,15 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import EMBEDDED, Model, Plan
+from runtime import models, weights
 from runtime.errors import CannotRunError
+from runtime.features import hsdp, tensor_parallel, text_encoder_parallel
+
+if TYPE_CHECKING:
+    import torch
 
 #: Of the embedded models, by name.
 FOLDERS = {name: Path(__file__).parents[1] / folder for name, folder in EMBEDDED.items()}
@@ -18,16 +27,27 @@ _kept: dict[Model, Any] = {}
 
 
 def pipeline(plan: Plan) -> Any:
-    """The pipeline in the Plan's precision, with its progress bars off; on this rank's device if nothing is offloaded.
+    """The pipeline, with its progress bars off, on this rank's device if nothing is offloaded.
+
+    Models that a feature will split wait on the CPU, in the precision of their files.
 
     Raises:
         CannotRunError: no such folder, the hub cannot be reached, or the checkpoint is damaged or of another class.
     """
+    import torch
+
     from runtime.device import device
 
     pipe = _kept.get(plan.model) or _load(plan)
     gc.enable()  # a rank does without it until here
-    return pipe.to(device()) if plan.offload == "none" else pipe  # offload moves things by itself
+    split, dtype, cpu = _split(pipe, plan), getattr(torch, plan.model.dtype), torch.device("cpu")
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module) and part not in split:
+            weights.place(part, device() if plan.offload == "none" else cpu, dtype)  # offload moves things by itself
+    for part in split:
+        if plan.lora and part.dtype not in (dtype, torch.float32):  # to which peft would round the adapters
+            weights.place(part, cpu, dtype)
+    return pipe
 
 
 def keep(plans: Sequence[Plan]) -> None:
@@ -46,6 +66,12 @@ def keep(plans: Sequence[Plan]) -> None:
                 _kept[plan.model] = _load(plan)
 
 
+def _split(pipe: Any, plan: Plan) -> list[Any]:
+    """The models of which features of the Plan read this rank's share."""
+    split = models.transformers(pipe) if tensor_parallel.wanted(plan) or hsdp.wanted(plan) else []
+    return [*split, text_encoder_parallel.encoder_of(pipe)] if text_encoder_parallel.wanted(plan) else split
+
+
 def _load(plan: Plan) -> Any:
     source = str(FOLDERS.get(plan.model.source, plan.model.source))
     found, wanted = _class_name(source), plan.model.pipeline
@@ -62,15 +88,32 @@ def _load(plan: Plan) -> Any:
     diffusers.utils.logging.disable_progress_bar()
     if plan.model.task.startswith("image_to_"):
         compat.diffusers.processor_without_video()
-    dtype = getattr(torch, plan.model.dtype)
     try:
-        pipe = getattr(diffusers, wanted).from_pretrained(source, dtype=dtype, use_safetensors=True)
+        folder = source if Path(source).is_dir() else diffusers.DiffusionPipeline.download(source, use_safetensors=True)
+        stored = {path.name: one for path in Path(folder).iterdir() if (one := _stored(path))}
+        dtypes: dict[str, Any] = {**stored, "default": getattr(torch, plan.model.dtype)}
+        pipe = getattr(diffusers, wanted).from_pretrained(folder, dtype=dtypes, use_safetensors=True)
     except Exception as error:
         if damage := _damage(source):  # the libraries often do not say which file it was, or what is wrong with it
             raise CannotRunError(f"{damage}; next: make it readable, or download it again") from error
         raise
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _stored(folder: Path) -> torch.dtype | None:
+    """The precision of all weights of a component; None where there are several, or none that pipelines compute in."""
+    import torch
+
+    found = set()
+    for path in folder.glob("*.safetensors"):
+        if "." not in path.stem:  # a variant, as fp16, is not loaded
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            found |= {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
+    known = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    floats = [name for name in found if name.startswith(("F", "BF"))]
+    return known.get(floats[0]) if len(floats) == 1 else None
 
 
 def _class_name(source: str) -> str:

@@ -68,6 +68,35 @@ def test_memory_follows_what_a_plan_divides() -> None:
     assert layerwise.seconds.value > whole.seconds.value
 
 
+def test_loading_is_a_phase_where_it_is_known_how_an_engine_loads() -> None:
+    hsdp = {"use_hsdp": True, "ulysses_degree": 4}
+    sharded, engine = estimated("Qwen/Qwen-Image", "h100", **hsdp), catalog().engine("native")
+    assert sharded.memory.phases["loading"] == 0
+    quantized = estimated("Qwen/Qwen-Image", "h100", quantization="fp8", **hsdp)
+    share = quantized.memory.resident["DiT weights"]
+    assert quantized.memory.phases["loading"] == pytest.approx(3 * share)
+    early = estimated("Qwen/Qwen-Image", "h100", quantization="fp8", hsdp_weight_load_strategy="pre_sharded", **hsdp)
+    assert early.memory.phases["loading"] == 0
+    assert "loading" not in estimated("Qwen/Qwen-Image", "h100", tensor_parallel_size=2).memory.phases
+    card = catalog().model("Qwen/Qwen-Image")
+    assert card
+    assert engine
+    settings = validate({"version": 1, "model": card.id}) | {"tensor_parallel_size": 2}
+    quantities = target_of(card, engine).quantities(settings | card.defaults | {"dtype": "bfloat16"})
+    assert estimate(quantities).memory.phases["loading"] == 0
+
+
+def test_hsdp_divides_the_weights_and_gathers_two_blocks() -> None:
+    alone = estimated("Qwen/Qwen-Image", "h100", ulysses_degree=4)
+    sharded = estimated("Qwen/Qwen-Image", "h100", ulysses_degree=4, use_hsdp=True)
+    halved = estimated("Qwen/Qwen-Image", "h100", ulysses_degree=4, use_hsdp=True, hsdp_replicate_size=2)
+    whole = alone.memory.resident["DiT weights"]
+    assert sharded.memory.resident["DiT weights"] == pytest.approx(whole / 4)
+    assert halved.memory.resident["DiT weights"] == pytest.approx(whole / 2)
+    gathered = sharded.memory.phases["DiT activations"] - alone.memory.phases["DiT activations"]
+    assert gathered == pytest.approx(2 * whole / 60)
+
+
 def test_a_slow_network_is_felt_by_what_crosses_it() -> None:
     """Eight tensor ranks fill a node: each sends an eighth as much in Ulysses, but to other nodes."""
     inside = estimated("Qwen/Qwen-Image", "h100", ulysses_degree=3)

@@ -42,6 +42,7 @@ def tiny(**changes: Any) -> Plan:
         model=Model("tiny", "tiny", "ZImagePipeline", "text_to_image", "float32"),
         guidance_calls="batched",
         mesh=Mesh(),
+        hsdp=None,
         cache=None,
         offload="none",
         lora=[],

@@ -30,7 +30,8 @@ pipelines: dict[Any, Any] = {}
 
 
 def pipeline(plan: Plan) -> Any:
-    key = (plan.model, plan.offload == "none")
+    split = (plan.mesh.tensor > 1, plan.text_encoder_tensor_parallel, plan.hsdp is not None)  # what waits for a feature
+    key = (plan.model, plan.offload == "none", bool(plan.lora), *split)
     if key not in pipelines:
         pipelines[key] = pipe = load_pipeline(plan)
         make_quick(pipe)

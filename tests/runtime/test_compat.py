@@ -309,11 +309,12 @@ def test_cache_dit_deals_out_the_columns_of_joined_inputs() -> None:
     assert "single_block.proj_out.weight.data.copy_(new_linear2_weight.T)" in inspect.getsource(flux)
     whole = torch.arange(12.0).repeat(3, 1)
     dealt = whole[:, [0, 1, 4, 5, 6, 7, 2, 3, 8, 9, 10, 11]]
-    layer = torch.nn.Linear(12, 3)
-    compat.cache_dit.restore_packed_columns(layer, dealt, 2)
-    assert not torch.equal(dealt, whole)  # another layer is left alone
-    layer._tp_packed_row_blocks = [4, 8]
-    compat.cache_dit.restore_packed_columns(layer, dealt, 2)
+    block = torch.nn.Module()
+    block.attn, block.proj_mlp, block.proj_out = torch.nn.Module(), torch.nn.Linear(5, 8), torch.nn.Linear(12, 3)
+    block.attn.to_q = torch.nn.Linear(5, 4)
+    packed = compat.cache_dit.packed_columns(torch.nn.ModuleDict({"block": block, "other": torch.nn.Linear(12, 3)}))
+    assert packed == {"block.proj_out.weight": [4, 8]}
+    compat.cache_dit.restore_packed_columns(dealt, packed["block.proj_out.weight"], 2)
     assert torch.equal(dealt, whole)
 
 
