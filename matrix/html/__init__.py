@@ -39,12 +39,16 @@ def data() -> dict[str, Any]:
     return {
         "verdicts": VERDICTS,
         "features": {name: [item.title, item.summary] for name, item in catalog().features.items()},
-        "models": {card.id: {"family": card.family, "task": card.task} for card in models},
-        "rules": {rule.code: [rule.name, rule.severity, rule.why] for rule in catalog().rules},
+        "models": {card.id: {"family": card.family, "task": card.task, "pipeline": card.pipeline} for card in models},
+        "rules": {rule.code: [rule.name, rule.severity, rule.why, rule.source] for rule in catalog().rules},
+        "disagreements": [
+            [one.topic, one.we_follow, one.why, one.models, one.features] for one in catalog().disagreements
+        ],
         "fields": FIELDS,
         "engines": {
             engine: {
                 "title": table.engine.title,
+                "source": table.engine.source,
                 "features": table.features,
                 "models": {name: [cells[cell] for cell in row.values()] for name, row in table.models.items()},
                 "pairs": {task: _pairs(_of_task(table, task), cells) for task in ("", *tasks)},

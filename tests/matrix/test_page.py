@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from matrix.compatibility import compile_matrix
 from matrix.html import to_html
 from omni_config.catalog.load import catalog
 from omni_config.checking.files import check_bytes
@@ -127,6 +129,144 @@ def test_the_matrix_can_be_read_with_the_keyboard_and_filtered(page: Any) -> Non
         )
     } == {"text_to_audio"}
     page.select_option("#filter-task", "")
+
+
+def opened(browser: Any, page: Any, address: str = "", **options: Any) -> Any:
+    """The page in a window of its own."""
+    other = browser.new_context(offline=True, **options).new_page()
+    other.goto(page.path.as_uri() + address)
+    other.wait_for_selector("body[data-ready]", timeout=120_000)
+    return other
+
+
+def test_two_versions_are_compared_cell_by_cell(page: Any) -> None:
+    page.select_option("#filter-engine", "vllm-omni==0.30")
+    page.select_option("#filter-other", "vllm-omni==0.28")
+    new, old = compile_matrix("vllm-omni==0.30"), compile_matrix("vllm-omni==0.28")
+    wanted = {
+        f"{feature}@{model}": f"{old.models[model][feature].verdict}→{cell.verdict}"
+        for model, row in new.models.items()
+        for feature, cell in row.items()
+        if feature in old.features and model in old.models and old.models[model][feature].verdict != cell.verdict
+    }
+    assert wanted
+    shown = page.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('#models td.changed')]"
+        ".map((td) => [td.dataset.key, td.textContent]))"
+    )
+    assert shown == wanted
+    assert f"{len(wanted)} verdicts on models" in page.text_content("#changes")
+    page.check("#filter-differing")
+    assert page.locator("#models tbody tr").count() == len({key.partition("@")[2] for key in wanted})
+    key = next(iter(wanted))
+    page.hover(f"#models td[data-key='{key}']")
+    assert "It was" in page.text_content("#detail")
+    page.uncheck("#filter-differing")
+    page.select_option("#filter-other", "")
+    assert page.locator("td.changed").count() == 0
+
+
+def test_engines_stand_side_by_side(page: Any) -> None:
+    page.select_option("#filter-engine", "vllm-omni==0.30")
+    page.select_option("#filter-model", "Qwen/Qwen-Image")
+    heads = page.evaluate("[...document.querySelectorAll('#versions thead th')].map((th) => th.textContent)")
+    assert heads == sorted(catalog().matrix_engines)
+    for engine in ("native", "vllm-omni==0.28"):
+        cell = compile_matrix(engine).models["Qwen/Qwen-Image"]["cache_dit"]
+        assert page.text_content(f"#versions td[data-key='cache_dit@Qwen/Qwen-Image@{engine}']") == cell.verdict
+    page.select_option("#filter-model", "")
+    table = compile_matrix("vllm-omni==0.30")
+    runs = sum(row["cache_dit"].verdict != "no" for row in table.models.values())
+    assert page.text_content("#versions td[data-key='cache_dit@@vllm-omni==0.30']") == f"{runs}/{len(table.models)}"
+
+
+def test_models_are_searched_by_name_family_and_task(page: Any) -> None:
+    page.select_option("#filter-engine", "vllm-omni==0.30")
+    page.fill("#filter-search", "wan image to video")
+    names = page.evaluate("[...document.querySelectorAll('#models tbody th')].map((th) => th.title)")
+    assert "Wan-AI/Wan2.2-I2V-A14B-Diffusers" in names
+    assert all("wan" in name.lower() for name in names)
+    assert page.text_content("#found").startswith(f"{len(names)} of ")
+    page.fill("#filter-search", "nothing of this name")
+    assert page.locator("#models tbody tr").count() == 0
+    page.fill("#filter-search", "")
+
+
+def test_evidence_and_sources_stand_in_the_panel(page: Any) -> None:
+    page.select_option("#filter-engine", "native")
+    page.hover("#pairs td[data-key='cache_dit+ulysses']")
+    text = page.text_content("#detail")
+    assert "proven" in text
+    assert catalog().engine("native").source in text
+    page.hover("#pairs td[data-key='cache_dit+tea_cache']")
+    assert catalog().by_code["OMNI201"].source in page.text_content("#detail")
+
+
+def test_a_link_keeps_what_is_chosen(page: Any, browser: Any) -> None:
+    page.select_option("#filter-engine", "vllm-omni==0.30")
+    page.select_option("#filter-other", "xdit==0.7")
+    page.fill("#filter-search", "wan")
+    page.select_option("#engine", "sglang==0.5.23")
+    page.select_option("#set-ulysses_degree", "1")
+    page.check("#set-cache_dit")
+    page.focus("#models tbody td[tabindex='0']")
+    page.keyboard.press("ArrowRight")
+    key = page.evaluate("document.activeElement.dataset.key")
+    page.wait_for_function("location.hash.includes('cell=')")
+    page.wait_for_timeout(300)
+    other = opened(browser, page, page.evaluate("location.hash"), viewport={"width": 1200, "height": 900})
+    for control in ("#filter-engine", "#filter-other", "#filter-search", "#engine", "#model", "#set-ulysses_degree"):
+        assert other.input_value(control) == page.input_value(control), control
+    assert other.is_checked("#set-cache_dit")
+    assert other.text_content("#yaml") == page.text_content("#yaml")
+    assert other.evaluate("document.activeElement.dataset.key") == key
+    assert other.text_content("#detail") == page.text_content("#detail")
+    other.context.close()
+    for broken in ("#engine=nothing&model=x&cell=%22%5D", "#configurator", "#=&config=native&of=x&gpus=none"):
+        other = opened(browser, page, broken)
+        assert other.input_value("#filter-engine") == "native"
+        other.context.close()
+    page.fill("#filter-search", "")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (768, 1024), (360, 740)])
+def test_axe_finds_no_barrier(page: Any, browser: Any, width: int, height: int, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python")
+    script = Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+    address = (
+        "#engine=vllm-omni%3D%3D0.30&other=vllm-omni%3D%3D0.28&cell=cache_dit%2Btea_cache&config=native&tea_cache=true"
+    )
+    options = {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
+    other = opened(browser, page, address, **options)
+    other.evaluate(script)
+    found = other.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == []
+    assert other.evaluate("document.documentElement.scrollWidth") <= width
+    other.context.close()
+
+
+def test_axe_would_find_one(page: Any, browser: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python")
+    other = opened(browser, page, viewport={"width": 360, "height": 740})
+    other.evaluate(
+        "document.querySelector('#filter-engine').closest('label').replaceWith(document.querySelector('#filter-engine'))"
+    )
+    other.evaluate("document.querySelector('#choose').open = true")
+    other.evaluate(Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
+    found = other.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    assert "select-name" in [one["id"] for one in found]
+    other.context.close()
+
+
+def test_on_a_phone_the_table_comes_first(page: Any, browser: Any) -> None:
+    other = opened(browser, page, viewport={"width": 360, "height": 740})
+    top = other.evaluate("document.querySelector('#pairs').getBoundingClientRect().top")
+    assert top < 740 / 2
+    assert not other.is_visible("#filter-engine")
+    other.click("#choose summary")
+    assert other.is_visible("#filter-engine")
+    other.context.close()
 
 
 def test_every_control_has_a_name_and_a_phone_needs_no_sideways_scrolling(page: Any) -> None:
