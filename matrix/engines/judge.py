@@ -79,7 +79,7 @@ def judged(
     lossy, alone = bool(LOSSY & {*features}), {*features} <= LOSSY
     if alone:  # one process, whose image is changed: a damaged weight has nothing to be told from
         control = None
-    idle = _ignored(ran, reference, settings, features)
+    idle = _ignored(ran, reference, bare, settings, features)
     numbers: dict[str, Any] = {"psnr": distance, "control": control}
     if control is not None and control >= distance - NEARER and control > (ALIKE if lossy else ROUNDING):
         return Judged("not shown", f"a damaged weight was not noticed: {control:.0f} dB", **numbers)
@@ -114,7 +114,7 @@ def _saves(ran: Ran, reference: Ran) -> bool:
     return max(rank["tokens"] for rank in ran.work) < SAVED * reference.work[0]["tokens"]
 
 
-def _ignored(ran: Ran, reference: Ran, settings: Settings, features: Mapping[str, Any]) -> dict[str, str]:
+def _ignored(ran: Ran, reference: Ran, bare: Ran, settings: Settings, features: Mapping[str, Any]) -> dict[str, str]:
     """By feature, what is not shared or saved although the engine accepted it; only what is counted for sure."""
     if not ran.work or not reference.work:
         return {}
@@ -140,6 +140,9 @@ def _ignored(ran: Ran, reference: Ran, settings: Settings, features: Mapping[str
     decoded = most["decoder_work"] / max(alone["decoder_work"], 1)
     if "vae_patch_parallel" in features and "vae_tiling" not in features and decoded > SHARED + 0.2:
         found["vae_patch_parallel"] = f"a rank does {decoded:.0%} of the decoder's work"
+    whole = bare.work[0]["decoder_calls"] if bare.work else 0
+    if "vae_tiling" in features and "vae_patch_parallel" not in features and most["decoder_calls"] <= whole:
+        found["vae_tiling"] = f"the decoder is called as often as without: {whole}"
     return found
 
 

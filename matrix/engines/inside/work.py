@@ -55,14 +55,27 @@ class Work:
 
 
 def blocks(transformer: Any) -> Iterator[Any]:
-    """The blocks of a transformer: modules in its lists that have attention, whoever has wrapped it."""
+    """The blocks of a transformer: modules in its lists that have attention, whoever has wrapped it, or some of them.
+
+    Lists inside of other parts, as those of an embedder of the text, are none of its own.
+    """
     import torch
 
-    for name, module in transformer.named_modules():
-        if isinstance(module, torch.nn.ModuleList) and not any(part.isdigit() for part in name.split(".")):
+    lists = {
+        name: module
+        for name, module in transformer.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and any(_attends(one) for one in module)
+    }
+    depth = min((name.count(".") for name in lists), default=0)
+    for name, module in lists.items():
+        if name.count(".") == depth:
             for one in module:
-                if any("attn" in inner or "attention" in inner for inner, _ in one.named_modules()):
-                    yield one
+                if _attends(one):
+                    yield from list(blocks(one)) or [one]
+
+
+def _attends(module: Any) -> bool:
+    return any("attn" in name or "attention" in name for name, _ in module.named_modules())
 
 
 def _size(parameter: Any) -> int:

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent / "inside"))
 
-STANDINS = ("devices", "platform", "kernels", "sharding", "sizes")
+STANDINS = ("devices", "platform", "kernels", "sharding", "sizes", "processor")
 PACKAGES = ("xfuser", "torch", "diffusers", "transformers", "yunchang", "distvae", "cache-dit")
 
 
@@ -36,7 +36,7 @@ def prepare(without: list[str]) -> dict[str, Any]:
 
 def _needed(name: str, gpu: bool) -> bool:
     standin: Any = importlib.import_module(f"standins.{name}")
-    return standin.FOR == "small models" or not gpu
+    return standin.FOR != "no GPU" or not gpu
 
 
 def processes(case: dict[str, Any]) -> int:
@@ -64,13 +64,14 @@ def run(case: dict[str, Any], rank: Any) -> dict[str, Any]:
     pipe = started.model.pipe
     transformers = [one for name in ("transformer", "transformer_2") if (one := getattr(pipe, name, None)) is not None]
     rank.moment("first forward")
-    work = Work(transformers, getattr(pipe, "vae", None), lambda: rank.moment("later"))
+    vae = getattr(getattr(started.model, "second_pipe", pipe), "vae", None)  # of the last stage: it decodes
+    work = Work(transformers, vae, lambda: rank.moment("later"))
     output, _ = started.run(given)
     result = {"works": [work.taken()], "backend": _backend()}
     _keep(output, rank, "image")
     last = rank.rank == int(os.environ["WORLD_SIZE"]) - 1
     for part in case["controls"]:
-        with damaged(pipe.vae if part == "vae" else transformers[-1], here=last):
+        with damaged(vae if part == "vae" else transformers[-1], here=last):
             output, _ = started.run(given)
         _keep(output, rank, part)
     return result
@@ -109,6 +110,6 @@ def _keep(output: Any, rank: Any, name: str) -> None:
     pictures = None if output is None else (output.images or output.videos)
     if pictures is None:
         return
-    arrays = [np.asarray(one) for one in pictures]
+    arrays = [np.asarray(getattr(one, "frames", one)) for one in pictures]  # beside frames there may be sound
     frames = np.stack([array if array.dtype == np.uint8 else np.rint(array * 255).astype(np.uint8) for array in arrays])
     np.save(rank.folder / f"{name}.{rank.rank}.npy", frames)
