@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from matrix.engines.judge import LOSSY, RUNS, Judged
 from matrix.engines.server import Case
-from matrix.engines.small import SIDE, Small
+from matrix.engines.small import NEGATIVE, SIDE, Small
 from omni_config.cards import EngineCard
 from omni_config.catalog.load import catalog
 from omni_config.engines import ENGINES
@@ -101,7 +101,7 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
         asked = asked | {"lora": [{"path": str(small.adapter(LORA.get(engine.family, "transformer"))), "scale": 1.0}]}
     features = tuple(name for name, feature in catalog().features.items() if _is_on(feature.fields, asked))
     own = request is None
-    request = dict(small.request if request is None else request) | ({} if request else _needed(features))
+    request = dict(small.request if request is None else request) | ({} if request else _needed(features, small))
     plain = validate({"version": 1, "model": small.model, "engine": engine.id})
     target = target_of(small.card, engine)
     target = target.by(rule for rule in target.rules if rule.severity != "advice" and not isinstance(rule, Reading))
@@ -147,9 +147,11 @@ def _is_on(fields: tuple[str, ...], asked: Settings) -> bool:
     return any(name in asked and asked[name] != DEFAULTS[name] for name in fields)
 
 
-def _needed(features: tuple[str, ...]) -> Settings:
-    """Steps to skip for a cache, and an image of several tiles for tiles."""
+def _needed(features: tuple[str, ...], small: Small) -> Settings:
+    """Steps to skip for a cache, an image of several tiles for tiles, and both branches of guidance for their ranks."""
     needed: Settings = {}
+    if "cfg_parallel" in features and small.card.guidance is not None and small.card.guidance.branches > 1:
+        needed["negative_prompt"] = NEGATIVE
     if {"cache_dit", "tea_cache"} & {*features}:
         needed["num_inference_steps"] = CACHED_STEPS
     if "vae_tiling" in features:

@@ -127,6 +127,8 @@ def _hear_workers(rank: Any) -> None:
         modules = self.pipeline.modules
         named = [modules[name] for name in ("transformer", "transformer_2") if modules.get(name) is not None]
         self.heard = Work(named, modules.get("vae"), lambda: rank.moment("later"))
+        for one in named:
+            _count_decisions(one, self.heard.counts)
 
     def building(*args: Any, **kwargs: Any) -> Any:
         rank.moment("load")
@@ -158,6 +160,18 @@ def _hear_workers(rank: Any) -> None:
     worker.init_device_and_model = started
     workers.build_pipeline = building
     worker.execute_forward = executed
+
+
+def _count_decisions(transformer: Any, counts: dict[str, int]) -> None:
+    """How often TeaCache decides whether a step is skipped: every transformer has the method, and few call it."""
+    decide = transformer._compute_teacache_decision
+    counts["cache_decisions"] = 0
+
+    def decided(*args: Any, **kwargs: Any) -> Any:
+        counts["cache_decisions"] += 1
+        return decide(*args, **kwargs)
+
+    transformer._compute_teacache_decision = decided
 
 
 def _keep_frames(saving: Any, folder: Path) -> None:
