@@ -81,13 +81,14 @@ def judged(
         control = None
     idle = _ignored(ran, reference, bare, settings, features)
     numbers: dict[str, Any] = {"psnr": distance, "control": control}
-    if control is not None and control >= distance - NEARER and control > (ALIKE if lossy else ROUNDING):
+    unnoticed = control is not None and control >= distance - NEARER and control > (ALIKE if lossy else ROUNDING)
+    if unnoticed and not idle:
         return Judged("not shown", f"a damaged weight was not noticed: {control:.0f} dB", **numbers)
     if distance < (ALIKE if lossy else ROUNDING):
         said = f"the image is {distance:.1f} dB from that of one process"
         return Judged("wrong", said + (f", with a damaged weight {control:.1f}" if control else ""), **numbers)
     if idle:
-        return Judged("ignored", "; ".join(idle.values()), ignored=tuple(idle), **numbers)
+        return Judged("ignored", "; ".join(dict.fromkeys(idle.values())), ignored=tuple(idle), **numbers)
     cached = bool({"cache_dit", "tea_cache"} & {*features})
     if cached and not _saves(ran if alone else reference, bare):
         return Judged("not shown", "the cache skips no block of the small model", **numbers)
@@ -133,6 +134,8 @@ def _ignored(ran: Ran, reference: Ran, bare: Ran, settings: Settings, features: 
         on = [name for name, degree in degrees.items() if degree > 1]
         if on and share > 1.5 * wanted:
             found |= dict.fromkeys(on, f"a rank computes {share:.0%} of the tokens of one process, not {wanted:.0%}")
+    if "tea_cache" in features and most.get("cache_decisions") == 0:
+        found["tea_cache"] = "no step is held against the one before"
     held = most["parameters"] / max(alone["parameters"], 1)
     for name in ("hsdp", "tensor_parallel"):
         if name in features and held > SHARED:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from matrix.engines.judge import LOSSY, RUNS, Judged
 from matrix.engines.server import Case
-from matrix.engines.small import SIDE, Small
+from matrix.engines.small import NEGATIVE, SIDE, Small
 from omni_config.cards import EngineCard
 from omni_config.catalog.load import catalog
 from omni_config.engines import ENGINES
@@ -160,8 +160,10 @@ def _is_on(fields: tuple[str, ...], asked: Settings) -> bool:
 
 
 def _needed(small: Small, features: tuple[str, ...]) -> Settings:
-    """Steps to skip for a cache, and an image of several tiles for tiles."""
+    """Steps to skip for a cache, an image of several tiles for tiles, and both branches of guidance for their ranks."""
     needed: Settings = {}
+    if "cfg_parallel" in features and small.card.guidance is not None and small.card.guidance.branches > 1:
+        needed["negative_prompt"] = NEGATIVE
     if {"cache_dit", "tea_cache"} & {*features}:
         needed["num_inference_steps"] = CACHED_STEPS
     if "vae_tiling" in features:

@@ -102,6 +102,10 @@ def _weight(model: Any) -> Any:
         return next(p.data for name, p in decoder.named_parameters() if name.endswith("weight") and _size(p))
     all_blocks = list(blocks(model))
     middle = all_blocks[len(all_blocks) // 2] if all_blocks else model
-    named = [(name, getattr(p.data, "_local_tensor", p.data)) for name, p in middle.named_parameters() if _size(p)]
+    named = [
+        (name, getattr(p.data, "_local_tensor", p.data))
+        for name, p in middle.named_parameters()
+        if _size(p) and "lora_" not in name  # which an engine may have merged
+    ]
     values = [weight for name, weight in named if "to_v" in name or "v_proj" in name or "qkv" in name]
     return values[0] if values else max((weight for _, weight in named), key=lambda one: one.numel())

@@ -23,8 +23,13 @@ MODULES = (
     f"{GEN}.runtime.managers.gpu_worker",
     f"{GEN}.runtime.managers.scheduler",
     f"{GEN}.runtime.entrypoints.diffusion_generator",
+    f"{GEN}.runtime.entrypoints.utils",
 )
 PACKAGES = ("sglang", "torch", "diffusers", "transformers", "cache-dit")
+#: Each case has ports of its own: SGLang looks for free ones from where it is told to, and two that look at once would
+#: find the same.
+PORTS = {"--port": 20000, "--scheduler-port": 30000, "--master-port": 40000}
+APART = 3000  # cases that have passed before the same ports are taken again
 
 
 def prepare(without: list[str]) -> dict[str, Any]:
@@ -36,7 +41,7 @@ def prepare(without: list[str]) -> dict[str, Any]:
     if not gpu:
         os.environ["SGLANG_DIFFUSION_PLATFORM_OVERRIDE"] = "cpu"
     used = []
-    for name in ("torchvision_ops", "fork"):
+    for name in ("torchvision_ops", "processor", "kernels", "parallelism", "fork"):
         standin: Any = importlib.import_module(f"standins.{name}")
         if name in without or (gpu and standin.FOR == "no GPU"):
             continue
@@ -61,10 +66,12 @@ def run(case: dict[str, Any], rank: Any) -> dict[str, Any]:
     command: Any = importlib.import_module(MODULES[0])
     parser = argparse.ArgumentParser()
     command.add_multimodal_gen_generate_args(parser)
-    words = [*case["argv"], "--output-path", str(rank.folder), "--output-file-name", "image.png"]
+    ports = [word for name, first in PORTS.items() for word in (name, str(first + int(case["id"]) % APART * 3))]
+    words = [*case["argv"], *ports, "--output-path", str(rank.folder), "--output-file-name", "image.png"]
     sys.argv = ["sglang", "generate", *words]  # which it reads again
     args, unknown = parser.parse_known_args(words)
     _hear_workers(rank)
+    _keep_frames(importlib.import_module(MODULES[5]), rank.folder)
     errors: list[str] = []
     _call_again(importlib.import_module(MODULES[4]).DiffGenerator, case["controls"], rank, errors)
     try:
@@ -76,10 +83,8 @@ def run(case: dict[str, Any], rank: Any) -> dict[str, Any]:
         return {"error": failed[0].read_text(), "traceback": str(error)}
     if errors:
         return {"error": errors[0]}
-    if not (rank.folder / "image.png").exists():
+    if not (rank.folder / "image.0.npy").exists():
         return {"error": "no image, and no error"}
-    for name in ("image", *case["controls"]):
-        _keep(rank.folder, name)
     works = [json.loads(file.read_text()) for file in sorted(rank.folder.glob("work.*.json"))]
     return {"works": works, "backend": ""}
 
@@ -122,6 +127,8 @@ def _hear_workers(rank: Any) -> None:
         modules = self.pipeline.modules
         named = [modules[name] for name in ("transformer", "transformer_2") if modules.get(name) is not None]
         self.heard = Work(named, modules.get("vae"), lambda: rank.moment("later"))
+        for one in named:
+            _count_decisions(one, self.heard.counts)
 
     def building(*args: Any, **kwargs: Any) -> Any:
         rank.moment("load")
@@ -155,10 +162,23 @@ def _hear_workers(rank: Any) -> None:
     worker.execute_forward = executed
 
 
-def _keep(folder: Path, name: str) -> None:
-    import numpy as np
-    from PIL import Image
+def _count_decisions(transformer: Any, counts: dict[str, int]) -> None:
+    """How often TeaCache decides whether a step is skipped: every transformer has the method, and few call it."""
+    decide = transformer._compute_teacache_decision
+    counts["cache_decisions"] = 0
 
-    file = folder / f"{name}.png"
-    if file.exists():
-        np.save(folder / f"{name}.0.npy", np.asarray(Image.open(file).convert("RGB"))[None])
+    def decided(*args: Any, **kwargs: Any) -> Any:
+        counts["cache_decisions"] += 1
+        return decide(*args, **kwargs)
+
+    transformer._compute_teacache_decision = decided
+
+
+def _keep_frames(saving: Any, folder: Path) -> None:
+    """In the place of a file: a video's would be compressed."""
+    import numpy as np
+
+    def saved(materialized: Any, _: Any, path: str, **__: Any) -> None:
+        np.save(folder / f"{Path(path).stem}.0.npy", np.stack(materialized.frames)[..., :3])
+
+    saving.save_materialized_output = saved

@@ -11,11 +11,13 @@ import transformers
 from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
+from safetensors.torch import load_file, save_file
 
 from runtime.models import random_parts as parts
 from runtime.proof.random_pipelines import adapter
 
-CHANNELS = 16  # of the latents
+VIDEO = 128  # channels of the latents of a video, as published: SGLang's pipeline counts on them
+CHANNELS = 16  # of those of a sound
 ADAPTER = "ltx-2-19b-distilled-lora-384.safetensors"
 
 
@@ -29,8 +31,8 @@ def ltx_2() -> Any:
         mm_tokens_per_image=4,
     )
     transformer = diffusers.LTX2VideoTransformer3DModel(
-        in_channels=CHANNELS,
-        out_channels=CHANNELS,
+        in_channels=VIDEO,
+        out_channels=VIDEO,
         num_attention_heads=4,
         attention_head_dim=16,
         cross_attention_dim=64,
@@ -71,15 +73,20 @@ def ltx_2() -> Any:
 
 
 def beside(pipe: Any, folder: Path) -> None:
-    """What the second stage needs."""
-    doubling = LTX2LatentUpsamplerModel(in_channels=CHANNELS, mid_channels=32, num_blocks_per_stage=1)
+    """What the second stage needs, and the text encoder's names."""
+    doubling = LTX2LatentUpsamplerModel(in_channels=VIDEO, mid_channels=32, num_blocks_per_stage=1)
     doubling.save_pretrained(folder / "latent_upsampler")
     adapter(pipe.transformer, folder).rename(folder / ADAPTER)
+    file = folder / "text_encoder" / "model.safetensors"
+    weights = {
+        name.replace("vision_tower.", "vision_tower.vision_model."): one for name, one in load_file(file).items()
+    }
+    save_file(weights, file, {"format": "pt"})  # under the names of the published one, which transformers shortens
 
 
 def _video_vae() -> Any:
     return diffusers.AutoencoderKLLTX2Video(
-        latent_channels=CHANNELS,
+        latent_channels=VIDEO,
         block_out_channels=(8,),
         down_block_types=("LTX2VideoDownBlock3D",),
         decoder_block_out_channels=(16,),
@@ -92,6 +99,8 @@ def _video_vae() -> Any:
         upsample_type=("spatiotemporal",),
         upsample_residual=(True,),
         upsample_factor=(2,),
+        spatial_compression_ratio=8,
+        temporal_compression_ratio=2,
     )
 
 
