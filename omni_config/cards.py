@@ -186,7 +186,8 @@ class EngineCard:
 class Disagreement:
     """A question that an engine's guide, its tables and its source answer differently; None where one is silent.
 
-    ``models`` and ``features`` say which cells of the matrix it is about.
+    ``models`` and ``features`` say which cells of the matrix it is about; ``run`` is a command that shows it, where the
+    engine itself has been run.
     """
 
     topic: str
@@ -197,6 +198,7 @@ class Disagreement:
     source_code: str | None = None
     models: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    run: str | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -106,6 +106,22 @@ def write(engine: str, model: str, found: dict[str, Entry]) -> None:
     read.cache_clear()
 
 
+def whole(engine: str) -> dict[str, Any] | None:
+    """What a run of all cells took: ``runs``, ``seconds``, ``cpu_seconds``, ``cores`` and ``date``; None before one."""
+    path = _whole(engine)
+    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return found
+
+
+def write_whole(engine: str, taken: dict[str, Any]) -> None:
+    """Write down what a run of all cells took."""
+    _whole(engine).write_text(json.dumps(taken) + "\n", encoding="utf-8")
+
+
+def _whole(engine: str) -> Path:
+    return FOLDER / engine.replace("==", "-") / "whole.json"
+
+
 def mode_of(values: list[Any]) -> Any:
     """The value that most have."""
     texts = [json.dumps(value, sort_keys=True) for value in values]

@@ -26,6 +26,8 @@ OUTCOMES: dict[Outcome, str] = {
 RUNS: tuple[Outcome, ...] = ("equal", "near", "not shown")
 #: Features that change the image by themselves.
 LOSSY = frozenset({"cache_dit", "tea_cache", "vae_tiling", "quantization", "lora"})
+#: Stages of a pipeline work with what other parts of the image were a step ago.
+STALE = frozenset({"pipeline_parallel"})
 ROUNDING = 40.0  # dB of an image between two orders of summation in bfloat16, or more
 ALIKE = 10.0  # dB of an image where a cache or tiles change it, or more
 EARLY = ("arguments", "before weights")  # of moments, those at which a refusal is one of the settings
@@ -76,7 +78,7 @@ def judged(
         return Judged("not shown", f"the adapter changes the image, by {distance:.1f} dB", psnr=distance)
     controls = [psnr(one, expected) for name, one in ran.images.items() if name != "image"]
     control = max(controls, default=None)
-    lossy, alone = bool(LOSSY & {*features}), {*features} <= LOSSY
+    lossy, alone = bool((LOSSY | STALE) & {*features}), {*features} <= LOSSY
     if alone:  # one process, whose image is changed: a damaged weight has nothing to be told from
         control = None
     idle = _ignored(ran, reference, bare, settings, features)
@@ -126,6 +128,7 @@ def _ignored(ran: Ran, reference: Ran, bare: Ran, settings: Settings, features: 
         "ulysses": settings.get("ulysses_degree", 1),
         "ring": settings.get("ring_degree", 1),
         "cfg_parallel": settings.get("cfg_parallel_size", 1),
+        "pipeline_parallel": settings.get("pipeline_parallel_size", 1),
     }
     cached = bool({"cache_dit", "tea_cache"} & {*features})
     if not cached and alone["tokens"]:

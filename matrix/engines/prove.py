@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from tempfile import TemporaryDirectory
+from time import monotonic
 
 from matrix.cell import ask, asked_of
 from matrix.engines.environments import Environment
-from matrix.engines.evidence import Entry, code_of, write
+from matrix.engines.evidence import Entry, code_of, write, write_whole
 from matrix.engines.judge import LOSSY, ROUNDING, Judged, judged, psnr
 from matrix.engines.server import Case, Ran, Server, started
 from matrix.engines.small import Small, small
@@ -61,6 +64,15 @@ def prove_cells(
         NoEnvironment: the engine is not installed, or does not start.
         ValueError: a model has no small one.
     """
+    began, used = monotonic(), _cpu()
+    runs = 0
+
+    def done(so_far: int, all_: int) -> None:
+        nonlocal runs
+        runs = all_
+        if on_progress is not None:
+            on_progress(so_far, all_)
+
     with TemporaryDirectory(prefix="omni-small-") as home:
         smalls = [small(model, Path(home)) for model in models or environment.described["models"]]
         engine = card_of(environment)
@@ -73,7 +85,7 @@ def prove_cells(
                     trials[name], places[name] = made, (one.model, key(names))
         found: dict[str, dict[str, Entry]] = {one.model: {} for one in smalls}
         with started(environment, smalls) as server:
-            for name, shown in run_trials(server, trials, on_progress):
+            for name, shown in run_trials(server, trials, done):
                 model, cell = places[name]
                 found[model][cell] = entry_of(shown, server)
                 if len(found[model]) % KEPT == 0:
@@ -84,7 +96,16 @@ def prove_cells(
                     found[model][cell] = _without_words(made, server)
         for model, entries in found.items():
             write(environment.engine, model, entries)
+    if not (models or features):
+        taken = {"runs": runs, "seconds": round(monotonic() - began), "cpu_seconds": round(_cpu() - used)}
+        today = datetime.now(UTC).date().isoformat()
+        write_whole(environment.engine, taken | {"cores": os.cpu_count(), "date": today})
     return found
+
+
+def _cpu() -> float:
+    """Seconds of processors that this process has used, and those that it has started and waited for."""
+    return sum(sum(getrusage(who)[:2]) for who in (RUSAGE_SELF, RUSAGE_CHILDREN))
 
 
 def cells_of(without: Collection[str]) -> Iterator[tuple[str, ...]]:

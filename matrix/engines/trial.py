@@ -18,6 +18,7 @@ from omni_config.findings import Finding
 from omni_config.resolving.resolver import Resolution, resolve_settings
 from omni_config.resolving.target import target_of
 from omni_config.rules.kinds import Reading
+from omni_config.rules.quantities import THEIRS
 from omni_config.schema.settings import DEFAULTS, Settings, validate
 
 Verdict = Literal["runs", "warned", "refused"]
@@ -106,7 +107,10 @@ class Trial:
 
 
 def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[str, Any] | None = None) -> Trial:
-    """The trial of some settings; what is generated is chosen by what they switch on, unless it is said."""
+    """The trial of some settings; what is generated is chosen by what they switch on, unless it is said.
+
+    Settings that only the engine has begin with ``their_``, as in the rules.
+    """
     if asked.get("lora"):
         asked = asked | {"lora": [{"path": str(small.adapter(LORA.get(engine.family, "transformer"))), "scale": 1.0}]}
     features = tuple(name for name, feature in catalog().features.items() if _is_on(feature.fields, asked))
@@ -119,11 +123,13 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
     if own and any(one.fields == ("negative_prompt",) and one.severity == "warning" for one in resolution.findings):
         del request["negative_prompt"]  # which this engine does not pass to the model
         resolution = resolve_settings(plain | request | asked, target)
-    said = {"model": small.model} | request | asked
+    own_words = {name.removeprefix(THEIRS): value for name, value in asked.items() if name.startswith(THEIRS)}
+    said = {"model": small.model} | request | {name: asked[name] for name in asked if name in DEFAULTS}
     text, left = written(said, resolution)
     words = shlex.split(text.replace("\\\n", ""))
     at = words.index(_first_words(engine).split()[0])
     variables = dict(word.split("=", 1) for word in words[:at])
+    words += [word for name, value in own_words.items() for word in (f"--{name}", str(value))]
     for cache, needed in CACHED.get(engine.family, {}).items():
         words += needed if cache in " ".join(words) else ()
     return Trial(
@@ -134,7 +140,7 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
         features=features,
         variables=variables,
         argv=tuple(words[at + len(_first_words(engine).split()) :]),
-        ranks=resolution.accepted_plan().mesh.world_size,
+        ranks=int(target.quantities(resolution.settings)["gpus_needed"]),
         findings=resolution.findings,
         unsaid=tuple(name for name in left if name in asked),
     )

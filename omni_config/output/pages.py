@@ -97,12 +97,15 @@ def disagreements() -> str:
     lines = [
         "# Disagreements",
         "",
-        "Where vLLM-Omni's guide, its tables and its source (0.30) differ: what each says.",
+        "Where vLLM-Omni's guide, its tables and its source (0.30) differ: what each says. Where an engine itself has been",
+        "run, the command that shows it; such engines are on [their page](matrix/engines.md).",
         "",
     ]
     for item in catalog().disagreements:
         lines += [f"## {item.topic}", ""]
-        said = {"The guide's prose": item.prose, "The tables": item.table, "The source of 0.30": item.source_code}
+        shown = f"`{item.run}`" if item.run else None
+        source = "What it does" if shown else "The source of 0.30"
+        said = {"The guide's prose": item.prose, "The tables": item.table, "Run": shown, source: item.source_code}
         lines += [f"- **{who}:** {what}" for who, what in said.items() if what]
         lines += [f"- **We follow:** {item.we_follow}", f"- **Because:** {item.why}", ""]
     return "\n".join(lines)

@@ -243,7 +243,7 @@ class TestEnvironments:
             assert catalog().engine(name) is not None
             assert all("==" in package for package in (one.package, *one.own, *one.shared))
             assert one.package in one.own
-            assert {*one.described} == {"models", "names", "beyond", "places", "plain", "platform"}
+            assert {*one.described} == {"models", "not_run", "names", "beyond", "places", "plain", "platform"}
 
     def test_a_name_may_have_no_version_or_a_fuller_one(self):
         assert environment("xdit").engine == environment("xdit==0.7.0").engine == "xdit==0.7"

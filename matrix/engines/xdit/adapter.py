@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent / "inside"))
 
-STANDINS = ("devices", "platform", "kernels", "sharding", "sizes", "processor")
+STANDINS = ("devices", "platform", "kernels", "sharding", "stages", "sizes", "processor")
 PACKAGES = ("xfuser", "torch", "diffusers", "transformers", "yunchang", "distvae", "cache-dit")
 
 
@@ -82,7 +82,8 @@ def _plain(model: Any, given: dict[str, Any], rank: Any) -> dict[str, Any]:
     import diffusers
     import torch
 
-    name = next(base.__name__ for base in type(model.pipe).__mro__ if base.__module__.startswith("diffusers."))
+    pipe = getattr(model.pipe, "module", model.pipe)  # which some of its own have inside
+    name = next(base.__name__ for base in type(pipe).__mro__ if base.__module__.startswith("diffusers."))
     model.pipe = getattr(diffusers, name).from_pretrained(model.settings.model_name, torch_dtype=torch.bfloat16)
     _keep(model._run_pipe(given), rank, "image")
     return {}
