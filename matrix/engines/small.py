@@ -118,7 +118,10 @@ def _picture(folder: Path) -> Path:
 
 
 #: Where a step is slow: HunyuanVideo 1.5 attends to 2,000 tokens of text, however short it is.
-REQUESTS: dict[str, Settings] = {"HunyuanVideo15Pipeline": {"num_inference_steps": 2}}
+REQUESTS: dict[str, Settings] = {
+    "HunyuanVideo15Pipeline": {"num_inference_steps": 2},
+    "LTX2Pipeline": {"num_frames": 31},  # of which 4 ranks can share the latents, by SGLang's count and by the model's
+}
 #: Caches compute the first blocks of a transformer, and up to eight of them: so many more are needed.
 DEEPER: dict[str, dict[str, int]] = {
     "FluxPipeline": {"num_layers": 6, "num_single_layers": 6},

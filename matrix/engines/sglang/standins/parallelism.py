@@ -1,8 +1,8 @@
 """Degrees are settled and checked as on a GPU: on its CPU platform SGLang 0.5.23 does less of both.
 
-There ``_adjust_parallelism`` takes the tensor-parallel size for the number of all ranks, as one has a NUMA node each,
-and ``_validate_parameters`` leaves out ``_validate_parallelism``, which it calls just before ``_validate_cfg_parallel``.
-What runs instead is the branch of the same methods that a GPU takes, of SGLang's own code: so a refusal is one of a GPU.
+There ``_adjust_parallelism`` takes the tensor-parallel size for the number of all ranks, as each has a NUMA node, and
+``_validate_parameters`` leaves ``_validate_parallelism`` out, which it calls just before ``_validate_cfg_parallel``.
+What runs instead is the branch of the same methods that a GPU takes, of SGLang's own code: so a refusal is a GPU's.
 """
 
 from __future__ import annotations
