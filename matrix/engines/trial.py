@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from matrix.engines.judge import LOSSY, RUNS, Judged
@@ -25,9 +27,12 @@ CACHED_STEPS = 20  # a cache needs steps to skip
 #: What the names of an adapter begin with, where an engine heeds no other: SGLang's Z-Image takes those of diffusers,
 #: loads them, and applies them to no layer.
 LORA = {"sglang": "diffusion_model"}
+SERVED = "vllm-omni"  # it has a command that serves, and none that generates
+REQUEST = "--request"  # between that command and what a server is asked for
 #: Settings that say how many ranks there are, beside the degrees.
 RANKED = ("hsdp_shard_size", "gpus", "data_parallel_size", "gpus_per_node")
 LONGEST = 4  # ranks, at most, that are run
+RANK = 4  # of the adapter that is made
 TILED = 4  # sides of an image that is several tiles of every decoder
 
 
@@ -98,8 +103,12 @@ class Trial:
 def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[str, Any] | None = None) -> Trial:
     """The trial of some settings; what is generated is chosen by what they switch on, unless it is said."""
     if asked.get("lora"):
-        asked = asked | {"lora": [{"path": str(small.adapter(LORA.get(engine.family, "transformer"))), "scale": 1.0}]}
+        file = small.adapter(LORA.get(engine.family, "transformer"))
+        path = _peft(file) if engine.family == SERVED else file
+        asked = asked | {"lora": [{"path": str(path), "scale": 1.0}]}
     features = tuple(name for name, feature in catalog().features.items() if _is_on(feature.fields, asked))
+    if engine.family == SERVED and asked.get("vae_patch_parallel_size", 1) > 1:
+        asked = asked | {"vae_use_tiling": True}  # which it switches on itself
     own = request is None
     request = dict(small.request if request is None else request) | ({} if request else _needed(features))
     plain = validate({"version": 1, "model": small.model, "engine": engine.id})
@@ -109,9 +118,7 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
     if own and any(one.fields == ("negative_prompt",) and one.severity == "warning" for one in resolution.findings):
         del request["negative_prompt"]  # which this engine does not pass to the model
         resolution = resolve_settings(plain | request | asked, target)
-    said = {"model": small.model} | request | asked
-    text, left = written(said, resolution)
-    words = shlex.split(text.replace("\\\n", ""))
+    words, left = _words(small.model, asked, request, resolution)
     at = words.index(_first_words(engine).split()[0])
     variables = dict(word.split("=", 1) for word in words[:at])
     return Trial(
@@ -122,10 +129,53 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
         features=features,
         variables=variables,
         argv=tuple(words[at + len(_first_words(engine).split()) :]),
-        ranks=resolution.accepted_plan().mesh.world_size,
+        ranks=_ranks(resolution),
         findings=resolution.findings,
         unsaid=tuple(name for name in left if name in asked),
     )
+
+
+def _peft(file: Path) -> Path:
+    """The folder of an adapter as PEFT saves it, of attention only: vLLM-Omni 0.30 binds no other layer of Z-Image."""
+    from safetensors.torch import load_file, save_file
+
+    folder = file.parent / "peft"
+    if not folder.is_dir():
+        folder.mkdir()
+        weights = {name: weight for name, weight in load_file(file).items() if ".to_" in name}
+        save_file(weights, folder / "adapter_model.safetensors")
+        config = {"peft_type": "LORA", "r": RANK, "lora_alpha": 2 * RANK, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"]}
+        (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def _ranks(resolution: Resolution) -> int:
+    """Of the mesh; in vLLM-Omni with its further degrees, and where only weights are sharded, as many as that asks for.
+
+    So diffusion/data.py says: ``DiffusionParallelConfig`` of 0.30.
+    """
+    if resolution.engine.family != SERVED:
+        return resolution.accepted_plan().mesh.world_size
+    settings = resolution.settings
+    ranks = int(resolution.target.quantities(settings)["world_size"])
+    if settings["use_hsdp"] and ranks == 1:
+        return max(settings["hsdp_shard_size"], 1) * max(settings["hsdp_replicate_size"], 1)
+    return ranks
+
+
+def _words(model: str, asked: Settings, request: Settings, resolution: Resolution) -> tuple[list[str], list[str]]:
+    """The words of a command, and the settings that it does not say; a server's is followed by what it is asked for."""
+    served = resolution.engine.family == SERVED
+    text, left = written({"model": model} | asked | ({"server": {}} if served else request), resolution)
+    words = _split(text)
+    if served:
+        asks, _ = written({"model": model} | request, resolution)
+        words += [REQUEST, *_split(asks)[4:]]  # without the script and its model
+    return words, left
+
+
+def _split(text: str) -> list[str]:
+    return shlex.split(text.replace("\\\n", ""))
 
 
 def written(said: Settings, resolution: Resolution) -> tuple[str, list[str]]:
@@ -158,4 +208,4 @@ def _needed(features: tuple[str, ...]) -> Settings:
 
 
 def _first_words(engine: EngineCard) -> str:
-    return {"xdit": "xdit", "sglang": "sglang generate"}[engine.family]
+    return {"xdit": "xdit", "sglang": "sglang generate", SERVED: "vllm serve"}[engine.family]

@@ -69,12 +69,12 @@ def run(case: dict[str, Any], rank: Any) -> dict[str, Any]:
     from work import Work, damaged
 
     work = Work(transformers, getattr(pipeline, "vae", None), lambda: rank.moment("later"))
-    _keep(_generate(engine, asked, "image"), rank, "image")
+    _keep(_generate(engine, asked, rank, "image"), rank, "image")
     result = {"works": [work.taken()], "backend": ""}
     last = rank.rank == config.num_gpus - 1
     for part in case["controls"]:
-        with damaged(pipeline.vae if part == "vae" else transformers[-1], here=last):
-            _keep(_generate(engine, asked, part), rank, part)
+        with damaged(pipeline.vae if part == "vae" else _held(transformers[-1]), here=last):
+            _keep(_generate(engine, asked, rank, part), rank, part)
     return result
 
 
@@ -126,6 +126,21 @@ def _tell_when_it_loads(rank: Any) -> None:
     runners.DiffusionModelRunner.load_model = loading
 
 
+def _held(transformer: Any) -> Any:
+    """The transformer; where the weights of its blocks are elsewhere until they run, the first of its other parts."""
+    from work import blocks
+
+    every = list(blocks(transformer))
+    if any(weight.numel() for weight in every[len(every) // 2].parameters()):
+        return transformer
+    within = {id(module) for block in every for module in block.modules()}
+    for name, part in transformer.named_children():
+        own = [module for module in part.modules() if id(module) in within]
+        if not own and sum(weight.numel() for weight in part.parameters()) and "embed" in name:
+            return part
+    return transformer
+
+
 def _request(words: list[str]) -> argparse.Namespace:
     """What is generated, by the words of the guide's scripts."""
     parser = argparse.ArgumentParser(exit_on_error=False)
@@ -142,7 +157,7 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _generate(engine: Any, asked: argparse.Namespace, name: str) -> Any:
+def _generate(engine: Any, asked: argparse.Namespace, rank: Any, name: str) -> Any:
     """A request, as the scripts and the server's handler of images make it."""
     inputs: Any = importlib.import_module("vllm_omni.inputs.data")
     requests: Any = importlib.import_module("vllm_omni.diffusion.request")
@@ -159,14 +174,17 @@ def _generate(engine: Any, asked: argparse.Namespace, name: str) -> Any:
         given["true_cfg_scale"] = asked.cfg_scale
     params = inputs.OmniDiffusionSamplingParams(**given)
     request = requests.OmniDiffusionRequest(prompt=prompt, sampling_params=params, request_id=name)
-    return engine.postprocess_output(request, engine.add_req_and_wait_for_response(request))
+    output = engine.add_req_and_wait_for_response(request)
+    if rank.rank and not output.error:  # the engine takes the answer of its first worker
+        return []
+    return engine.postprocess_output(request, output)
 
 
 def _keep(outputs: Any, rank: Any, name: str) -> None:
-    """The images of the first rank: the one whose answer the engine takes."""
+    """The images, where there are any."""
     import numpy as np
 
-    if rank.rank:
+    if not outputs:
         return
     frames = [np.asarray(image) for output in outputs for image in output.images]
     arrays = [one if one.dtype == np.uint8 else np.rint(one * 255).astype(np.uint8) for one in frames]

@@ -34,6 +34,13 @@ def apply(omni: Any) -> None:
         return
     layers: Any = importlib.import_module("vllm_omni.diffusion.layers.custom_op")
     layers.CustomOp.dispatch_forward = lambda self: self.forward_native
+    linear: Any = importlib.import_module("vllm.model_executor.layers.utils")
+    linear.dispatch_cpu_unquantized_gemm = _plain
+
+
+def _plain(layer: Any, remove_weight: bool) -> None:
+    """In the place of vLLM's packing of weights for the CPU, after which a layer has none."""
+    layer.cpu_linear = torch.nn.functional.linear
 
 
 _library: Any = None

@@ -1,7 +1,7 @@
 """A platform whose device is the CPU and whose backend of torch.distributed is gloo: vLLM-Omni 0.30 has none of the CPU.
 
 It says that it is CUDA, as what depends on that is written for a deployment; only devices, streams and memory are the
-CPU's, which vLLM's own CPU platform has.
+CPU's, which vLLM's own CPU platform has. Memory cannot be pinned without a GPU.
 """
 
 # mypy: allow-untyped-calls
@@ -88,3 +88,10 @@ def apply(omni: Any) -> None:
 
     platforms: Any = importlib.import_module("vllm_omni.platforms")
     platforms._current_omni_platform = OnCpu()
+    for name in ("empty", "zeros"):
+        setattr(torch, name, _unpinned(getattr(torch, name)))
+    torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[method-assign, assignment]
+
+
+def _unpinned(made: Any) -> Any:
+    return lambda *args, pin_memory=False, **named: made(*args, **named)
