@@ -142,9 +142,13 @@ def _peft(file: Path) -> Path:
     folder = file.parent / "peft"
     if not folder.is_dir():
         folder.mkdir()
-        weights = {name: weight for name, weight in load_file(file).items() if ".to_" in name}
+        weights = {
+            name: weight
+            for name, weight in load_file(file).items()
+            if name.split(".lora_")[0].endswith((".to_q", ".to_k", ".to_v"))
+        }
         save_file(weights, folder / "adapter_model.safetensors")
-        config = {"peft_type": "LORA", "r": RANK, "lora_alpha": 2 * RANK, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"]}
+        config = {"peft_type": "LORA", "r": RANK, "lora_alpha": 2 * RANK, "target_modules": ["to_q", "to_k", "to_v"]}
         (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
 
