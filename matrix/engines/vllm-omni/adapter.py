@@ -64,6 +64,7 @@ def run(case: dict[str, Any], rank: Any) -> dict[str, Any]:
     _tell_when_it_loads(rank)
     engine = importlib.import_module(MODULES[0]).DiffusionEngine.make_engine(config)
     asked = _request(case["argv"][at + 1 :])
+    asked.lora = (config.lora_path, config.lora_scale)
     pipeline = engine.executor.driver_worker.worker.model_runner.pipeline
     transformers = [one for name in TRANSFORMERS if (one := getattr(pipeline, name, None)) is not None]
     from work import Work, damaged
@@ -169,9 +170,16 @@ def _generate(engine: Any, asked: argparse.Namespace, rank: Any, name: str) -> A
 
         prompt["multi_modal_data"] = {"image": Image.open(asked.image).convert("RGB")}
     names = ("num_inference_steps", "height", "width", "num_frames", "seed", "guidance_scale")
-    given = {name: value for name in names if (value := getattr(asked, name)) is not None}
+    given: dict[str, Any] = {name: value for name in names if (value := getattr(asked, name)) is not None}
     if asked.cfg_scale is not None:
         given["true_cfg_scale"] = asked.cfg_scale
+    path, scale = asked.lora
+    if path:  # as the scripts do: a request that names no adapter runs without the one of the start
+        loras: Any = importlib.import_module("vllm_omni.lora.request")
+        utils: Any = importlib.import_module("vllm_omni.lora.utils")
+        (path,) = [path] if isinstance(path, str) else path
+        given["lora_request"] = loras.LoRARequest("asked", utils.stable_lora_int_id(path), path)
+        given["lora_scale"] = scale
     params = inputs.OmniDiffusionSamplingParams(**given)
     request = requests.OmniDiffusionRequest(prompt=prompt, sampling_params=params, request_id=name)
     output = engine.add_req_and_wait_for_response(request)

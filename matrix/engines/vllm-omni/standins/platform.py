@@ -1,4 +1,4 @@
-"""A platform whose device is the CPU and whose backend of torch.distributed is gloo: vLLM-Omni 0.30 has none of the CPU.
+"""A platform whose device is the CPU, with gloo: vLLM-Omni 0.30 has none of the CPU.
 
 It says that it is CUDA, as what depends on that is written for a deployment; only devices, streams and memory are the
 CPU's, which vLLM's own CPU platform has. Memory cannot be pinned without a GPU.
@@ -35,7 +35,7 @@ def apply(omni: Any) -> None:
             return str(registry.DiffusionAttentionBackendEnum[name].get_path())
 
         @classmethod
-        def get_torch_device(cls, local_rank: int | None = None) -> torch.device:
+        def get_torch_device(cls, *_: Any) -> torch.device:
             return torch.device("cpu")
 
         @classmethod
@@ -43,27 +43,27 @@ def apply(omni: Any) -> None:
             return DEVICES
 
         @classmethod
-        def get_free_memory(cls, device: Any = None) -> int:
+        def get_free_memory(cls, *_: Any) -> int:
             return MEMORY
 
         @classmethod
-        def get_device_memory(cls, device: Any = None) -> tuple[int, int]:
+        def get_device_memory(cls, *_: Any) -> tuple[int, int]:
             return MEMORY, MEMORY
 
         @classmethod
-        def get_device_total_memory(cls, device_id: int = 0) -> int:
+        def get_device_total_memory(cls, *_: Any) -> int:
             return MEMORY
 
         @classmethod
-        def max_memory_reserved(cls, device: Any = None) -> int:
+        def max_memory_reserved(cls, *_: Any) -> int:
             return 0
 
         @classmethod
-        def max_memory_allocated(cls, device: Any = None) -> int:
+        def max_memory_allocated(cls, *_: Any) -> int:
             return 0
 
         @classmethod
-        def reset_peak_memory_stats(cls, device: Any = None) -> None:
+        def reset_peak_memory_stats(cls, *_: Any) -> None:
             pass
 
         @classmethod
@@ -94,4 +94,7 @@ def apply(omni: Any) -> None:
 
 
 def _unpinned(made: Any) -> Any:
-    return lambda *args, pin_memory=False, **named: made(*args, **named)
+    def on_cpu(*args: Any, **named: Any) -> Any:
+        return made(*args, **{name: value for name, value in named.items() if name != "pin_memory"})
+
+    return on_cpu
