@@ -170,7 +170,7 @@ def _ranks(resolution: Resolution) -> int:
 def _words(model: str, asked: Settings, request: Settings, resolution: Resolution) -> tuple[list[str], list[str]]:
     """The words of a command, and the settings that it does not say; a server's is followed by what it is asked for."""
     served = resolution.engine.family == SERVED
-    text, left = written({"model": model} | asked | ({"server": {}} if served else request), resolution)
+    text, left = written({"model": model} | asked | ({"server": True} if served else request), resolution)
     words = _split(text)
     if served:
         asks, _ = written({"model": model} | request, resolution)
