@@ -163,7 +163,7 @@ def _ranks(resolution: Resolution) -> int:
     settings = resolution.settings
     ranks = int(resolution.target.quantities(settings)["world_size"])
     if settings["use_hsdp"] and ranks == 1:
-        return max(settings["hsdp_shard_size"], 1) * max(settings["hsdp_replicate_size"], 1)
+        return int(max(settings["hsdp_shard_size"], 1) * max(settings["hsdp_replicate_size"], 1))
     return ranks
 
 

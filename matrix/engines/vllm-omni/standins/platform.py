@@ -90,7 +90,7 @@ def apply(omni: Any) -> None:
     platforms._current_omni_platform = OnCpu()
     for name in ("empty", "zeros"):
         setattr(torch, name, _unpinned(getattr(torch, name)))
-    torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[method-assign, assignment]
+    torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[method-assign]
 
 
 def _unpinned(made: Any) -> Any:

@@ -20,7 +20,7 @@ def apply(omni: Any) -> None:
     utils: Any = importlib.import_module("vllm_omni.diffusion.utils.tf_utils")
     whole = pipeline.ZImageTransformer2DModel
 
-    class Sized(whole):  # type: ignore[misc]
+    class Sized(pipeline.ZImageTransformer2DModel):  # type: ignore[misc]
         def __init__(self, **given: Any) -> None:
             config = context.get_forward_context().omni_diffusion_config.tf_model_config
             super().__init__(**utils.get_transformer_config_kwargs(config, whole) | given)
