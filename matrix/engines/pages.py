@@ -75,8 +75,8 @@ def _whole(engine: str) -> list[str]:
         return []
     minutes, busy = (round(taken[name] / 60) for name in ("seconds", "cpu_seconds"))
     return [
-        f"All {taken['runs']} runs with their references: {minutes} minutes on {taken['cores']} cores, with {busy} minutes",
-        f"of their time ({taken['date']}).",
+        f"All {taken['runs']} runs with their references: {minutes} minutes on {taken['cores']} cores, with {busy}",
+        f"minutes of their time ({taken['date']}).",
         "",
     ]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from matrix.engines.judge import LOSSY, RUNS, Judged
@@ -34,9 +36,12 @@ CACHED = {
 #: What the names of an adapter begin with, where an engine heeds no other: SGLang's Z-Image takes those of diffusers,
 #: loads them, and applies them to no layer.
 LORA = {"sglang": "diffusion_model"}
+SERVED = "vllm-omni"  # it has a command that serves, and none that generates
+REQUEST = "--request"  # between that command and what a server is asked for
 #: Settings that say how many ranks there are, beside the degrees.
 RANKED = ("hsdp_shard_size", "gpus", "data_parallel_size", "gpus_per_node")
 LONGEST = 4  # ranks, at most, that are run
+RANK = 4  # of the adapter that is made
 #: Sides of an image that is several tiles of the decoder, which are of 64, 256 or 512 pixels.
 TILED = {"LTX2Pipeline": 9}
 TILED_ELSEWHERE = 5
@@ -112,8 +117,12 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
     Settings that only the engine has begin with ``their_``, as in the rules.
     """
     if asked.get("lora"):
-        asked = asked | {"lora": [{"path": str(small.adapter(LORA.get(engine.family, "transformer"))), "scale": 1.0}]}
+        file = small.adapter(LORA.get(engine.family, "transformer"))
+        path = _peft(file) if engine.family == SERVED else file
+        asked = asked | {"lora": [{"path": str(path), "scale": 1.0}]}
     features = tuple(name for name, feature in catalog().features.items() if _is_on(feature.fields, asked))
+    if engine.family == SERVED and asked.get("vae_patch_parallel_size", 1) > 1:
+        asked = asked | {"vae_use_tiling": True}  # which it switches on itself
     own = request is None
     request = dict(small.request if request is None else request) | ({} if request else _needed(small, features))
     plain = validate({"version": 1, "model": small.model, "engine": engine.id})
@@ -124,9 +133,8 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
         del request["negative_prompt"]  # which this engine does not pass to the model
         resolution = resolve_settings(plain | request | asked, target)
     own_words = {name.removeprefix(THEIRS): value for name, value in asked.items() if name.startswith(THEIRS)}
-    said = {"model": small.model} | request | {name: asked[name] for name in asked if name in DEFAULTS}
-    text, left = written(said, resolution)
-    words = shlex.split(text.replace("\\\n", ""))
+    said = {name: asked[name] for name in asked if name in DEFAULTS}
+    words, left = _words(small.model, said, request, resolution)
     at = words.index(_first_words(engine).split()[0])
     variables = dict(word.split("=", 1) for word in words[:at])
     words += [word for name, value in own_words.items() for word in (f"--{name}", str(value))]
@@ -140,10 +148,52 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
         features=features,
         variables=variables,
         argv=tuple(words[at + len(_first_words(engine).split()) :]),
-        ranks=int(target.quantities(resolution.settings)["gpus_needed"]),
+        ranks=_ranks(resolution),
         findings=resolution.findings,
         unsaid=tuple(name for name in left if name in asked),
     )
+
+
+def _peft(file: Path) -> Path:
+    """The folder of an adapter as PEFT saves it, of attention only: vLLM-Omni 0.30 binds no other layer of Z-Image."""
+    from safetensors.torch import load_file, save_file
+
+    folder = file.parent / "peft"
+    if not folder.is_dir():
+        folder.mkdir()
+        weights = {
+            name: weight
+            for name, weight in load_file(file).items()
+            if name.split(".lora_")[0].endswith((".to_q", ".to_k", ".to_v"))
+        }
+        save_file(weights, folder / "adapter_model.safetensors")
+        config = {"peft_type": "LORA", "r": RANK, "lora_alpha": 2 * RANK, "target_modules": ["to_q", "to_k", "to_v"]}
+        (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def _ranks(resolution: Resolution) -> int:
+    """What the degrees add up to; in vLLM-Omni (0.30, diffusion/data.py:440), shards where there is no other degree."""
+    settings = resolution.settings
+    ranks = int(resolution.target.quantities(settings)["gpus_needed"])
+    if resolution.engine.family == SERVED and settings["use_hsdp"] and ranks == 1:
+        return max(settings["hsdp_shard_size"], 1) * max(settings["hsdp_replicate_size"], 1)
+    return ranks
+
+
+def _words(model: str, asked: Settings, request: Settings, resolution: Resolution) -> tuple[list[str], list[str]]:
+    """The words of a command, and the settings that it does not say; a server's is followed by what it is asked for."""
+    served = resolution.engine.family == SERVED
+    text, left = written({"model": model} | asked | ({"server": True} if served else request), resolution)
+    words = _split(text)
+    if served:
+        asks, _ = written({"model": model} | request, resolution)
+        words += [REQUEST, *_split(asks)[4:]]  # without the script and its model
+    return words, left
+
+
+def _split(text: str) -> list[str]:
+    return shlex.split(text.replace("\\\n", ""))
 
 
 def written(said: Settings, resolution: Resolution) -> tuple[str, list[str]]:
@@ -178,4 +228,4 @@ def _needed(small: Small, features: tuple[str, ...]) -> Settings:
 
 
 def _first_words(engine: EngineCard) -> str:
-    return {"xdit": "xdit", "sglang": "sglang generate"}[engine.family]
+    return {"xdit": "xdit", "sglang": "sglang generate", SERVED: "vllm serve"}[engine.family]

@@ -97,8 +97,8 @@ def disagreements() -> str:
     lines = [
         "# Disagreements",
         "",
-        "Where vLLM-Omni's guide, its tables and its source (0.30) differ: what each says. Where an engine itself has been",
-        "run, the command that shows it; such engines are on [their page](matrix/engines.md).",
+        "Where vLLM-Omni's guide, its tables and its source (0.30) differ: what each says. Where an engine itself has",
+        "been run, the command that shows it; such engines are on [their page](matrix/engines.md).",
         "",
     ]
     for item in catalog().disagreements:

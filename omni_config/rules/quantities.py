@@ -429,6 +429,13 @@ def some_adapter_is_off(q: Quantities) -> bool:
 
 
 @quantity
+def some_adapter_is_a_file(q: Quantities) -> bool:
+    """Whether a LoRA adapter is a file of weights, and not a folder or a repository."""
+    paths = [item["path"] if isinstance(item, dict) else item.path for item in q["lora"]]
+    return any(str(path).endswith(".safetensors") for path in paths)
+
+
+@quantity
 def model_name(q: Quantities) -> str:
     """Id of the model card."""
     return q.card.id

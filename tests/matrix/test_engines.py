@@ -140,6 +140,34 @@ class TestTrials:
         assert made.variables == {"SGLANG_CACHE_DIT_ENABLED": "true"}
         assert made.argv[0] == "--model-path"
 
+    def test_a_server_is_asked_after_it_is_started(self, z_image):
+        engine = card_of(environment("vllm-omni"))
+        made = trial(z_image, engine, {"ulysses_degree": 2, "cfg_scale": 4.0})
+        assert made.command.startswith(f"vllm serve {Z_IMAGE} --omni --usp 2 --request --prompt 'a red circle'")
+        assert made.ranks == 2
+
+    @pytest.mark.parametrize(
+        ("asked", "ranks"),
+        [
+            ({"allgather_degree": 2}, 2),
+            ({"use_hsdp": True, "hsdp_shard_size": 2}, 2),
+            ({"use_hsdp": True, "hsdp_shard_size": 2, "ulysses_degree": 2}, 2),
+            ({"use_hsdp": True, "hsdp_shard_size": 2, "hsdp_replicate_size": 2}, 4),
+        ],
+    )
+    def test_ranks_are_those_that_vllm_omni_starts(self, z_image, asked, ranks):
+        assert trial(z_image, card_of(environment("vllm-omni")), asked).ranks == ranks
+
+    def test_vllm_omni_gets_an_adapter_as_a_folder(self, z_image):
+        made = trial(z_image, card_of(environment("vllm-omni")), {"lora": ({},)})
+        folder = Path(made.settings["lora"][0]["path"])
+        assert {file.name for file in folder.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+
+    def test_tiles_that_vllm_omni_switches_on_are_in_the_reference_too(self, z_image):
+        made = trial(z_image, card_of(environment("vllm-omni")), {"ulysses_degree": 2, "vae_patch_parallel_size": 2})
+        assert "--vae-use-tiling" in made.reference(1).argv
+        assert "--vae-patch-parallel-size" not in made.reference(1).argv
+
     def test_cells_are_single_features_pairs_and_parallel_triples(self):
         cells = list(cells_of(["quantization"]))
         assert ("ulysses",) in cells
@@ -416,3 +444,39 @@ class TestSGLang:
         except NoEnvironment:
             return  # it does not even start
         assert found.error
+
+
+@installed("vllm-omni")
+@pytest.mark.slow
+class TestVLLMOmni:
+    def test_the_rules_say_what_it_does(self, smalls):
+        engine, z_image = card_of(environment("vllm-omni")), smalls[0]
+        asked = {
+            "ulysses": trial(z_image, engine, {"ulysses_degree": 2}),
+            "ulysses 4 of 6 heads": trial(z_image, engine, {"ulysses_degree": 4}),
+            "tensor": trial(z_image, engine, {"tensor_parallel_size": 2}),
+            "shards": trial(z_image, engine, {"use_hsdp": True, "hsdp_shard_size": 2}),
+            "layers": trial(z_image, engine, {"enable_layerwise_offload": True}),
+            "stepwise": trial(z_image, engine, {"step_execution": True}),
+        }
+        with started(environment("vllm-omni"), smalls[:1]) as server:
+            shown = dict(run_trials(server, asked))
+        assert all(one.agrees for one in shown.values())
+        assert {name: one.judged.outcome for name, one in shown.items()} == {
+            "ulysses": "equal",
+            "ulysses 4 of 6 heads": "refused",
+            "tensor": "equal",
+            "shards": "equal",
+            "layers": "equal",
+            "stepwise": "refused",
+        }
+
+    @pytest.mark.parametrize("name", ["media", "platform", "kernels", "executor", "weights", "sizes"])
+    def test_a_stand_in_is_still_needed(self, smalls, name):
+        made = trial(smalls[0], card_of(environment("vllm-omni")), {"ring_degree": 2})
+        try:
+            with started(environment("vllm-omni"), smalls[:1], without=(name,)) as server:
+                (shown,) = dict(run_trials(server, {"": made})).values()
+        except NoEnvironment:
+            return  # it does not even start
+        assert shown.judged.outcome in ("refused", "hangs", "not shown")

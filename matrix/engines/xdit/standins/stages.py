@@ -48,4 +48,4 @@ def apply(xfuser: Any) -> None:
 
     for name in ("_pipeline_isend", "_pipeline_isend_skip"):
         setattr(coordinator, name, send(getattr(coordinator, name)))
-    torch.distributed.batch_isend_irecv = communicate
+    torch.distributed.batch_isend_irecv = communicate  # type: ignore[assignment]
