@@ -25,6 +25,8 @@ from omni_config.schema.settings import Settings
 _PORTS = {"sglang": 30000}
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (a pod is reached by others, and asks for the key)
 
+_HERE = "127.0.0.1"
+
 
 def emitted(cluster: str, document: ParsedDocument, policies: tuple[Rule, ...]) -> str:
     """The text for a cluster. Ends the command where there is none."""
@@ -49,11 +51,11 @@ def emitted(cluster: str, document: ParsedDocument, policies: tuple[Rule, ...]) 
 def _overrides(family: str, cluster: str, settings: Settings, *, apart: bool) -> list[Override]:
     """What the place where it runs decides."""
     said: dict[tuple[str, ...], object] = {}
-    if family not in _PORTS and cluster != "ray":
-        said["server", "host"] = _EVERYWHERE
+    if family not in _PORTS:
+        said["server", "host"] = _EVERYWHERE if cluster != "ray" else _HERE
         said["server", "port"] = settings["port"] or 8091
-        if family == "native":
-            said["server", "api_key_file"] = KEY
+    if family == "native" and cluster != "ray":
+        said["server", "api_key_file"] = KEY
     if apart and settings["data_parallel_size"]:
         said["parallel", "data_parallel_size"] = 1
     return [Override(path, value, ()) for path, value in said.items()]
@@ -82,7 +84,7 @@ def _server(family: str, cluster: str, checked: CheckResult, plan: Plan, setting
         )
     words, environment = _command(checked, plan.engine)
     if family in _PORTS:
-        words += ["--host", _EVERYWHERE if cluster != "ray" else "127.0.0.1", "--port", str(_PORTS[family])]
+        words += ["--host", _EVERYWHERE if cluster != "ray" else _HERE, "--port", str(_PORTS[family])]
     return Server(
         **common,
         image=image_of(family, plan.engine.partition("==")[2]),
