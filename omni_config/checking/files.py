@@ -65,7 +65,15 @@ def read_bytes(name: str, data: bytes, assume: Mapping[str, str] | None = None) 
     except Unreadable as error:
         unreadable = (error.finding,)
     if source.text and not any(_is_ours(node) for node in nodes or ()):
+        from omni_config.checking.carried import carried
         from omni_config.checking.other_engines import documents_of
+
+        try:
+            inner = [node for node in carried(source, nodes or []) if _is_ours(node)]
+        except Unreadable as error:
+            return [ParsedDocument(source, None, range(0), notes=(error.finding,))]
+        if inner:
+            return [ParsedDocument(source, node, index=number, foreign=True) for number, node in enumerate(inner)]
 
         if found := documents_of(source, nodes, assume or {}):
             return found

@@ -11,6 +11,7 @@ from omni_config.checking.choices import usual
 from omni_config.checking.document import CheckResult, ParsedDocument, from_flags, judge
 from omni_config.checking.files import read
 from omni_config.cli.explained import show_findings
+from omni_config.engines import ENGINES
 from omni_config.plan import Plan
 from omni_config.reading.discover import CannotCheck
 from omni_config.reading.project import project_of
@@ -26,10 +27,19 @@ def checked_plan(file: Path | None, overrides: Sequence[Override], policies: tup
 
 
 def with_server(document: ParsedDocument) -> ParsedDocument:
-    """A document with a section ``server``, so that the rules know what it is for."""
+    """A document with a section ``server``, where its engine has one, so that the rules know what it is for."""
+    engine = ENGINES.get(engine_of(document))
+    if engine is not None and not engine.server:
+        return document
     if document.node is not None and not (isinstance(document.node.value, dict) and document.node.value.get("server")):
         return document.overridden([Override(("server",), {}, ())])
     return document
+
+
+def engine_of(document: ParsedDocument) -> str:
+    """The engine that a document names, without a version."""
+    value = document.node.value if document.node is not None else None
+    return str(value.get("engine", "native") if isinstance(value, dict) else "native").partition("==")[0].strip()
 
 
 def checked_config(document: ParsedDocument, policies: tuple[Rule, ...]) -> CheckResult:

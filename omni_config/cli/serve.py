@@ -24,6 +24,9 @@ def serve(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check only; of another engine, print the command.")
     ] = False,
+    emit: Annotated[
+        str | None, typer.Option("--emit", help="Print what starts it: kubernetes, ray or compose; start nothing.")
+    ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds in which a busy rank must go on.")] = 600,
     omni: Annotated[bool, typer.Option("--omni", hidden=True, help="Of vllm serve; nothing else is served.")] = False,
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
@@ -41,6 +44,11 @@ def serve(
     file = Path(config) if config is not None and _is_config(config) else None
     if config is not None and file is None:
         overrides = [Override(("model",), config, (config,)), *overrides]
+    if emit is not None:
+        from omni_config.cli.emit import emitted
+
+        typer.echo(emitted(emit, document_of(file, overrides), policies), nl=False)
+        return
     if "OMNI_API_KEY" in os.environ and not any(override.path[-1] == "api_key" for override in overrides):
         overrides = [*overrides, Override(("server", "api_key"), os.environ["OMNI_API_KEY"], ("OMNI_API_KEY=***",))]
     checked = checked_config(with_server(document_of(file, overrides)), policies)

@@ -43,6 +43,8 @@ class Engine:
     scripts: bool = True
     exported: bool = True
     decides: bool = False
+    server: bool = True
+    """Whether its configs have a section ``server``; others are for one where they say nothing to generate."""
 
     def from_command(self, command: Command, file: File) -> Draft | None:
         """The deployment that a command starts; None where it does not start this engine."""
@@ -79,7 +81,7 @@ ENGINES = {
         words=("vllm", "omni", "usp", "stage_id", "text_to_", "image_to_", "image_edit"),
         decides=True,
     ),
-    "sglang": Engine("sglang", words=("sglang", "model_path"), decides=True),
+    "sglang": Engine("sglang", words=("sglang", "model_path"), decides=True, server=False),
     "xdit": Engine("xdit", words=("xdit", "xfuser", "_example.py"), files=False, packages=("xfuser",), decides=True),
     "tensorrt-llm": Engine(
         "tensorrt_llm",

@@ -30,14 +30,14 @@ def slurm(plan: Plan, config: str) -> str:
     task = f"srun --kill-on-bad-exit=1 bash -c '{' '.join(quoted)}'"
     meet = 'endpoint="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):' + f'{PORT}"\n'
     return f"""#!/bin/bash
-#SBATCH --job-name={_name(plan)}
+#SBATCH --job-name={name_of(plan)}
 #SBATCH --nodes={plan.mesh.nodes}
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node={plan.mesh.ranks_per_node}
 #SBATCH --exclusive
-{_paths(plan)}# Partition, account and time are given to sbatch. omni must be on the PATH of each node.
+{paths(plan)}# Partition, account and time are given to sbatch. omni must be on the PATH of each node.
 set -euo pipefail
-config="$SLURM_SUBMIT_DIR/{_name(plan)}-$SLURM_JOB_ID.yaml"
+config="$SLURM_SUBMIT_DIR/{name_of(plan)}-$SLURM_JOB_ID.yaml"
 cat > "$config" <<'END_OF_CONFIG'
 {config.rstrip()}
 END_OF_CONFIG
@@ -52,7 +52,7 @@ def kubernetes(plan: Plan, config: str) -> str:
 
     The image ``omni-config`` and the claim ``omni-output``, for the output folder, are to be there or renamed.
     """
-    name, nodes = _name(plan), plan.mesh.nodes
+    name, nodes = name_of(plan), plan.mesh.nodes
     command = ["omni", "launch", _CONFIG]
     if nodes > 1:
         endpoint = f"{name}-node-0-0.{name}:{PORT}"
@@ -113,14 +113,23 @@ def kubernetes(plan: Plan, config: str) -> str:
             },
         },
     ]
-    return _paths(plan) + yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=120)
+    return paths(plan) + dumped(documents)
 
 
 EMITTERS: dict[str, Callable[[Plan, str], str]] = {"slurm": slurm, "kubernetes": kubernetes}
 
 
+def dumped(documents: list[dict[str, Any]]) -> str:
+    """Documents of YAML, with texts of several lines as such."""
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=120)
+
+
 class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as such."""
+    """Writes texts of several lines as such, and what is there twice, twice."""
+
+    def ignore_aliases(self, _: Any) -> bool:
+        """Everywhere."""
+        return True
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
@@ -130,7 +139,7 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
 _Dumper.add_representer(str, _text)
 
 
-def _paths(plan: Plan) -> str:
+def paths(plan: Plan) -> str:
     """A comment on what the config expects to find on each node, beside itself."""
     local = plan.model.source.startswith(("/", ".", "~"))
     paths = [*([plan.model.source] if local else []), *(lora.path for lora in plan.lora), plan.sampling.image]
@@ -138,6 +147,6 @@ def _paths(plan: Plan) -> str:
     return f"# Each node must have, under the same path: {found}\n" if found else ""
 
 
-def _name(plan: Plan) -> str:
+def name_of(plan: Plan) -> str:
     """``omni-`` and the model, in the letters that a DNS label may have."""
     return "omni-" + re.sub(r"[^a-z0-9]+", "-", plan.model.id.rpartition("/")[2].lower()).strip("-")[:40].strip("-")

@@ -1,0 +1,114 @@
+"""``omni serve --emit``: what a cluster starts, printed."""
+
+from __future__ import annotations
+
+import shlex
+from math import ceil
+from typing import Any
+
+import typer
+
+from omni_config import __version__
+from omni_config.checking.document import CheckResult, ParsedDocument, judge
+from omni_config.checking.export import export
+from omni_config.cli.exchange import as_yaml
+from omni_config.cli.inputs import checked_config, engine_of, with_server
+from omni_config.cli.running import fail
+from omni_config.output.cluster import name_of, paths
+from omni_config.output.serving import CONFIG, EMITTERS, KEY, Server, image_of
+from omni_config.plan import Plan
+from omni_config.rules.rule import Rule
+from omni_config.schema.overrides import Override
+from omni_config.schema.settings import Settings
+
+#: Ports of engines whose configs have no section ``server``: their own defaults.
+_PORTS = {"sglang": 30000}
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 (a pod is reached by others, and asks for the key)
+
+_HERE = "127.0.0.1"
+
+
+def emitted(cluster: str, document: ParsedDocument, policies: tuple[Rule, ...]) -> str:
+    """The text for a cluster. Ends the command where there is none."""
+    if cluster not in EMITTERS:
+        raise typer.BadParameter(f"--emit {cluster}: expected {', '.join(EMITTERS)}")
+    family, document = engine_of(document), with_server(document)
+    first = judge(document, policies)
+    if first.plan is None or first.resolution is None:
+        checked_config(document, policies)
+    assert first.plan is not None
+    assert first.resolution is not None
+    plan, settings = first.plan, first.resolution.settings
+    if plan.mesh.nodes > 1:
+        fail("serve", f"the plan is for {plan.mesh.nodes} nodes, and what is served runs on one; lower the degrees")
+    if settings["api_key"] is not None:
+        fail("serve", "server.api_key would stand in the text; remove it, as the key comes from a secret")
+    apart = family == "native" and cluster != "compose" and plan.sampling.video is None
+    checked = checked_config(document.overridden(_overrides(family, cluster, settings, apart=apart)), policies)
+    return EMITTERS[cluster](_server(family, cluster, checked, plan, settings, apart=apart))
+
+
+def _overrides(family: str, cluster: str, settings: Settings, *, apart: bool) -> list[Override]:
+    """What the place where it runs decides."""
+    said: dict[tuple[str, ...], object] = {}
+    if family not in _PORTS:
+        said["server", "host"] = _EVERYWHERE if cluster != "ray" else _HERE
+        said["server", "port"] = settings["port"] or 8091
+    if family == "native" and cluster != "ray":
+        said["server", "api_key_file"] = KEY
+    if apart and settings["data_parallel_size"]:
+        said["parallel", "data_parallel_size"] = 1
+    return [Override(path, value, ()) for path, value in said.items()]
+
+
+def _server(family: str, cluster: str, checked: CheckResult, plan: Plan, settings: Settings, *, apart: bool) -> Server:
+    replicas = settings["data_parallel_size"] or 1
+    common: dict[str, Any] = {
+        "name": name_of(plan),
+        "gpus": plan.mesh.world_size * (1 if apart else replicas),
+        "copies": replicas if apart else 1,
+        "comment": paths(plan),
+    }
+    if family == "native":
+        return Server(
+            **common,
+            image=image_of("native", __version__),
+            command=["omni", "serve", CONFIG],
+            environment={},
+            config=as_yaml(checked),
+            port=settings["port"] or 8091,
+            is_ready="/ready",
+            is_alive="/health",
+            queue="omni_queue_depth" if apart else None,
+            drain=ceil(settings["drain_timeout"]),
+        )
+    words, environment = _command(checked, plan.engine)
+    if family in _PORTS:
+        words += ["--host", _EVERYWHERE if cluster != "ray" else _HERE, "--port", str(_PORTS[family])]
+    return Server(
+        **common,
+        image=image_of(family, plan.engine.partition("==")[2]),
+        command=words,
+        environment=environment,
+        config=None,
+        port=_PORTS.get(family) or settings["port"],
+        is_ready="/health",
+        is_alive="/health",
+        queue=None,
+        drain=ceil(settings["drain_timeout"]),
+    )
+
+
+def _command(checked: CheckResult, engine: str) -> tuple[list[str], dict[str, str]]:
+    """The words that start another engine's server, and the variables in front of them."""
+    if engine.partition("==")[0] not in ("vllm-omni", "sglang") or "==" not in engine:
+        fail("serve", f"--emit is for native, vllm-omni==VERSION and sglang==VERSION; the config says engine {engine}")
+    text, findings = export(checked)
+    if text is None:
+        fail("serve", "; ".join(finding.message for finding in findings))
+    words = shlex.split(text.replace("\\\n", " "))
+    names = dict(word.split("=", 1) for word in words if word.partition("=")[0].isupper())
+    words = words[len(names) :]
+    if words[1] != "serve":
+        fail("serve", "the config says what is generated, so its command makes that and ends; remove sampling")
+    return words, names
