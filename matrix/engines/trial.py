@@ -177,7 +177,7 @@ def _ranks(resolution: Resolution) -> int:
     settings = resolution.settings
     ranks = int(resolution.target.quantities(settings)["gpus_needed"])
     if resolution.engine.family == SERVED and settings["use_hsdp"] and ranks == 1:
-        return max(settings["hsdp_shard_size"], 1) * max(settings["hsdp_replicate_size"], 1)
+        return int(max(settings["hsdp_shard_size"], 1) * max(settings["hsdp_replicate_size"], 1))
     return ranks
 
 
