@@ -318,6 +318,83 @@ def test_cache_dit_deals_out_the_columns_of_joined_inputs() -> None:
     assert torch.equal(dealt, whole)
 
 
+def test_torch_s_tensor_parallel_styles_scatter_whole_weights() -> None:
+    """Of two ranks, the second gets what the first one sends, which is nothing of a group that only seems to be."""
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.tensor import DTensor, Shard
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=2)
+    try:
+        mesh = dist.init_device_mesh("cpu", (2,))
+        asked = []
+
+        def split(weight: torch.Tensor, placement: Shard) -> DTensor:
+            asked.append((tuple(weight.shape), placement))
+            part = weight.chunk(2, placement.dim)[1] if isinstance(placement, Shard) else weight
+            return DTensor.from_local(part, mesh, [placement], run_check=False)
+
+        for style, local in ((ColwiseParallel(), (1, 4)), (RowwiseParallel(), (2, 2))):
+            layer = torch.nn.Linear(4, 2)
+            expected = layer.weight.detach().chunk(2, 0 if local == (1, 4) else 1)[1]
+            with compat.torch.tensor_parallel_styles_split_by(split):
+                parallelize_module(layer, mesh, style)
+            assert torch.equal(layer.weight.to_local(), expected)
+        assert asked[0] == ((2, 4), Shard(0))
+        count = len(asked)
+        layer = torch.nn.Linear(4, 2)
+        whole = layer.weight.detach().clone()
+        parallelize_module(layer, mesh, ColwiseParallel())
+        assert len(asked) == count
+        assert not torch.equal(layer.weight.to_local(), whole.chunk(2)[1])
+    finally:
+        dist.destroy_process_group()
+
+
+def test_torch_has_no_way_back_from_fully_shard() -> None:
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    assert not [name for name in dir(FSDPModule) if name.startswith("un") and name != "unshard"]
+    dist.init_process_group("gloo", world_size=1, rank=0, store=dist.HashStore())
+    try:
+        mesh = dist.init_device_mesh("cpu", (1,))
+        model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)).requires_grad_(False)
+        names, given = [{*vars(part)} for part in (model, *model)], torch.randn(1, 4)
+        before = model(given)
+        for _ in range(2):  # nothing is left that a second time would meet
+            fully_shard(model[0], mesh=mesh)
+            fully_shard(model, mesh=mesh)
+            assert compat.torch.bytes_of_shards(model) == (4 * 3 + 3 + 3 * 2 + 2) * 4
+            assert torch.equal(model(given), before)
+            compat.torch.unshard(model)
+            assert [type(part) for part in (model, *model)] == [torch.nn.Sequential, torch.nn.Linear, torch.nn.Linear]
+            assert [{*vars(part)} for part in (model, *model)] == names
+            assert not any(part._forward_pre_hooks or part._forward_hooks for part in (model, *model))
+            assert torch.equal(model(given), before)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_libraries_keep_some_layers_in_float32() -> None:
+    """That diffusers and transformers load weights so is in test_loading.py."""
+    import torch
+    from diffusers import WanTransformer3DModel
+    from transformers import T5EncoderModel
+
+    half, brain = torch.float16, torch.bfloat16
+    wan, t5 = (object.__new__(kind) for kind in (WanTransformer3DModel, T5EncoderModel))
+    assert compat.diffusers.precision(wan, "blocks.0.norm2.weight", brain) == torch.float32
+    assert compat.diffusers.precision(wan, "blocks.0.attn1.to_q.weight", brain) == brain
+    block = "encoder.block.0.layer.1.DenseReluDense"
+    assert compat.diffusers.precision(t5, f"{block}.wo.weight", half) == torch.float32
+    assert compat.diffusers.precision(t5, f"{block}.wo.weight", brain) == brain
+    assert compat.diffusers.precision(t5, f"{block}.wi.weight", half) == half
+
+
 def test_cache_dit_leaves_larger_tiles_behind() -> None:
     import inspect
 

@@ -76,7 +76,7 @@ def test_of_a_checkpoint_that_is_not_here_the_first_error_is_told(monkeypatch: p
         raise OSError("the hub is down")
 
     monkeypatch.setattr(load, "_class_name", lambda _: "ZImagePipeline")
-    monkeypatch.setattr(diffusers.ZImagePipeline, "from_pretrained", fail)
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", fail)
     plan = tiny()
     with pytest.raises(OSError, match="the hub is down"):
         load.pipeline(replace(plan, model=replace(plan.model, source="nobody/nothing-here")))

@@ -85,9 +85,10 @@ def adapters_of(family: str, folder: Path) -> list[dict[str, Any]]:
 def plan(family: str, folder: Path, on: Collection[str]) -> Plan | None:
     """The Plan with these features and no other; None where the rules do not allow it.
 
-    The text encoder is split over the tensor ranks, so these come with it.
+    The text encoder is split over the tensor ranks, and HSDP shards over ranks that share work: these come with them.
     """
     on = {*on, "tensor_parallel"} if "text_encoder_parallel" in on else on
+    on = {*on, "ulysses"} if "hsdp" in on and not {*on} & {*PARALLEL} else on
     source = folder_of(family, folder)
     card, engine = card_of_folder(source, catalog()), catalog().engine("native")
     assert engine is not None
@@ -127,7 +128,7 @@ def features_of(family: str) -> list[str]:
     if family in ALIKE:
         return ["cfg_parallel", "tensor_parallel"]
     if family not in WHOLE:
-        return [name for name in features if name in PARALLEL]
+        return [name for name in features if name in (*PARALLEL, "hsdp")]
     return [name for name in features if name != "compile"]  # takes long; test_execution.py compiles one
 
 
@@ -144,7 +145,7 @@ def reference(of: Plan) -> Plan:
     """The same on one rank, and without what must change nothing."""
     vae = Vae(of.vae.use_tiling, use_slicing=False, patch_parallel_size=1)
     changed = {"compile": False, "attention_backend": "native", "text_encoder_tensor_parallel": False}
-    return replace(of, mesh=Mesh(), offload="none", vae=vae, **changed)
+    return replace(of, mesh=Mesh(), hsdp=None, offload="none", vae=vae, **changed)
 
 
 def plain(of: Plan) -> Plan:
