@@ -120,6 +120,9 @@ def trial_of_cell(one: Small, engine: EngineCard, names: tuple[str, ...]) -> Tri
     """The trial of some features together, in the best way to set them; None where that is more ranks than are run."""
     wanted = dict(ask(names, asked_of(one.card, engine)).settings)
     made = trial(one, engine, wanted)
+    if made.ranks == 1 and {"hsdp", "vae_patch_parallel"} & {*names}:  # which are refused, and need ranks to be so
+        wanted |= {"ulysses_degree": 2}
+        made = trial(one, engine, wanted)
     if made.unsaid == ("vae_patch_parallel_size",):  # an engine may share the decode by all ranks or by none
         made = trial(one, engine, wanted | {"vae_patch_parallel_size": made.ranks})
     if made.unsaid == ("hsdp_shard_size",):  # and shard over the ranks that there are

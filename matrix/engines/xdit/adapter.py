@@ -47,6 +47,8 @@ def processes(case: dict[str, Any]) -> int:
 
 def run(case: dict[str, Any], rank: Any) -> dict[str, Any]:
     """What the runner's command does, then once more for each control."""
+    import torch
+
     runner: ModuleType = importlib.import_module("xfuser.runner")
     runner.setup_logging()
     parser = runner.FlexibleArgumentParser()
@@ -74,6 +76,8 @@ def run(case: dict[str, Any], rank: Any) -> dict[str, Any]:
         with damaged(vae if part == "vae" else transformers[-1], here=last):
             output, _ = started.run(given)
         _keep(output, rank, part)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # a rank that ended would take with it what it has sent and another has not received
     return result
 
 
