@@ -146,9 +146,10 @@ def _ignored(ran: Ran, reference: Ran, bare: Ran, settings: Settings, features: 
     decoded = most["decoder_work"] / max(alone["decoder_work"], 1)
     if "vae_patch_parallel" in features and "vae_tiling" not in features and decoded > SHARED + 0.2:
         found["vae_patch_parallel"] = f"a rank does {decoded:.0%} of the decoder's work"
-    whole = bare.work[0]["decoder_calls"] if bare.work else 0
-    if "vae_tiling" in features and "vae_patch_parallel" not in features and most["decoder_calls"] <= whole:
-        found["vae_tiling"] = f"the decoder is called as often as without: {whole}"
+    if bare.work and "vae_tiling" in features and "vae_patch_parallel" not in features:
+        whole = bare.work[0]["decoder_calls"]
+        if most["decoder_calls"] <= whole:
+            found["vae_tiling"] = f"the decoder is called as often as without: {whole}"
     return found
 
 

@@ -126,7 +126,7 @@ def _singles(models: dict[str, dict[str, Entry]]) -> list[str]:
 
 
 def _not_run(engine: str) -> list[str]:
-    found = environments()[engine].described["not_run"]
+    found = environments()[engine].described.get("not_run", {})
     if not found:
         return []
     return ["", "Not run:", "", *(f"- {name}: {why}" for name, why in found.items())]

@@ -27,10 +27,11 @@ def apply(xfuser: Any) -> None:
     """After the import, in the group of the stages."""
     if xfuser is None:
         return
-    import torch
+    import torch.distributed
 
     coordinator: Any = importlib.import_module("xfuser.core.distributed.group_coordinator").PipelineGroupCoordinator
-    together: Any = torch.distributed.batch_isend_irecv
+    distributed: Any = torch.distributed
+    together = distributed.batch_isend_irecv
 
     def send(once: Any) -> Any:
         def sent(self: Any, tensor: Any) -> Any:
@@ -42,10 +43,10 @@ def apply(xfuser: Any) -> None:
     def communicate(operations: list[Any]) -> list[Any]:
         handles = together(operations)
         return [
-            _kept(handle, one.tensor) if one.op is torch.distributed.isend else handle
+            _kept(handle, one.tensor) if one.op is distributed.isend else handle
             for one, handle in zip(operations, handles, strict=True)
         ]
 
     for name in ("_pipeline_isend", "_pipeline_isend_skip"):
         setattr(coordinator, name, send(getattr(coordinator, name)))
-    torch.distributed.batch_isend_irecv = communicate  # type: ignore[assignment]
+    distributed.batch_isend_irecv = communicate
