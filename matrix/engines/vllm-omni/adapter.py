@@ -132,7 +132,7 @@ def _held(transformer: Any) -> Any:
     from work import blocks
 
     every = list(blocks(transformer))
-    if any(weight.numel() for weight in every[len(every) // 2].parameters()):
+    if any(_is_here(weight) for weight in every[len(every) // 2].parameters()):
         return transformer
     within = {id(module) for block in every for module in block.modules()}
     for name, part in transformer.named_children():
@@ -140,6 +140,14 @@ def _held(transformer: Any) -> Any:
         if not own and sum(weight.numel() for weight in part.parameters()) and "embed" in name:
             return part
     return transformer
+
+
+def _is_here(weight: Any) -> bool:
+    """Whether there is anything to damage; of a shard that has been moved away, torch does not give the data."""
+    try:
+        return bool(weight.data.numel())
+    except RuntimeError:
+        return False
 
 
 def _request(words: list[str]) -> argparse.Namespace:
