@@ -77,7 +77,7 @@ def run(case: dict[str, Any], rank: Any) -> dict[str, Any]:
             output, _ = started.run(given)
         _keep(output, rank, part)
     if torch.distributed.is_initialized():
-        torch.distributed.barrier()  # a rank that ended would take with it what it has sent and another has not received
+        torch.distributed.barrier()  # a rank that ended would take with it what it has sent and nobody has yet received
     return result
 
 
