@@ -67,7 +67,8 @@ def run(case: dict[str, Any], rank: Any) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
     command.add_multimodal_gen_generate_args(parser)
     ports = [word for name, first in PORTS.items() for word in (name, str(first + int(case["id"]) % APART * 3))]
-    words = [*case["argv"], *ports, "--output-path", str(rank.folder), "--output-file-name", "image.png"]
+    output = ["--output-path", str(rank.folder), "--output-file-name", "image.png"]
+    words = [*case["argv"], *_precision(case["argv"]), *ports, *output]
     sys.argv = ["sglang", "generate", *words]  # which it reads again
     args, unknown = parser.parse_known_args(words)
     _hear_workers(rank)
@@ -87,6 +88,16 @@ def run(case: dict[str, Any], rank: Any) -> dict[str, Any]:
         return {"error": "no image, and no error"}
     works = [json.loads(file.read_text()) for file in sorted(rank.folder.glob("work.*.json"))]
     return {"works": works, "backend": ""}
+
+
+def _precision(argv: list[str]) -> list[str]:
+    """Float32: an image then shows what is computed, not how it is rounded, and a CPU is slower in bfloat16."""
+    if "--dit-precision" in argv:
+        return []
+    model = argv[argv.index("--model-path") + 1].replace("/", "--")
+    encoders = list(Path(os.environ["HF_HUB_CACHE"]).glob(f"models--{model}/snapshots/*/text_encoder*"))
+    of_encoders = ["--text-encoder-precisions", *["fp32"] * len(encoders)]
+    return ["--dit-precision", "fp32", "--vae-precision", "fp32", *of_encoders]
 
 
 def _call_again(generator: Any, controls: list[str], rank: Any, errors: list[str]) -> None:
