@@ -58,12 +58,13 @@ def _shard(transformer: nn.Module, family: Family, rows: DeviceMesh, dtype: torc
         for block in getattr(transformer, name, ()):
             fully_shard(block, mesh=rows)
     fully_shard(transformer, mesh=rows)
+    parts, index = rows.size(1), rows.get_local_rank("shard")
     for path, module in transformer.named_modules():  # one at a time, as FSDP2 pads some shards in copies
         held = {}
         for own, weight in module.named_parameters(recurse=False):
             assert isinstance(weight, DTensor)
             name = f"{path}.{own}" if path else own
-            share = weights.share(mapped.pop(name), 0, rows["shard"].size(), rows.get_local_rank("shard"))
+            share = weights.share(mapped.pop(name), 0, parts, index)
             local = read.to_device(share, compat.diffusers.precision(transformer, name, dtype))
             held[own] = DTensor.from_local(
                 local, rows, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride()
