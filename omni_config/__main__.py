@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -15,9 +16,15 @@ def main() -> None:
     command, *names = sys.argv[1:] or [""]
     try:
         if command == "check" and names and not any(name.startswith("-") for name in names):
+            gc.set_threshold(
+                100_000, 50, 50
+            )  # what is imported stays: to look for garbage in it takes a tenth of a check
             from omni_config.output.run_check import run
 
-            sys.exit(run(names))
+            code = run(names)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # to free each object takes another tenth
         from omni_config.cli import COMMANDS, app
 
         completed = os.environ.get("_TYPER_COMPLETE_ARGS", os.environ.get("COMP_WORDS", "")).split()

@@ -13,7 +13,7 @@ from omni_config.reading.project import Project, project_of
 from omni_config.rules.rule import Rule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Choices:
     """``select`` and ``ignore`` take the place of the table's, and ``assume`` stands over it."""
 

@@ -49,7 +49,7 @@ UNNAMED = ModelCard(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ParsedDocument:
     """One document of a text before it is judged; ``node`` is None where the text says no settings.
 
@@ -122,7 +122,7 @@ def from_flags(overrides: Sequence[Override]) -> ParsedDocument:
     return ParsedDocument(node.span.source, node, lines=range(0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class CheckResult:
     """One document after its check. ``resolution`` is None where it could not be read.
 

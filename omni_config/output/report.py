@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MOST_REPAIRS_SHOWN = 20  # documents; the search takes longer than the check
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Report:
     """Documents that were checked, and files that were not: of other forms, or excluded by the repository.
 

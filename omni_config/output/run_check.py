@@ -6,17 +6,19 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from omni_config.checking.choices import Choices
 from omni_config.checking.document import CheckResult
 from omni_config.output.report import Report, print_report
+from omni_config.output.workers import Light, by_workers, without_documents
 from omni_config.reading.discover import STDIN, CannotCheck, discover
 from omni_config.reading.project import project_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Options:
     """How a check is run.
 
@@ -38,7 +40,7 @@ class Options:
     explain: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """Names of files, folders, globs or standard input, and what is asked for; ``check`` may keep what it has found."""
 
@@ -107,21 +109,36 @@ class Run:
 
     def _checked(self, report: Report) -> Iterator[CheckResult]:
         """Documents of all files; a file of a folder or glob that is no config is set aside, and counted."""
-        for name, named in self.files(report):
-            if name == STDIN:
-                documents = self.choices.check(name, sys.stdin.buffer.read())
-            else:
-                documents = (self.check or self.choices.check)(name)
-            if named or any(is_config(document) for document in documents):
-                # What was made of a clean document is needed no more, and a folder may have thousands.
-                yield from (one if one.findings else replace(one, resolution=None, document=None) for one in documents)
+        files = self.files(report)
+        checked: Iterator[tuple[str, bool, Light | None]] = (
+            ((*file, None) for file in files)
+            if self.check is not None
+            else by_workers(files, self.choices, partial(_light, self.options.output_format))
+        )
+        for name, named, found in checked:
+            if found is None:
+                documents = (self.check or self.choices.check)(name) if name != STDIN else self._of_stdin()
+                light = _light(self.options.output_format, documents)
+                found = light or (any(map(is_config, documents)), tuple(documents))
+            if named or found[0]:
+                yield from found[1]
             else:
                 report.skipped.append(name)
+
+    def _of_stdin(self) -> list[CheckResult]:
+        return self.choices.check(STDIN, sys.stdin.buffer.read())
 
 
 def run(names: Sequence[str], options: Options | None = None, choices: Choices | None = None) -> int:
     """Check files, folders, globs and standard input; print the findings, and return the exit code."""
     return Run(names, options or Options(), choices or Choices())()
+
+
+def _light(output_format: str, documents: list[CheckResult]) -> Light | None:
+    """A file of which what was made of its documents is not asked for again; None for others."""
+    if all(not one.findings or (output_format == "text" and one.exit_code == 0) for one in documents):
+        return any(map(is_config, documents)), without_documents(documents)
+    return None
 
 
 def is_config(checked: CheckResult) -> bool:

@@ -53,7 +53,7 @@ class Extent(NamedTuple):
         return Span(self.source, first.line + 1, first.column + 1, first.column + 1 + max(width, 1))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class YamlNode:
     """A value and where it stands. ``children`` of a mapping are by key, of a sequence by index.
 
@@ -163,9 +163,8 @@ def _documents(source: Source, text: str) -> Iterator[YamlNode]:
     stack: list[_Open] = []
     count = 0
     try:
-        while loader.check_event():
-            event = loader.get_event()
-            kind = type(event)
+        next_event = loader.get_event
+        while (kind := type(event := next_event())) is not yaml.StreamEndEvent:
             extent = Extent(source, event.start_mark, event.end_mark)
             if kind is yaml.ScalarEvent:
                 node = _scalar(event, extent)
@@ -209,7 +208,7 @@ def _documents(source: Source, text: str) -> Iterator[YamlNode]:
         loader.dispose()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Open:
     """A collection whose end has not been read yet."""
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from omni_config.schema.document import Document
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Resolution:
     """What a document means: its settings with every default and adjustment in them, and what was found on the way."""
 

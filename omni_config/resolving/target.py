@@ -9,7 +9,7 @@ from omni_config.cards import EngineCard, Feature, ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.findings import Finding
 from omni_config.rules.quantities import Quantities
-from omni_config.rules.rule import Rule
+from omni_config.rules.rule import Rule, holding
 from omni_config.schema.settings import Settings
 
 
@@ -47,9 +47,9 @@ class Target:
             findings += found
             settings = settings | {name: value for finding in found for name, value in finding.changes}
             q = self.quantities(settings)
-        for rule in self.rules:
+        for rule in holding(self.rules, q):
             if not rule.adjusts:
-                findings += rule.check(q)
+                findings += rule.decide(q)
         if settings["gpus"] is None:
             settings = settings | {"gpus": q["world_size"]}
         return settings, findings

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from types import CodeType
 from typing import Any
 
@@ -46,7 +46,7 @@ _ALLOWED = (
 _GLOBALS: dict[str, Any] = {"__builtins__": {}}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Expression:
     """A compiled expression: its text, and the names that it reads in the order of their appearance."""
 
@@ -85,6 +85,22 @@ def parse(text: str) -> Expression:
         if isinstance(node, ast.Name):
             names[node.id] = None
     return Expression(text, tuple(names), compile(tree, "<rule>", "eval"))
+
+
+@lru_cache(maxsize=64)
+def together(texts: tuple[str, ...]) -> CodeType:
+    """The code of a tuple of expressions, each of which has been parsed before: faster than one after the other."""
+    return compile(f"({''.join(f'({text}{chr(10)}),' for text in texts)})", "<rules>", "eval")
+
+
+def values(texts: tuple[str, ...], quantities: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values of expressions.
+
+    Raises:
+        TypeError: one of them cannot be said.
+    """
+    found: tuple[Any, ...] = eval(together(texts), _GLOBALS, quantities)  # noqa: S307 (as above)
+    return found
 
 
 def _is_text(node: ast.expr) -> bool:
