@@ -24,7 +24,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "model: tiny\n"
         "parallel: {data_parallel_size: 2}\n"
         "sampling: {num_inference_steps: 4}\n"
-        "server: {max_restarts: 1000, max_queue: 64}\n"
+        "server: {max_restarts: 1000, max_queue: 256}\n"
     )
     with Server(config.parent, str(config)) as server:
         wait_until_all_are_ready(server)
@@ -106,6 +106,30 @@ def test_no_request_is_lost_while_ranks_are_killed_and_no_image_differs(fleet: S
     wait_until_all_are_ready(fleet)
     restarts = [replica["restarts"] for replica in fleet.get("/v1/plan").json()["replicas"]]
     assert sum(restarts) == KILLS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_two_hundred_requests_under_way_get_their_images_while_a_rank_is_killed_every_two_seconds(
+    fleet: Server,
+) -> None:
+    seeds = [seed % 20 for seed in range(200)]
+    quiet = {seed: generate(fleet, seed, 6) for seed in set(seeds)}
+    before, retries = sum(made(fleet)), fleet.metric("omni_retries_total")
+    kills = 0
+    with ThreadPoolExecutor(len(seeds)) as pool:
+        calls = [pool.submit(generate, fleet, seed, 6) for seed in seeds]
+        while not all(call.done() for call in calls):
+            if ranks := busy_ranks(fleet):
+                ranks[kills % len(ranks)].kill()
+                kills += 1
+                time.sleep(2)
+        images = [call.result() for call in calls]  # none is refused
+    assert all(abs(image - quiet[seed]).max() == 0 for seed, image in zip(seeds, images, strict=True))
+    assert sum(made(fleet)) == before + len(seeds)  # none twice
+    assert kills >= 2
+    assert fleet.metric("omni_retries_total") > retries
+    wait_until_all_are_ready(fleet)
 
 
 def test_the_other_serves_while_one_is_started_again(fleet: Server) -> None:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import uvicorn
 
 from omni_config.checking.files import check_bytes
 from runtime.serving.api import Api, app_of
@@ -12,7 +18,7 @@ from runtime.serving.fleet import Fleet
 from runtime.serving.front import Front
 from runtime.serving.images import InputImages
 from runtime.serving.metrics import Metrics
-from runtime.serving.queue import Queue
+from runtime.serving.queue import Queue, stop
 from runtime.serving.requests import ServedConfig
 from runtime.serving.routers import ForRouters
 from runtime.serving.store import Store
@@ -87,3 +93,25 @@ def application(
     api = Api(served, Fleet([workers]), queue, metrics, images, store, videos)  # type: ignore[list-item]
     front = Front(app_of(api, lifespan), metrics, api_key=key, max_body=round(settings["max_body"] * 2**20))
     return Application(front, workers, queue, videos)
+
+
+@contextmanager
+def running(folder: Path, config: str) -> Iterator[str]:
+    """The address of an application before uvicorn, whose workers finish everything at once."""
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        workers.may_finish.set()
+        work = asyncio.create_task(queue.work())
+        yield
+        await stop(work)
+
+    front, workers, queue, _ = application(folder, config, lifespan=lifespan)
+    server = uvicorn.Server(uvicorn.Config(front, port=0, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
