@@ -12,7 +12,7 @@ from matrix.engines.environments import Environment
 from matrix.engines.prove import Shown, card_of, run_trials
 from matrix.engines.server import started
 from matrix.engines.small import SIDE, Small, small
-from matrix.engines.trial import LONGEST, Trial, trial
+from matrix.engines.trial import LONGEST, TILED, TILED_ELSEWHERE, Trial, trial
 from omni_config.cards import EngineCard
 from omni_config.catalog.load import catalog
 from omni_config.schema.settings import Settings
@@ -57,7 +57,7 @@ REQUESTS: tuple[tuple[Settings, ...], ...] = (
     ({}, {}, {"width": SIDE + 16}, {"width": 2 * SIDE}, {"height": SIDE + 16, "width": SIDE + 16}),
     ({}, {"num_inference_steps": 2}, {"num_inference_steps": 1}),
 )
-FRAMES: tuple[Settings, ...] = ({}, {"num_frames": 9}, {"num_frames": 4})
+FRAMES: tuple[Settings, ...] = ({"num_frames": 5}, {"num_frames": 9}, {"num_frames": 4})
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,8 @@ def configs(smalls: list[Small], engine: EngineCard, beyond: Collection[str], se
             request |= chosen.choice(choice)
         if "num_frames" in request:
             request |= chosen.choice(FRAMES)
+        if asked.get("vae_use_tiling"):  # of an image of one tile, nothing is shown
+            request |= {"width": TILED.get(one.card.pipeline, TILED_ELSEWHERE) * SIDE, "height": SIDE}
         made = trial(one, engine, asked, request)
         if made.codes == (LACKED,) and chosen.random() > KEPT:
             continue

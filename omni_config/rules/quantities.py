@@ -208,7 +208,7 @@ def pixel_multiple(q: Quantities) -> int | None:
     return None if scale is None or patch is None else scale * patch
 
 
-#: Pipelines of diffusers 0.42.1 and vLLM-Omni 0.26 to 0.32 whose check_inputs warns of other sizes, and rounds them.
+#: Pipelines of diffusers 0.42.1 and vLLM-Omni 0.26 to 0.32 that round other sizes, most of them with a warning.
 _ROUNDS = frozenset(
     f"{name}Pipeline"
     for name in (
@@ -217,6 +217,8 @@ _ROUNDS = frozenset(
         "Flux2",
         "Flux2Klein",
         "QwenImage",
+        "QwenImageEdit",
+        "QwenImageEditPlus",
         "LongCatImage",
         "LongCatImageEdit",
         "OvisImage",
