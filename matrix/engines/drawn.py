@@ -12,7 +12,7 @@ from matrix.engines.environments import Environment
 from matrix.engines.prove import Shown, card_of, run_trials
 from matrix.engines.server import started
 from matrix.engines.small import SIDE, Small, small
-from matrix.engines.trial import LONGEST, Trial, trial
+from matrix.engines.trial import LONGEST, TILED, TILED_ELSEWHERE, Trial, trial
 from omni_config.cards import EngineCard
 from omni_config.catalog.load import catalog
 from omni_config.schema.settings import Settings
@@ -119,6 +119,8 @@ def configs(smalls: list[Small], engine: EngineCard, beyond: Collection[str], se
             request |= chosen.choice(choice)
         if "num_frames" in request:
             request |= chosen.choice(FRAMES)
+        if "vae_use_tiling" in asked:  # an image of one tile is none of its
+            request["width"] = TILED.get(one.card.pipeline, TILED_ELSEWHERE) * SIDE
         made = trial(one, engine, asked, request)
         if made.codes == (LACKED,) and chosen.random() > KEPT:
             continue
