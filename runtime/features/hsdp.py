@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
 from runtime import compat, models, weights
+from runtime.errors import CannotRunError
 from runtime.features.feature import Feature, Handle
 
 if TYPE_CHECKING:
@@ -30,12 +31,17 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     """Read this rank's share of each weight, and hook the blocks, which gather theirs before they compute.
 
     What is in no block is gathered in the first step, and stays.
+
+    Raises:
+        CannotRunError: the weights would be offloaded, too: FSDP2 gathers shards from where they were when it hooked.
     """
     import torch
     from torch.distributed.device_mesh import init_device_mesh
 
     assert mesh is not None
     assert plan.hsdp is not None
+    if plan.offload != "none":
+        raise CannotRunError("shards of HSDP cannot be offloaded; next: set parallel.use_hsdp or the offload to false")
     shape = (plan.hsdp.replicate, plan.hsdp.shard)
     rows = init_device_mesh(mesh.device_type, shape, mesh_dim_names=("replicate", "shard"))
     read = weights.Read()
@@ -57,7 +63,9 @@ def _shard(transformer: nn.Module, family: Family, rows: DeviceMesh, dtype: torc
     for name in (*family.blocks, *family.lists_of_their_own):
         for block in getattr(transformer, name, ()):
             fully_shard(block, mesh=rows)
+    known_as = type(transformer).__name__
     fully_shard(transformer, mesh=rows)
+    type(transformer).__name__ = known_as  # FSDP2 makes a class of its own, and families go by the name
     parts, index = rows.size(1), rows.get_local_rank("shard")
     for path, module in transformer.named_modules():  # one at a time, as FSDP2 pads some shards in copies
         held = {}
