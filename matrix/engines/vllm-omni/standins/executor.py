@@ -41,4 +41,12 @@ def apply(omni: Any) -> None:
     abstract.DiffusionExecutor.get_class = staticmethod(chosen)
     engine: Any = importlib.import_module("vllm_omni.diffusion.diffusion_engine").DiffusionEngine
     make = engine._make_dummy_request
-    engine._make_dummy_request = lambda self, **asked: make(self, **asked | {"height": SIDE, "width": SIDE})
+
+    def warming(self: Any, **asked: Any) -> Any:
+        request = make(self, **asked | {"height": SIDE, "width": SIDE})
+        if request is not None:
+            # It would draw one, and one request goes to all ranks; here each rank makes it.
+            request.sampling_params.seed = 0
+        return request
+
+    engine._make_dummy_request = warming
