@@ -24,7 +24,7 @@ from matrix.evidence import key
 from omni_config.cards import EngineCard
 from omni_config.catalog.load import catalog
 
-TIMEOUT = 60.0
+TIMEOUT = 300.0  # of the slowest: tiles of LTX-2, on a busy machine
 KEPT = 20  # cells after which they are written down, so that what has run is kept where the rest is interrupted
 PARALLEL = ("ulysses", "ring", "cfg_parallel", "tensor_parallel", "hsdp", "vae_patch_parallel")
 
