@@ -46,7 +46,7 @@ BESIDE: dict[str, dict[str, Any]] = {
 
 def cases(folder: Path) -> dict[str, Case]:
     """What runs, under one torchrun with the cases of other modules."""
-    adapter = models.adapter(load.pipeline(tiny_qwen()).transformer, folder)
+    adapter = models.adapter(load.pipeline(tiny_qwen()).transformer, folder, seed=3)  # other modules have theirs here
     qwen = {
         "": tiny_qwen(),
         "lora": tiny_qwen(lora=[Lora(str(adapter), 0.5)]),
@@ -95,7 +95,10 @@ def test_hsdp_leaves_adapters_beside_the_weights(results: Results) -> None:
 
 @pytest.mark.parametrize("name", SPLIT)
 def test_no_rank_reads_or_holds_more_than_its_share(results: Results, name: str) -> None:
-    """Files are in bfloat16, of which float32 is made, so a rank holds twice what it reads."""
+    """Files are in bfloat16, of which float32 is made, so a rank holds twice what it reads.
+
+    It holds what it reads where a case before it in the same process has made float32 of them.
+    """
     changes, parts = SPLIT[name]
     stored = sizes(FOLDERS["tiny-qwen"] / "transformer")
     total = sum(stored.values())
@@ -103,14 +106,13 @@ def test_no_rank_reads_or_holds_more_than_its_share(results: Results, name: str)
     for rank in range(changes["mesh"].world_size):
         if "hsdp" in changes:
             measured = results(name).measured("hsdp", rank)
-            assert measured["transformer_bytes"] == 2 * measured["bytes_read"]
-            assert measured["bytes_read"] <= 1.01 * total / parts  # some weights have fewer rows than there are ranks
+            assert measured["transformer_bytes"] in (measured["bytes_read"], 2 * measured["bytes_read"])
+            assert measured["transformer_bytes"] <= 2.02 * total / parts  # some have fewer rows than there are ranks
         else:
             measured = results(name).measured("tensor_parallel", rank)
-            assert measured["bytes_read"] == by_tensor / parts + total - by_tensor
-            assert (
-                0.97 <= measured["transformer_bytes"] / (2 * measured["bytes_read"]) <= 1
-            )  # of biases it keeps a part
+            share = by_tensor / parts + total - by_tensor
+            assert measured["bytes_read"] in (share, 2 * share)
+            assert 0.97 <= measured["transformer_bytes"] / (2 * share) <= 1  # of biases it keeps a part
 
 
 def test_all_ranks_together_read_each_weight_once(results: Results) -> None:
