@@ -34,6 +34,7 @@ def pipeline(plan: Plan) -> Any:
     key = (plan.model, plan.offload == "none", bool(plan.lora), *split)
     if key not in pipelines:
         pipelines[key] = pipe = load_pipeline(plan)
+        load._kept.pop(plan.model, None)  # or the next one would be this, whose weights are placed already
         make_quick(pipe)
     return pipelines[key]
 
