@@ -47,6 +47,7 @@ class Finding:
 
     ``fields`` names the settings concerned, the one to look at first in front; ``span`` and ``related`` say where they
     stand, once the finding has been located in a file. ``changes`` are the settings that the resolver itself changed.
+    ``source`` is the place in an engine's source that says so, where a rule has many: file, line, and engine.
     """
 
     code: str
@@ -59,6 +60,7 @@ class Finding:
     changes: tuple[tuple[str, Any], ...] = ()
     span: Span | None = None
     related: tuple[Span, ...] = ()
+    source: str = ""
 
     def __post_init__(self) -> None:
         """Keep the message on one line, whatever a file made it quote."""

@@ -37,10 +37,6 @@ def _found(rule: Rule, findings: list[Finding]) -> Rule:
     """The rule; of one with many cases, those whose place in the engine's source a finding names."""
     if not isinstance(rule, Refuses):
         return rule
-    why = " ".join(finding.why for finding in findings)
-    cases = [
-        case
-        for case in rule.stated
-        if any(f"Source: {place} of {engine}." in why for engine, place in case.places.items())
-    ]
+    sources = {finding.source for finding in findings}
+    cases = [case for case in rule.stated if any(case.source(engine) in sources for engine in case.places)]
     return rule.only(cases) if cases else rule

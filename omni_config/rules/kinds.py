@@ -286,6 +286,11 @@ class Case:
         except TypeError:
             return False
 
+    def source(self, engine: str) -> str:
+        """The place that refuses it, and in which engine; empty where there is none."""
+        place = self.places.get(engine)
+        return f"{place} of {engine}" if place else ""
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Refuses(Rule):
@@ -338,10 +343,11 @@ class Refuses(Rule):
         found = []
         for case in self._of(q):
             if case.holds(q):
-                place = case.places.get(engine)
+                source = case.source(engine)
                 says, next_step = case.says.format_map(q), case.next.format_map(q)
                 finding = self.finding(q, case.fields, says=says, next_step=next_step)
-                found.append(replace(finding, why=f"{self.why} Source: {place} of {engine}.") if place else finding)
+                why = f"{self.why} Source: {source}." if source else finding.why
+                found.append(replace(finding, why=why, source=source))
         return found
 
     def explain(self) -> str:
