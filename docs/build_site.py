@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
+from posixpath import normpath
 from urllib.parse import unquote
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +77,7 @@ def _moved(text: str, stands: str, name: str) -> str:
         link, anchor = found[1], found[2] or ""
         if "://" in link or link.startswith("mailto:"):
             return found[0]
-        target = _joined(Path(stands).parent.as_posix(), link)
+        target = normpath(f"{Path(stands).parent.as_posix()}/{link}")
         if target in _MOVED:
             target = f"docs/{_MOVED[target]}"
         elif not target.startswith("docs/"):
@@ -85,16 +86,6 @@ def _moved(text: str, stands: str, name: str) -> str:
         return f"{up}{target.removeprefix('docs/')}{anchor}"
 
     return _LINK.sub(moved, text)
-
-
-def _joined(folder: str, link: str) -> str:
-    parts: list[str] = []
-    for part in f"{folder}/{link}".split("/"):
-        if part == "..":
-            parts.pop()
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/".join(parts)
 
 
 def dead_links(pages: Mapping[str, bytes]) -> list[str]:
@@ -107,7 +98,7 @@ def dead_links(pages: Mapping[str, bytes]) -> list[str]:
                 if link.startswith(HOME):
                     there = (ROOT / link.removeprefix(HOME)).exists()
                 else:
-                    there = "://" in link or _joined(Path(name).parent.as_posix(), link) in pages
+                    there = "://" in link or normpath(f"{Path(name).parent.as_posix()}/{link}") in pages
                 if not there:
                     dead.append(f"{name}: {link}")
     return dead
