@@ -10,7 +10,7 @@ import sys
 import venv
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,7 @@ def home() -> Path:
     return Path(cache) / "omni-config" / "engines"
 
 
+@cache
 def environments() -> dict[str, Environment]:
     """All that can be installed, by engine and version."""
     found = {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 from matrix.engines.server import Ran
@@ -33,6 +34,7 @@ ALIKE = 10.0  # dB of an image where a cache or tiles change it, or more
 EARLY = ("arguments", "before weights")  # of moments, those at which a refusal is one of the settings
 NEARER = 3.0  # dB that a run must be nearer than its control
 SAVED = 0.98  # of the work, or less, is left where something is saved
+PADDED = 1.1  # of it, or less, where a sequence is padded
 SHARED = 0.75  # of what one of two ranks would do alone, or less, where it is shared
 
 
@@ -70,7 +72,8 @@ def judged(
     if image is None or expected is None:
         return Judged("not shown", "no rank has an image")
     if image.shape != expected.shape:
-        return Judged("wrong", f"an image of {image.shape[1:3]} in the place of {expected.shape[1:3]}")
+        made, wanted = ("x".join(map(str, one.shape[:-1])) for one in (image, expected))
+        return Judged("wrong", f"{made} (frames, rows, columns) in the place of {wanted}")
     distance = psnr(image, expected)
     if [*features] == ["lora"]:
         if math.isinf(distance):
@@ -133,10 +136,12 @@ def _ignored(ran: Ran, reference: Ran, bare: Ran, settings: Settings, features: 
     cached = bool({"cache_dit", "tea_cache"} & {*features})
     if not cached and alone["tokens"]:
         share = most["tokens"] / alone["tokens"]
-        wanted = 1 / math.prod(degrees.values())
-        on = [name for name, degree in degrees.items() if degree > 1]
-        if on and share > 1.5 * wanted:
-            found |= dict.fromkeys(on, f"a rank computes {share:.0%} of the tokens of one process, not {wanted:.0%}")
+        on = {name: degree for name, degree in degrees.items() if degree > 1}
+        for idle in _some(on):
+            left = 1 / math.prod(degree for name, degree in on.items() if name not in idle)
+            if SAVED <= share / left <= PADDED or (len(idle) == len(on) and share > left):
+                why = f"a rank computes {share:.0%} of the tokens of one process, not {1 / math.prod(on.values()):.0%}"
+                found |= dict.fromkeys(idle, why)
     if "tea_cache" in features and most.get("cache_decisions") == 0:
         found["tea_cache"] = "no step is held against the one before"
     held = most["parameters"] / max(alone["parameters"], 1)
@@ -151,6 +156,12 @@ def _ignored(ran: Ran, reference: Ran, bare: Ran, settings: Settings, features: 
         if most["decoder_calls"] <= whole:
             found["vae_tiling"] = f"the decoder is called as often as without: {whole}"
     return found
+
+
+def _some(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Some of them, or all."""
+    every = tuple(names)
+    return chain.from_iterable(combinations(every, size) for size in range(1, len(every) + 1))
 
 
 def _line(error: str) -> str:

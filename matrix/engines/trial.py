@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from matrix.engines.environments import environment
 from matrix.engines.judge import LOSSY, RUNS, Judged
 from matrix.engines.server import Case
 from matrix.engines.small import NEGATIVE, SIDE, Small
@@ -25,19 +26,7 @@ from omni_config.schema.settings import DEFAULTS, Settings, validate
 
 Verdict = Literal["runs", "warned", "refused"]
 CACHED_STEPS = 12  # a cache needs steps to skip
-#: Words that a small model needs beside those of a cache, by engine: the steps of random weights differ by more than
-#: the thresholds that were found for published ones.
-CACHED = {
-    "xdit": {
-        "--cache_method dbcache": ("--cache_config", '{"residual_diff_threshold": 1.0}'),
-        "--cache_method teacache": ("--cache_config", '{"residual_diff_threshold": 1.0}'),
-    }
-}
-#: What the names of an adapter begin with, where an engine heeds no other: SGLang's Z-Image takes those of diffusers,
-#: loads them, and applies them to no layer.
-LORA = {"sglang": "diffusion_model"}
-SERVED = "vllm-omni"  # it has a command that serves, and none that generates
-REQUEST = "--request"  # between that command and what a server is asked for
+REQUEST = "--request"  # between a command that serves and what the server is asked for
 #: Settings that say how many ranks there are, beside the degrees.
 RANKED = ("hsdp_shard_size", "gpus", "data_parallel_size", "gpus_per_node")
 LONGEST = 4  # ranks, at most, that are run
@@ -83,7 +72,7 @@ class Trial:
     def command(self) -> str:
         """The command as a person would type it."""
         variables = [f"{name}={value}" for name, value in self.variables.items()]
-        words = shlex.join((*variables, *_first_words(self.engine).split(), *self.argv))
+        words = shlex.join((*variables, *_how(self.engine)["command"].split(), *self.argv))
         return words.replace(f"{self.small.home}/", "")
 
     def agrees(self, judged: Judged) -> bool:
@@ -116,13 +105,15 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
 
     Settings that only the engine has begin with ``their_``, as in the rules.
     """
+    how = _how(engine)
     if asked.get("lora"):
-        file = small.adapter(LORA.get(engine.family, "transformer"))
-        path = _peft(file) if engine.family == SERVED else file
+        file = small.adapter(how["lora"]["names"])
+        path = _peft(file) if how["lora"]["peft"] else file
         asked = asked | {"lora": [{"path": str(path), "scale": 1.0}]}
     features = tuple(name for name, feature in catalog().features.items() if _is_on(feature.fields, asked))
-    if engine.family == SERVED and asked.get("vae_patch_parallel_size", 1) > 1:
-        asked = asked | {"vae_use_tiling": True}  # which it switches on itself
+    for one in how["beside"]:
+        if _is_on((one["of"],), asked) and small.card.pipeline in one.get("pipelines", (small.card.pipeline,)):
+            asked = one["settings"] | asked
     own = request is None
     request = dict(small.request if request is None else request) | ({} if request else _needed(small, features))
     plain = validate({"version": 1, "model": small.model, "engine": engine.id})
@@ -135,11 +126,10 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
     own_words = {name.removeprefix(THEIRS): value for name, value in asked.items() if name.startswith(THEIRS)}
     said = {name: asked[name] for name in asked if name in DEFAULTS}
     words, left = _words(small.model, said, request, resolution)
-    at = words.index(_first_words(engine).split()[0])
+    command = how["command"].split()
+    at = words.index(command[0])
     variables = dict(word.split("=", 1) for word in words[:at])
     words += [word for name, value in own_words.items() for word in (f"--{name}", str(value))]
-    for cache, needed in CACHED.get(engine.family, {}).items():
-        words += needed if cache in " ".join(words) else ()
     return Trial(
         small=small,
         engine=engine,
@@ -147,7 +137,7 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
         request=request,
         features=features,
         variables=variables,
-        argv=tuple(words[at + len(_first_words(engine).split()) :]),
+        argv=tuple(words[at + len(command) :]),
         ranks=_ranks(resolution),
         findings=resolution.findings,
         unsaid=tuple(name for name in left if name in asked),
@@ -155,7 +145,7 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
 
 
 def _peft(file: Path) -> Path:
-    """The folder of an adapter as PEFT saves it, of attention only: vLLM-Omni 0.30 binds no other layer of Z-Image."""
+    """The folder of an adapter as PEFT saves it, of attention only."""
     from safetensors.torch import load_file, save_file
 
     folder = file.parent / "peft"
@@ -173,17 +163,17 @@ def _peft(file: Path) -> Path:
 
 
 def _ranks(resolution: Resolution) -> int:
-    """What the degrees add up to; in vLLM-Omni (0.30, diffusion/data.py:440), shards where there is no other degree."""
+    """What the degrees add up to; of some engines, the shards where there is no other degree."""
     settings = resolution.settings
     ranks = int(resolution.target.quantities(settings)["gpus_needed"])
-    if resolution.engine.family == SERVED and settings["use_hsdp"] and ranks == 1:
+    if _how(resolution.engine)["shards_are_ranks"] and settings["use_hsdp"] and ranks == 1:
         return int(max(settings["hsdp_shard_size"], 1) * max(settings["hsdp_replicate_size"], 1))
     return ranks
 
 
 def _words(model: str, asked: Settings, request: Settings, resolution: Resolution) -> tuple[list[str], list[str]]:
     """The words of a command, and the settings that it does not say; a server's is followed by what it is asked for."""
-    served = resolution.engine.family == SERVED
+    served = _how(resolution.engine)["serves"]
     text, left = written({"model": model} | asked | ({"server": True} if served else request), resolution)
     words = _split(text)
     if served:
@@ -227,5 +217,6 @@ def _needed(small: Small, features: tuple[str, ...]) -> Settings:
     return needed
 
 
-def _first_words(engine: EngineCard) -> str:
-    return {"xdit": "xdit", "sglang": "sglang generate", SERVED: "vllm serve"}[engine.family]
+def _how(engine: EngineCard) -> dict[str, Any]:
+    """How an engine is run: its command, and what else a small model needs."""
+    return environment(engine.id).described

@@ -62,6 +62,15 @@ class TestWhatARunShows:
         found = told(ran(), "ulysses", "vae_slicing", ulysses_degree=2)
         assert (found.outcome, found.ignored) == ("ignored", ("ulysses",))
 
+    def test_a_degree_that_shares_less_than_all_is_not_ignored(self):
+        assert told(ran(work=({**WORK, "tokens": 78},)), "ulysses", ulysses_degree=2).outcome == "equal"
+
+    def test_the_degree_that_is_ignored_is_told_from_the_others(self):
+        both = {"ulysses_degree": 4, "cfg_parallel_size": 2}
+        assert told(ran(work=({**WORK, "tokens": 52},)), "ulysses", "cfg_parallel", **both).ignored == ("ulysses",)
+        assert told(ran(work=({**WORK, "tokens": 25},)), "ulysses", "cfg_parallel", **both).ignored == ("cfg_parallel",)
+        assert told(ran(work=({**WORK, "tokens": 13},)), "ulysses", "cfg_parallel", **both).ignored == ()
+
     def test_weights_that_every_rank_holds_are_not_sharded(self):
         assert told(ran(), "hsdp").outcome == "ignored"
         assert told(ran(work=({**WORK, "parameters": 50},) * 2), "hsdp").outcome == "equal"
@@ -289,7 +298,9 @@ class TestEnvironments:
             assert catalog().engine(name) is not None
             assert all("==" in package for package in (one.package, *one.own, *one.shared))
             assert one.package in one.own
-            assert {*one.described} - {"not_run"} == {"models", "names", "beyond", "places", "plain", "platform"}
+            said = {"models", "names", "beyond", "places", "plain", "platform"}
+            said |= {"command", "serves", "lora", "shards_are_ranks", "beside"}
+            assert {*one.described} - {"not_run"} == said
 
     def test_a_name_may_have_no_version_or_a_fuller_one(self):
         assert environment("xdit").engine == environment("xdit==0.7.0").engine == "xdit==0.7"
