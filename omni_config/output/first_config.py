@@ -29,7 +29,7 @@ def first_config(said: Settings, target: Target, gpus: int) -> str | None:
     so many GPUs is without an error. ``said`` are settings with the names of model and engine.
     """
     start = _start(said, target)
-    shapes = sorted(valid(start, target, gpus), key=lambda shape: (_remarks(shape, target), *_order(shape)))
+    shapes = sorted(valid(start, target, gpus), key=lambda shape: _order(shape, target))
     if not shapes:
         return None
     chosen, others = shapes[0], shapes[1 : MOST_SHAPES + 1]
@@ -88,13 +88,12 @@ def _key(path: tuple[str, ...], value: Any, indent: str, mark: str) -> Iterator[
     yield f"{indent}{mark}{path[-1]}: {value if path[-1] in ('model', 'engine') else written(value)}"
 
 
-def _order(shape: Settings) -> tuple[int, ...]:
-    """CFG first, which sends the least, then Ulysses; ring and tensor where these do not go."""
-    return shape["tensor_parallel_size"], shape["ring_degree"], -shape["cfg_parallel_size"]
-
-
-def _remarks(shape: Settings, target: Target) -> int:
-    return sum(one.severity != "advice" for one in resolve_settings(shape, target).findings)
+def _order(shape: Settings, target: Target) -> tuple[int, ...]:
+    """What least is said of first; of those CFG, which sends the least, a rank a branch; then Ulysses, ring, tensor."""
+    found = resolve_settings(shape, target)
+    remarks = {one.code for one in found.findings if one.severity != "advice"}
+    size, branches = shape["cfg_parallel_size"], target.quantities(found.settings)["cfg_branches"] or 1
+    return len(remarks), int(size > branches), shape["tensor_parallel_size"], shape["ring_degree"], -size
 
 
 def _fits(chosen: Settings, switch_on: Settings, target: Target) -> bool:

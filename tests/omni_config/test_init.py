@@ -22,18 +22,20 @@ from omni_config.schema.settings import DEFAULTS
 
 runner = CliRunner()
 OMNI = [sys.executable, "-m", "omni_config"]
+#: What is said of the best there is: not verified by the engine itself; Z-Image's guidance on sequence ranks in SGLang.
+KNOWN = {"OMNI505", "OMNI5203"}
 BAD = "version: 1\nmodel: Qwen/Qwen-Image\nparallel: {ulysses_degree: 5}\n"
 
 
 def written(*flags: str) -> str:
     done = runner.invoke(app(["init"]), ["init", "-", *flags])
     assert done.exit_code == 0, done.output
-    assert set(re.findall(r"OMNI\d+", done.stderr)) <= {"OMNI505"}  # nothing else is verified by the engine itself
+    assert set(re.findall(r"OMNI\d+", done.stderr)) <= KNOWN
     return done.stdout
 
 
 def faults(checked: CheckResult) -> list[str]:
-    return [one.code for one in checked.findings if one.severity != "advice" and one.code != "OMNI505"]
+    return [one.code for one in checked.findings if one.severity != "advice" and one.code not in KNOWN]
 
 
 def uncommented(text: str) -> list[str]:
