@@ -186,8 +186,8 @@ class EngineCard:
 class Disagreement:
     """A question that an engine's guide, its tables and its source answer differently; None where one is silent.
 
-    ``models`` and ``features`` say which cells of the matrix it is about; ``run`` is a command that shows it, where the
-    engine itself has been run.
+    ``models`` and ``features`` say which cells of the matrix it is about; ``run`` is a command that shows it, and
+    ``shows`` its outcome, where the engine itself has been run.
     """
 
     topic: str
@@ -199,6 +199,7 @@ class Disagreement:
     models: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     run: str | None = None
+    shows: str | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

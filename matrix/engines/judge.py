@@ -27,6 +27,8 @@ OUTCOMES: dict[Outcome, str] = {
 RUNS: tuple[Outcome, ...] = ("equal", "near", "not shown")
 #: Features that change the image by themselves.
 LOSSY = frozenset({"cache_dit", "tea_cache", "vae_tiling", "quantization", "lora"})
+#: Of them, those that may change it otherwise beside ranks: an adapter is the same for one process and for several.
+INEXACT = LOSSY - {"lora"}
 #: Stages of a pipeline work with what other parts of the image were a step ago.
 STALE = frozenset({"pipeline_parallel"})
 ROUNDING = 40.0  # dB of an image between two orders of summation in bfloat16, or more
@@ -81,7 +83,7 @@ def judged(
         return Judged("not shown", f"the adapter changes the image, by {distance:.1f} dB", psnr=distance)
     controls = [psnr(one, expected) for name, one in ran.images.items() if name != "image"]
     control = max(controls, default=None)
-    lossy, alone = bool((LOSSY | STALE) & {*features}), {*features} <= LOSSY
+    lossy, alone = bool((INEXACT | STALE) & {*features}), {*features} <= LOSSY
     if alone:  # one process, whose image is changed: a damaged weight has nothing to be told from
         control = None
     idle = _ignored(ran, reference, bare, settings, features)

@@ -84,8 +84,10 @@ def _of_engine(
     settings = said(checked)
     named = str(settings["model"])
     model = {"tiny": "Tongyi-MAI/Z-Image", "tiny-qwen": "Qwen/Qwen-Image"}.get(named, named)
-    request = {name: value for name, value in settings.items() if name in _REQUEST}
-    asked = {name: value for name, value in settings.items() if name not in {*_REQUEST, *_NOT_RUN}}
+    small = {name: value for name, value in settings.items() if name in _LARGEST and value <= _LARGEST[name]}
+    request = {name: value for name, value in settings.items() if name in _REQUEST} | small
+    asked = {name: value for name, value in settings.items() if name not in {*_REQUEST, *_LARGEST, *_NOT_RUN}}
+    left = [name for name in settings if name in {*_LARGEST, *_NOT_RUN} - {*small, *_NAMES}]
     try:
         with bar() as show:
             proven = prove_config(
@@ -93,7 +95,7 @@ def _of_engine(
             )
     except (NoEnvironment, ValueError) as error:
         fail("prove", str(error))
-    told = proven.to_dict()
+    told = proven.to_dict() | {"left_out": left}
     if as_json:
         typer.echo(json.dumps(told, indent=2))
     else:
@@ -102,6 +104,8 @@ def _of_engine(
         typer.echo(f"  ran: {told['command']}, {told['ranks']} ranks")
         typer.echo(f"  why: {told['why']}" + (f" (at the moment: {told['moment']})" if told["moment"] else ""))
         typer.echo(f"  control: {told['control']} dB with a damaged weight" if told["control"] else "  control: none")
+        if left:
+            typer.echo(f"  left out: {', '.join(left)}, of which the small model has its own or none")
         if proven.idle:
             typer.echo(f"  without effect: {', '.join(proven.idle)}")
         if told["one_process_to_diffusers"] is not None:
@@ -111,11 +115,14 @@ def _of_engine(
     return 0 if proven.shown.judged.outcome in RUNS else 1
 
 
-#: Of what is generated, what a config says itself; sizes and lengths are those of the small model.
+#: Of what is generated, what a config says itself.
 _REQUEST = ("prompt", "negative_prompt", "num_inference_steps", "cfg_scale", "guidance_scale", "seed")
+#: Sizes up to which a small model is run with the config's own: larger ones take minutes on a CPU.
+_LARGEST = {"width": 512, "height": 512, "num_frames": 33}
+#: What says who runs, and is told above.
+_NAMES = ("version", "model", "engine")
 #: What says nothing about how it runs, or is the small model's own.
-_NOT_RUN = ("version", "model", "engine", "output", "memory", "gpu", "gpus_per_node", "width", "height", "image",
-            "num_frames", "fps", "dtype", "num_images_per_prompt")  # fmt: skip
+_NOT_RUN = (*_NAMES, "output", "memory", "gpu", "gpus_per_node", "image", "fps", "dtype", "num_images_per_prompt")
 
 
 def _table(proof: Proof) -> Table:

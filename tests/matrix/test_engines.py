@@ -91,6 +91,10 @@ class TestWhatARunShows:
         assert told(ran(), "lora").outcome == "ignored"
         assert told(ran(20), "lora").outcome == "not shown"
 
+    def test_an_adapter_is_the_same_for_one_process_and_for_several(self):
+        shared = {**WORK, "tokens": 50}
+        assert told(ran(20, work=(shared,) * 2), "lora", "ulysses", ulysses_degree=2).outcome == "wrong"
+
     def test_teacache_that_no_step_asks_is_ignored(self):
         asks = {**WORK, "cache_decisions": 8}
         assert told(ran(work=(asks,)), "tea_cache", reference=ran(work=(asks,))).outcome == "not shown"
