@@ -143,7 +143,7 @@ def _disagreements(engine: str) -> list[str]:
         "",
     ]
     for one in found:
-        lines += [f"- {one.topic}: {one.source_code}", "", f"  `{one.run}`"]
+        lines += [f"- {one.topic}: {one.source_code}", "", f"  `{one.run}` shows: {one.shows}"]
     return lines
 
 

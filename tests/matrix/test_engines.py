@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass, replace
@@ -14,7 +16,7 @@ import pytest
 from matrix.engines import evidence
 from matrix.engines.drawn import LONG, configs
 from matrix.engines.environments import Environment, NoEnvironment, environment, environments, install
-from matrix.engines.judge import Judged, judged, psnr
+from matrix.engines.judge import OUTCOMES, Judged, judged, psnr
 from matrix.engines.prove import card_of, cells_of, run_trials, trial_of_cell
 from matrix.engines.server import Case, Ran, started
 from matrix.engines.small import COMMIT, Small, lay_out, small
@@ -506,3 +508,24 @@ class TestVLLMOmni:
         except NoEnvironment:
             return  # it does not even start
         assert shown.judged.outcome in ("refused", "hangs", "not shown")
+
+
+SHOWN = [one for one in catalog().disagreements if one.run]
+
+
+@pytest.mark.parametrize("one", SHOWN, ids=[one.topic for one in SHOWN])
+class TestDisagreements:
+    def test_one_has_a_command_and_what_it_shows(self, one):
+        words = shlex.split(one.run)
+        assert words[:3] == ["omni", "prove", "--engine"]
+        assert environment(words[3]).engine == words[3]
+        assert one.shows in OUTCOMES
+
+    @pytest.mark.slow
+    def test_one_is_shown_by_its_command(self, one):
+        words = shlex.split(one.run)
+        if not environment(words[3]).is_installed:
+            pytest.skip(f"{words[3]} is not installed; next: omni engine install {words[3]}")
+        command = [sys.executable, "-m", "omni_config", *words[1:], "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+        assert json.loads(done.stdout)["outcome"] == one.shows
