@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,24 +26,36 @@ _TEXTS = ("models", "engines")
 
 
 class Catalog:
-    """All that is known, by name. Cards are built when they are asked for."""
+    """All that is known, by name. Cards and rules are built when they are asked for."""
 
     def __init__(self, data: dict[str, Any]) -> None:
         self._data = data
         self._models: dict[str, ModelCard] = {}
         self._engines: dict[str, EngineCard] = {}
+        self._rules: dict[str, Rule] = {}
         self._rules_for: dict[str, tuple[Rule, ...]] = {}
         self.features: dict[str, Feature] = {name: _build(Feature, item) for name, item in data["features"].items()}
-        self.rules: tuple[Rule, ...] = tuple(_rule(self._with_cases(item)) for item in data["rules"])
-        self.by_code = {rule.code: rule for rule in self.rules}
         #: What the first digit of a code stands for.
         self.areas: dict[str, str] = data["areas"]
 
-    def _with_cases(self, item: dict[str, Any]) -> dict[str, Any]:
-        """A rule with its cases, which are read when they are asked for."""
-        if KINDS[item["kind"]] is not Refuses:
-            return item
-        return item | {"cases": partial(self._data[TEXTS].__getitem__, _text_of("cases", item["code"]))}
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """Every rule, in the order of their codes."""
+        return tuple(self._rule(item) for item in self._data["rules"])
+
+    @cached_property
+    def by_code(self) -> dict[str, Rule]:
+        """The same by their codes."""
+        return {rule.code: rule for rule in self.rules}
+
+    def _rule(self, item: dict[str, Any]) -> Rule:
+        """The rule of this form; its cases are read when they are asked for."""
+        code = item["code"]
+        if code not in self._rules:
+            if KINDS[item["kind"]] is Refuses:
+                item = item | {"cases": partial(self._data[TEXTS].__getitem__, _text_of("cases", code))}
+            self._rules[code] = _rule(item)
+        return self._rules[code]
 
     @property
     def model_ids(self) -> list[str]:
@@ -121,7 +133,8 @@ class Catalog:
     def rules_for(self, engine: EngineCard) -> tuple[Rule, ...]:
         """The rules that speak of an engine."""
         if engine.id not in self._rules_for:
-            self._rules_for[engine.id] = tuple(rule for rule in self.rules if rule.speaks_of(engine))
+            spoken = (item for item in self._data["rules"] if not item["engine_ids"] or engine.id in item["engine_ids"])
+            self._rules_for[engine.id] = tuple(self._rule(item) for item in spoken)
         return self._rules_for[engine.id]
 
     def versions(self, family: str) -> list[str]:

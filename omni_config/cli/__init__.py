@@ -39,7 +39,7 @@ COMMANDS = {
 }
 
 #: Those that judge configs and show findings on stderr; ``omni check`` has the option itself.
-_EXPLAINED = ("fix", "plan", "launch", "serve", "prove", "bench", "calibrate", "import", "export", "diff")
+_EXPLAINED = ("fix", "plan", "suggest", "launch", "serve", "prove", "bench", "calibrate", "import", "export", "diff")
 
 
 def app(names: Iterable[str] = COMMANDS) -> typer.Typer:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
+from dataclasses import replace
 from math import ceil
 from typing import Any
 
 import typer
+from packaging.version import Version
 
 from omni_config import __version__
 from omni_config.checking.document import CheckResult, ParsedDocument, judge
@@ -15,11 +18,20 @@ from omni_config.cli.exchange import as_yaml
 from omni_config.cli.inputs import checked_config, engine_of, with_server
 from omni_config.cli.running import fail
 from omni_config.output.cluster import name_of, paths
-from omni_config.output.serving import CONFIG, EMITTERS, KEY, Server, image_of
+from omni_config.output.kubernetes import MEET, kubernetes
+from omni_config.output.serving import CONFIG, KEY, Server, compose, image_of, ray
 from omni_config.plan import Plan
 from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
 from omni_config.schema.settings import Settings
+
+EMITTERS: dict[str, Callable[[Server], str]] = {"kubernetes": kubernetes, "ray": ray, "compose": compose}
+
+#: The gauge of the requests that wait, the first version that counts them all, and what its command needs to show it.
+_QUEUES = {
+    "vllm-omni": ("vllm_omni:num_requests_waiting", Version("0.28"), []),
+    "sglang": ("sglang:diffusion_num_queue_reqs", Version("0.5.22"), ["--enable-metrics"]),
+}
 
 #: Ports of engines whose configs have no section ``server``: their own defaults.
 _PORTS = {"sglang": 30000}
@@ -28,8 +40,8 @@ _EVERYWHERE = "0.0.0.0"  # noqa: S104 (a pod is reached by others, and asks for 
 _HERE = "127.0.0.1"
 
 
-def emitted(cluster: str, document: ParsedDocument, policies: tuple[Rule, ...]) -> str:
-    """The text for a cluster. Ends the command where there is none."""
+def emitted(cluster: str, document: ParsedDocument, policies: tuple[Rule, ...], prometheus: str | None = None) -> str:
+    """The text for a cluster, where KEDA scales by what ``prometheus`` says. Ends the command where there is none."""
     if cluster not in EMITTERS:
         raise typer.BadParameter(f"--emit {cluster}: expected {', '.join(EMITTERS)}")
     family, document = engine_of(document), with_server(document)
@@ -39,18 +51,52 @@ def emitted(cluster: str, document: ParsedDocument, policies: tuple[Rule, ...]) 
     assert first.plan is not None
     assert first.resolution is not None
     plan, settings = first.plan, first.resolution.settings
-    if plan.mesh.nodes > 1:
-        fail("serve", f"the plan is for {plan.mesh.nodes} nodes, and what is served runs on one; lower the degrees")
+    if plan.mesh.nodes > 1 and (reason := _on_one_machine(family, cluster, settings)):
+        fail("serve", f"the plan is for {plan.mesh.nodes} nodes, and {reason}")
+    if prometheus is not None and cluster != "kubernetes":
+        raise typer.BadParameter(f"--keda: KEDA scales what runs on Kubernetes, not {cluster}")
     if settings["api_key"] is not None:
         fail("serve", "server.api_key would stand in the text; remove it, as the key comes from a secret")
     apart = family == "native" and cluster != "compose" and plan.sampling.video is None
     checked = checked_config(document.overridden(_overrides(family, cluster, settings, apart=apart)), policies)
-    return EMITTERS[cluster](_server(family, cluster, checked, plan, settings, apart=apart))
+    server = _server(family, cluster, checked, plan, settings, apart=apart)
+    if prometheus is not None:
+        server = _counted(replace(server, prometheus=prometheus), plan.engine)
+    return EMITTERS[cluster](server)
+
+
+def _on_one_machine(family: str, cluster: str, settings: Settings) -> str:
+    """Why a server's plan cannot span machines there; empty where it can."""
+    lower = "; lower the degrees"
+    if family == "vllm-omni":  # vllm_omni/diffusion/executor/multiproc_executor.py starts all of them itself
+        return f"vLLM-Omni starts the ranks of a plan on one machine, unless Ray does it for 0.32{lower}"
+    if family != "sglang":
+        return f"what is served runs on one{lower}"
+    if cluster != "kubernetes":
+        return f"only --emit kubernetes starts SGLang on several{lower}"
+    if (settings["data_parallel_size"] or 1) > 1:
+        return "a LeaderWorkerSet has the copies of such a plan; remove parallel.data_parallel_size"
+    return ""
+
+
+def _counted(server: Server, engine: str) -> Server:
+    """The server with the gauge of the requests that wait. Ends the command where it has none."""
+    if server.queue is not None:
+        return server
+    family, _, version = engine.partition("==")
+    if family not in _QUEUES:
+        fail("serve", "jobs of videos live where they were asked for, so a server of them is not copied; remove --keda")
+    gauge, since, shown = _QUEUES[family]
+    if Version(version) < since:
+        fail("serve", f"{engine} does not count all requests that wait; {family}=={since} does; remove --keda")
+    return replace(server, queue=gauge, command=[*server.command, *shown])
 
 
 def _overrides(family: str, cluster: str, settings: Settings, *, apart: bool) -> list[Override]:
     """What the place where it runs decides."""
     said: dict[tuple[str, ...], object] = {}
+    if family == "sglang":  # its command is the same on each machine, of which the manifest says the number
+        said["hardware", "gpus_per_node"] = None
     if family not in _PORTS:
         said["server", "host"] = _EVERYWHERE if cluster != "ray" else _HERE
         said["server", "port"] = settings["port"] or 8091
@@ -65,7 +111,8 @@ def _server(family: str, cluster: str, checked: CheckResult, plan: Plan, setting
     replicas = settings["data_parallel_size"] or 1
     common: dict[str, Any] = {
         "name": name_of(plan),
-        "gpus": plan.mesh.world_size * (1 if apart else replicas),
+        "gpus": plan.mesh.ranks_per_node * (1 if apart else replicas),
+        "nodes": plan.mesh.nodes,
         "copies": replicas if apart else 1,
         "comment": paths(plan),
     }
@@ -85,6 +132,8 @@ def _server(family: str, cluster: str, checked: CheckResult, plan: Plan, setting
     words, environment = _command(checked, plan.engine)
     if family in _PORTS:
         words += ["--host", _EVERYWHERE if cluster != "ray" else _HERE, "--port", str(_PORTS[family])]
+    if plan.mesh.nodes > 1:
+        words += ["--nnodes", str(plan.mesh.nodes), *MEET]
     return Server(
         **common,
         image=image_of(family, plan.engine.partition("==")[2]),

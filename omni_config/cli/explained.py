@@ -57,3 +57,9 @@ def show_pages(findings: Sequence[Finding]) -> None:
         from omni_config.output.explained import print_pages
 
         print_pages(Console(stderr=True), findings)
+
+
+def show_where_asked(findings: Sequence[Finding]) -> None:
+    """Print findings and their rules' pages on stderr, of a command that says nothing of them unless asked."""
+    if _asked.get():
+        show_findings(findings)

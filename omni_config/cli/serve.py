@@ -27,6 +27,10 @@ def serve(
     emit: Annotated[
         str | None, typer.Option("--emit", help="Print what starts it: kubernetes, ray or compose; start nothing.")
     ] = None,
+    keda: Annotated[
+        str | None,
+        typer.Option("--keda", help="With --emit kubernetes: scale by KEDA, which asks the Prometheus at this URL."),
+    ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds in which a busy rank must go on.")] = 600,
     omni: Annotated[bool, typer.Option("--omni", hidden=True, help="Of vllm serve; nothing else is served.")] = False,
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
@@ -47,8 +51,10 @@ def serve(
     if emit is not None:
         from omni_config.cli.emit import emitted
 
-        typer.echo(emitted(emit, document_of(file, overrides), policies), nl=False)
+        typer.echo(emitted(emit, document_of(file, overrides), policies, keda), nl=False)
         return
+    if keda is not None:
+        raise typer.BadParameter("--keda: give --emit kubernetes, too")
     if "OMNI_API_KEY" in os.environ and not any(override.path[-1] == "api_key" for override in overrides):
         overrides = [*overrides, Override(("server", "api_key"), os.environ["OMNI_API_KEY"], ("OMNI_API_KEY=***",))]
     checked = checked_config(with_server(document_of(file, overrides)), policies)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from omni_config.checking.document import judge
+from omni_config.cli.explained import show_where_asked
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import document_of
 from omni_config.estimate.data import gpus
@@ -47,6 +48,7 @@ def suggest(
         flag = ("--video-frames", str(video_frames))
         overrides = [*overrides, Override(("sampling", "num_frames"), video_frames, flag)]
     done = judge(document_of(file, overrides), policies)
+    show_where_asked(done.findings)  # of what it starts from
     if done.node is None or not isinstance(done.node.value, dict) or done.resolution is None:
         _fail(done.findings[0].message if done.findings else "give a config, or --model, --gpus and --gpu")
     assert done.node is not None

@@ -1,24 +1,20 @@
-"""A server as what a cluster starts: manifests of Kubernetes, a compose file, or an application of Ray Serve.
+"""A server as what others start: a compose file, or an application of Ray Serve; manifests are in ``kubernetes.py``.
 
-Nothing in them is decided here: GPUs, command and version are those of the config. What is served runs on one machine.
+Nothing in them is decided here: GPUs, command and version are those of the config.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from omni_config.output.cluster import dumped
 
 CONFIG = "/etc/omni/config.yaml"
 KEY = "/run/secrets/omni/api-key"
-_MODELS = "/models"
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 (NCCL needs more of it than a container's 64 MiB)
-_SLOWEST_START = 3600  # seconds, as weights may have to be downloaded
-_WAITING_A_POD = 4  # requests, on average, before another pod is started
+MODELS = "/models"
+SLOWEST_START = 3600  # seconds, as weights may have to be downloaded
 
 #: Images of the engines, and what comes before their version in a tag.
 _IMAGES = {"native": "omni-config:", "vllm-omni": "vllm/vllm-omni:v", "sglang": "lmsysorg/sglang:v"}
@@ -26,7 +22,7 @@ _IMAGES = {"native": "omni-config:", "vllm-omni": "vllm/vllm-omni:v", "sglang": 
 
 @dataclass(frozen=True)
 class Server:
-    """What is started, on one machine."""
+    """What is started; on several machines by LeaderWorkerSet only."""
 
     name: str
     image: str
@@ -36,17 +32,21 @@ class Server:
     """The text of the file ``CONFIG``, of the built-in runtime."""
     port: int
     gpus: int
-    """Of one copy."""
+    """Of one copy, on each of its machines."""
     copies: int
     """Where they may be started apart; 1 where jobs live in one of them."""
     is_ready: str
     """Path that answers 200 once requests are worked on."""
     is_alive: str
     queue: str | None
-    """The metric of the requests that wait."""
+    """The gauge of the requests that wait; None where no copies are added by it."""
     drain: int
     """Seconds that requests get to end in."""
     comment: str = ""
+    nodes: int = 1
+    """Machines of one copy."""
+    prometheus: str | None = None
+    """The address by which KEDA asks for the queue."""
 
     @property
     def key_variable(self) -> str | None:
@@ -65,100 +65,9 @@ def image_of(engine: str, version: str) -> str:
     return _IMAGES[engine] + ".".join([*numbers, *["0"] * (3 - len(numbers))]) + rest
 
 
-def kubernetes(server: Server) -> str:
-    """A Deployment with its Service and PodDisruptionBudget; of the built-in runtime, with its config in a ConfigMap,
-    and, where copies may be added, a HorizontalPodAutoscaler on the requests that wait.
-
-    The image, the claim ``omni-models`` and the Secret of the key are to be there or renamed.
-    """
-    labels = {"app.kubernetes.io/name": server.name}
-    selector = {"matchLabels": labels}
-    scales = server.queue is not None
-    spec: dict[str, Any] = {"replicas": None if scales else server.copies, "selector": selector}
-    if not scales:
-        spec["strategy"] = {"type": "Recreate"}  # there are no GPUs for an old and a new one
-    template = {"metadata": {"labels": labels}, "spec": _pod(server)}
-    documents = [
-        _document("v1", "Service", server, {"selector": labels, "ports": [{"name": "http", "port": server.port}]}),
-        _document("apps/v1", "Deployment", server, {**_said(spec), "template": template}),
-        _document("policy/v1", "PodDisruptionBudget", server, {"maxUnavailable": 1, "selector": selector}),
-    ]
-    if server.config is not None:
-        config = {PurePosixPath(CONFIG).name: server.config}
-        told = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": server.name}, "data": config}
-        documents.insert(0, told)
-    if scales:
-        metric = {"metric": {"name": server.queue}, "target": {"type": "AverageValue", "averageValue": _WAITING_A_POD}}
-        documents.append(
-            _document(
-                "autoscaling/v2",
-                "HorizontalPodAutoscaler",
-                server,
-                {
-                    "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": server.name},
-                    "minReplicas": server.copies,
-                    "maxReplicas": 4 * server.copies,
-                    "metrics": [{"type": "Pods", "pods": metric}],
-                },
-            )
-        )
-    comment = server.comment
-    if server.config is not None or server.key_variable is not None:
-        comment += f"# The key: kubectl create secret generic {server.name}-key --from-literal=api-key=...\n"
-    if scales:
-        comment += f"# {server.queue} is on /metrics, behind the key; an adapter makes it a metric of pods.\n"
-    return comment + dumped(documents)
-
-
-def _document(version: str, kind: str, server: Server, spec: dict[str, Any]) -> dict[str, Any]:
-    labels = {"app.kubernetes.io/name": server.name}
-    return {"apiVersion": version, "kind": kind, "metadata": {"name": server.name, "labels": labels}, "spec": spec}
-
-
-def _pod(server: Server) -> dict[str, Any]:
-    mounts = {"models": _MODELS, "shm": _SHARED_MEMORY}
-    volumes: list[dict[str, Any]] = [
-        {"name": "models", "persistentVolumeClaim": {"claimName": "omni-models"}},
-        {"name": "shm", "emptyDir": {"medium": "Memory"}},
-    ]
-    environment: list[dict[str, Any]] = [
-        {"name": name, "value": value} for name, value in (server.environment | {"HF_HOME": _MODELS}).items()
-    ]
-    key = {"name": f"{server.name}-key", "key": "api-key"}
-    if server.config is not None:
-        volumes.append({"name": "config", "configMap": {"name": server.name}})
-        volumes.append({"name": "key", "secret": {"secretName": key["name"]}})
-        mounts |= {"config": str(PurePosixPath(CONFIG).parent), "key": str(PurePosixPath(KEY).parent)}
-    elif server.key_variable is not None:
-        environment.append({"name": server.key_variable, "valueFrom": {"secretKeyRef": key}})
-    container = {
-        "name": "server",
-        "image": server.image,
-        "command": server.command,
-        "env": environment,
-        "ports": [{"name": "http", "containerPort": server.port}],
-        "resources": {"limits": {"nvidia.com/gpu": server.gpus}},
-        "startupProbe": _probe(server.is_ready, period=10, failures=_SLOWEST_START // 10),
-        "readinessProbe": _probe(server.is_ready, period=5, failures=1),
-        "livenessProbe": _probe(server.is_alive, period=10, failures=6),
-        "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
-    }
-    return {
-        "terminationGracePeriodSeconds": server.drain + 30,
-        "automountServiceAccountToken": False,
-        "containers": [container],
-        "volumes": volumes,
-    }
-
-
-def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
-    check = {"path": path, "port": "http"}
-    return {"httpGet": check, "periodSeconds": period, "failureThreshold": failures, "timeoutSeconds": 5}
-
-
 def compose(server: Server) -> str:
     """A compose file of one service; the key is in the file ``api-key`` beside it."""
-    environment = server.environment | {"HF_HOME": _MODELS}
+    environment = server.environment | {"HF_HOME": MODELS}
     if server.key_variable is not None:
         environment[server.key_variable] = f"${{{server.key_variable}:-}}"
     gpus = {"driver": "nvidia", "count": server.gpus, "capabilities": ["gpu"]}
@@ -170,23 +79,23 @@ def compose(server: Server) -> str:
         "entrypoint": server.command,
         "environment": environment,
         "ports": [f"127.0.0.1:{server.port}:{server.port}"],
-        "volumes": [f"models:{_MODELS}"],
+        "volumes": [f"models:{MODELS}"],
         "configs": [{"source": "config", "target": CONFIG}] if native else None,
         "secrets": [{"source": "api-key", "target": KEY}] if native else None,
         "ipc": "host",
         "restart": "unless-stopped",
         "stop_grace_period": f"{server.drain + 30}s",
-        "healthcheck": {"test": ["CMD", *program], "interval": "10s", "start_period": f"{_SLOWEST_START}s"},
+        "healthcheck": {"test": ["CMD", *program], "interval": "10s", "start_period": f"{SLOWEST_START}s"},
         "deploy": {"resources": {"reservations": {"devices": [gpus]}}},
     }
     document: dict[str, Any] = {
         "name": server.name,
-        "services": {"server": _said(service)},
+        "services": {"server": said(service)},
         "volumes": {"models": {}},
         "configs": {"config": {"content": server.config.replace("$", "$$")}} if server.config is not None else None,
         "secrets": {"api-key": {"file": "./api-key"}} if native else None,
     }
-    return server.comment + dumped([_said(document)])
+    return server.comment + dumped([said(document)])
 
 
 def ray(server: Server) -> str:
@@ -206,14 +115,12 @@ def ray(server: Server) -> str:
         gpus=server.gpus,
         drain=server.drain + 30,
         is_ready=server.is_ready,
-        slowest=_SLOWEST_START,
+        slowest=SLOWEST_START,
     )
 
 
-EMITTERS: dict[str, Callable[[Server], str]] = {"kubernetes": kubernetes, "ray": ray, "compose": compose}
-
-
-def _said(values: dict[str, Any]) -> dict[str, Any]:
+def said(values: dict[str, Any]) -> dict[str, Any]:
+    """Without what is None."""
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from math import prod
-from string import Formatter
 from typing import Any, ClassVar, Literal
 
 from omni_config.cards import EngineCard, Feature, ModelCard
@@ -357,6 +356,8 @@ class Refuses(Rule):
         return [self.when, *(case.when for case in self.stated)]
 
     def names(self) -> Iterator[tuple[str, str]]:
+        from string import Formatter
+
         yield from super().names()
         for case in self.stated:
             yield from ((name, "fields") for name in case.fields)

@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from string import Formatter
 from typing import Any, ClassVar
 
 from omni_config.cards import EngineCard
@@ -110,6 +109,8 @@ class Rule(ABC):
 
     def names(self) -> Iterator[tuple[str, str]]:
         """Every name that the rule speaks of, each with what it must be one of: fields, features or quantities."""
+        from string import Formatter  # a check goes without
+
         for entry in fields(self):
             if entry.name in _NAMED:
                 value = getattr(self, entry.name)

@@ -1,21 +1,30 @@
-"""What serving costs, what batches and replicas bring, and a load with clients that leave: the embedded model.
+"""What serving costs, what batches and replicas bring, how long requests wait, and a load with clients that leave.
 
-    python tests/bench/bench_serve.py [overhead] [batches] [replicas] [load]
+    python tests/bench/bench_serve.py overhead     # of a request, against the pipeline alone
+    python tests/bench/bench_serve.py batches      # of four, against one image a call
+    python tests/bench/bench_serve.py replicas     # two of them, against one
+    python tests/bench/bench_serve.py waiting      # at 70% of what two replicas make, against a queue of theory
+    python tests/bench/bench_serve.py memory       # after 3,000 requests, against the first hundreds
+    python tests/bench/bench_serve.py load         # 1,000 requests, a tenth of them left by their clients
 
-The first three compare in turn, so that a busy machine slows both sides. Prints numbers; of the load, it also fails
-where an answer is wrong, the queue grows past its bound, or memory grows by 5% from request 100 on.
+Each takes at most three minutes, and prints its ratio; without a name, all of them. The first three compare in turn, so
+that a busy machine slows both sides. The load also fails where an answer is wrong, the queue grows past its bound, or
+memory grows by 5% from request 100 on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import heapq
+import json
 import random
 import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -34,9 +43,9 @@ REQUESTS, CONCURRENCY, SEEDS = 1000, 16, 8
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["overhead", "batches", "replicas", "load"]
-    for name in wanted:
-        {"overhead": overhead, "batches": batches, "replicas": replicas, "load": load}[name]()
+    commands = {one.__name__: one for one in (overhead, batches, replicas, waiting, memory, load)}
+    for name in sys.argv[1:] or commands:
+        commands[name]()
 
 
 def start(*arguments: str) -> Server:
@@ -125,6 +134,97 @@ def compare(servers: dict[str, Server], rounds: int = 6, each: int = 16) -> None
     print(f"  ratio          {statistics.median(b / a for a, b in zip(first, other, strict=True)):8.2f}")
     for server in servers.values():
         end(server)
+
+
+def waiting(seconds: float = 100, count: int = 2) -> None:
+    """Requests that arrive at random, at 70% of what the replicas make; and the same ones where each takes as long as
+    the mean, the front takes nothing, and the first that is free takes the next (a queue M/D/c).
+    """
+    server = start(
+        "--data-parallel-size", str(count), "--num-inference-steps", "8", "--max-queue", "1000", "--json-logs"
+    )
+    while set(server.get("/ready").json()["replicas"]) != {"ready"}:
+        time.sleep(0.1)
+
+    async def ask(times: Sequence[float], at_once: int) -> None:
+        limit, begun = asyncio.Semaphore(at_once), time.perf_counter()
+
+        async def one(client: httpx.AsyncClient, seed: int, arrives: float) -> None:
+            await asyncio.sleep(begun + arrives - time.perf_counter())
+            async with limit:
+                answer = await client.post(GENERATE, json={"prompt": "a red star", "seed": seed})
+            assert answer.status_code == 200, answer.text
+
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=server.url, timeout=300, limits=limits) as client:
+            await asyncio.gather(*(one(client, seed, arrives) for seed, arrives in enumerate(times)))
+
+    asyncio.run(ask([0.0] * 20 * count, count))
+    busy = statistics.mean(made for _, made in requests_of(server)[5 * count :])
+    draw, rate = random.Random(0), 0.7 * count / busy
+    arrivals: list[float] = []
+    while (after := (arrivals[-1] if arrivals else 0.0) + draw.expovariate(rate)) < seconds:
+        arrivals.append(after)
+    before = len(requests_of(server))
+    asyncio.run(ask(arrivals, len(arrivals)))
+    taken = requests_of(server)[before:]
+    assert len(taken) == len(arrivals)
+    mean = statistics.mean(made for _, made in taken)
+    measured, least = sorted(waited for waited, _ in taken), sorted(waits(arrivals, mean, count))
+    print(f"{len(arrivals)} requests in {seconds:g} s, {count} replicas, 8 steps of 64 px: {mean * 1000:.0f} ms each")
+    print(f"  busy {rate * mean / count:.0%} of the time (aim: 70%)")
+    places = {"p50": len(arrivals) // 2, "p99": int(0.99 * (len(arrivals) - 1))}
+    shown = {name: (measured[at], least[at]) for name, at in places.items()}
+    for name, (own, theirs) in (shown | {"mean": (statistics.mean(measured), statistics.mean(least))}).items():
+        ratio = f"{own / theirs:.2f}" if theirs else "none, as that is 0"
+        print(f"  {name:<4} waits {own * 1000:8.0f} ms   M/D/{count} {theirs * 1000:8.0f} ms   ratio {ratio}")
+    end(server)
+
+
+def requests_of(server: Server) -> list[tuple[float, float]]:
+    """Of each request in the log, the seconds that it waited, and those from then to its answer."""
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith('{"time"')]
+    asked = [line for line in lines if line["event"] == "request" and line.get("path") == GENERATE]
+    return [(line["waited"], line["seconds"] - line["waited"]) for line in asked]
+
+
+def waits(arrivals: Sequence[float], each: float, servers: int) -> list[float]:
+    """How long each would wait for the first of some servers that is free, of which each takes the same time."""
+    free = [0.0] * servers
+    waited = []
+    for arrives in arrivals:
+        begins = max(arrives, heapq.heappop(free))
+        heapq.heappush(free, begins + each)
+        waited.append(begins - arrives)
+    return waited
+
+
+def memory(requests: int = 3000, every: int = 50) -> None:
+    """One after the other from 16 clients, two steps of 32 px, batches of up to 8."""
+    server = start("--max-batch-size", "8", "--max-queue", str(QUEUE), "--num-inference-steps", "2")
+    sizes: list[float] = []
+
+    async def ask() -> None:
+        numbers = iter(range(requests))
+
+        async def client_of(client: httpx.AsyncClient) -> None:
+            for number in numbers:
+                body = {"prompt": f"a red star number {number}", "seed": number, "size": "32x32"}
+                answer = await client.post(GENERATE, json=body)
+                assert answer.status_code == 200, answer.text
+                if number % every == 0:
+                    sizes.append(resident(server))
+
+        async with httpx.AsyncClient(base_url=server.url, timeout=300) as client:
+            await asyncio.gather(*(client_of(client) for _ in range(CONCURRENCY)))
+
+    begun = time.perf_counter()
+    asyncio.run(ask())
+    tenth = max(1, len(sizes) // 10)
+    early, late = (statistics.median(part) for part in (sizes[tenth : 2 * tenth], sizes[-tenth:]))
+    print(f"{requests} requests at concurrency {CONCURRENCY}: {time.perf_counter() - begun:.0f} s")
+    print(f"  memory {early:.1f} MiB in the second tenth, {late:.1f} in the last; ratio {late / early:.3f} (aim: 1.02)")
+    end(server)
 
 
 def load() -> None:

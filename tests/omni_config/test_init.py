@@ -158,6 +158,17 @@ def test_explain_prints_the_pages_behind_the_findings(command: list[str], tmp_pa
         assert done.exit_code == (0 if command[0] == "fix" and not flags else done.exit_code)
 
 
+def test_suggest_explains_what_is_wrong_with_the_config_that_it_starts_from(tmp_path: Path) -> None:
+    file = tmp_path / "omni.yaml"
+    file.write_text(BAD)
+    asked = ["suggest", str(file), "--gpu", "h100", "--gpus", "4", "--top", "1"]
+    plain, explained = (runner.invoke(app(["suggest"]), [*asked, *more]) for more in ((), ("--explain",)))
+    assert "OMNI103" not in plain.output
+    assert explained.stderr.count("OMNI103 ulysses-divides-heads") == 1
+    assert explained.stderr.index("OMNI103 [error]") < explained.stderr.index("OMNI103 ulysses-divides-heads")
+    assert (explained.stdout, explained.exit_code) == (plain.stdout, plain.exit_code) != ("", 2)
+
+
 def test_of_a_rule_with_many_cases_only_those_are_explained_that_were_found(tmp_path: Path) -> None:
     rule = catalog().by_code["OMNI1301"]
     file = tmp_path / "run.sh"

@@ -158,3 +158,12 @@ def test_a_setting_that_is_lowered_from_now_on_is_a_lost_guarantee(folder: Path)
     result = runner.invoke(app(), ["diff", "old.yaml", "new.yaml"])
     assert result.exit_code == 1
     assert "Lost: parallel.vae_patch_parallel_size: OMNI401" in result.stdout
+
+
+def test_why_no_request_joins_a_batch_of_the_built_in_runtime(folder: Path) -> None:
+    Path("a.yaml").write_text("version: 1\nmodel: tiny\nexecution: {step_execution: true}\n")
+    result = runner.invoke(app(), ["check", "a.yaml"])
+    assert result.exit_code == 1
+    assert "OMNI503 [error] Step Execution is not supported for tiny by engine native: it makes the images" in (
+        result.stdout.replace("\n", " ")
+    )

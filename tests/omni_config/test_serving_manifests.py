@@ -7,9 +7,11 @@ import shlex
 import subprocess
 import sys
 import types
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -26,6 +28,84 @@ OTHERS = {
     "sglang": "version: 1\nmodel: Qwen/Qwen-Image\nengine: sglang==0.5.23\nparallel: {ulysses_degree: 2}\n",
 }
 IMAGES = {"vllm-omni": "vllm/vllm-omni:v0.30.0", "sglang": "lmsysorg/sglang:v0.5.23"}
+
+
+SPANS = """\
+version: 1
+model: Qwen/Qwen-Image
+engine: sglang==0.5.23
+hardware: {gpus: 8, gpus_per_node: 4}
+parallel: {ulysses_degree: 4, ring_degree: 2}
+"""
+SPANNING = ["Qwen/Qwen-Image", "--ring", "2", "--usp", "2", "--gpus-per-node", "2"]
+KEDA = ("--keda", "http://prometheus:9090")
+
+
+def only(required: str = "", **properties: Any) -> dict[str, Any]:
+    """The schema of a mapping that has no other keys."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required.split(),
+        "additionalProperties": False,
+    }
+
+
+TEXT, COUNT, ANY = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "object"}
+LABELS = {"type": "object", "additionalProperties": TEXT, "minProperties": 1}
+TEMPLATE = only("spec", metadata=only(labels=LABELS), spec=ANY)
+TARGET = only("name", apiVersion=TEXT, kind=TEXT, name=TEXT)
+SCALER = only("serverAddress query threshold", serverAddress=TEXT, query=TEXT, threshold=TEXT, ignoreNullValues=TEXT)
+READ = only(port=TEXT, path=TEXT, authorization=only(credentials=only("key", name=TEXT, key=TEXT)))
+#: Of each published definition, the fields that we write, with their types and those that are required.
+PUBLISHED = {
+    # kubernetes-sigs/lws 0.9: config/crd/bases/leaderworkerset.x-k8s.io_leaderworkersets.yaml
+    "leaderworkerset.x-k8s.io/v1 LeaderWorkerSet": only(
+        "leaderWorkerTemplate",
+        replicas=COUNT,
+        leaderWorkerTemplate=only(
+            "workerTemplate",
+            size=COUNT,
+            restartPolicy={"enum": ["Default", "RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"]},
+            leaderTemplate=TEMPLATE,
+            workerTemplate=TEMPLATE,
+        ),
+    ),
+    # kedacore/keda: config/crd/bases/keda.sh_scaledobjects.yaml; keda.sh/docs/2.13/scalers/prometheus
+    "keda.sh/v1alpha1 ScaledObject": only(
+        "scaleTargetRef triggers",
+        scaleTargetRef=TARGET,
+        minReplicaCount=COUNT,
+        maxReplicaCount=COUNT,
+        triggers={"type": "array", "items": only("type metadata", type={"const": "prometheus"}, metadata=SCALER)},
+    ),
+    # prometheus-operator 0.91: example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml
+    "monitoring.coreos.com/v1 PodMonitor": only(
+        "selector podMetricsEndpoints",
+        selector=only(matchLabels=LABELS),
+        podMetricsEndpoints={"type": "array", "items": READ},
+    ),
+}
+
+
+def validate(document: dict[str, Any]) -> None:
+    """Against the schema of Kubernetes, or what a definition of others has."""
+    name = f"{document['apiVersion']} {document['kind']}"
+    if name not in PUBLISHED:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+        return
+    metadata = only("name", name=TEXT, labels=LABELS)
+    schema = only("apiVersion kind metadata spec", apiVersion=TEXT, kind=TEXT, metadata=metadata, spec=PUBLISHED[name])
+    jsonschema.validate(document, schema)
+    for template in pods(document):
+        pod = {"apiVersion": "v1", "kind": "Pod", **template}
+        kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+
+
+def pods(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The templates of the pods of a LeaderWorkerSet: the first one's, and the others'."""
+    template = document["spec"].get("leaderWorkerTemplate", {})
+    return [template[name] for name in ("leaderTemplate", "workerTemplate") if name in template]
 
 
 def run(*line: str) -> Any:
@@ -72,6 +152,62 @@ def test_manifests_of_kubernetes_are_valid_and_our_check_reads_them(kind: str, t
     assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
     assert ("HorizontalPodAutoscaler" in found) == (kind == "native")
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 6 if kind == "video" else 2}
+
+
+def test_a_plan_over_machines_is_a_group_of_pods_that_meet(tmp_path: Path) -> None:
+    path = tmp_path / "spans.yaml"
+    path.write_text(SPANS)
+    text = emit("kubernetes", [str(path)])
+    found = objects(text)
+    for document in found.values():
+        validate(document)
+    group = found["LeaderWorkerSet"]
+    assert group["spec"]["leaderWorkerTemplate"]["size"] == 2
+    leader, worker = pods(group)
+    containers = [pod["spec"]["containers"][0] for pod in (leader, worker)]
+    assert containers[0]["command"] == containers[1]["command"]
+    words = containers[0]["command"]
+    said = dict(pairwise(words))
+    assert [said[name] for name in ("--num-gpus", "--nnodes", "--node-rank")] == ["8", "2", "$(LWS_WORKER_INDEX)"]
+    assert said["--dist-init-addr"].startswith("$(LWS_LEADER_ADDRESS):")
+    assert [container["resources"]["limits"] for container in containers] == [{"nvidia.com/gpu": 4}] * 2
+    # Of the two only the first answers requests: SGLang has no HTTP server on the others.
+    assert ["ports" in container and "readinessProbe" in container for container in containers] == [True, False]
+    selector = found["Service"]["spec"]["selector"]
+    assert selector == leader["metadata"]["labels"] | {"leaderworkerset.sigs.k8s.io/worker-index": "0"}
+    (tmp_path / "emitted.yaml").write_text(text)
+    checked = run("check", str(tmp_path / "emitted.yaml"), "--json")
+    assert checked.exit_code == 0
+    assert {one["severity"] for one in json.loads(checked.stdout)["findings"]} <= {"advice"}
+
+
+@pytest.mark.parametrize(
+    ("config", "workload", "gauge"),
+    [
+        ("tiny", "Deployment", "omni_queue_depth"),
+        (OTHERS["vllm-omni"], "Deployment", "vllm_omni:num_requests_waiting"),
+        (OTHERS["sglang"], "Deployment", "sglang:diffusion_num_queue_reqs"),
+        (SPANS, "LeaderWorkerSet", "sglang:diffusion_num_queue_reqs"),
+    ],
+)
+def test_keda_scales_on_the_gauge_that_the_engine_shows(config: str, workload: str, gauge: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(config)
+    found = objects(emit("kubernetes", [config if config == "tiny" else str(path), *KEDA]))
+    for document in found.values():
+        validate(document)
+    assert "HorizontalPodAutoscaler" not in found
+    assert "replicas" not in found[workload]["spec"]  # the scaler's
+    scaled, read = found["ScaledObject"]["spec"], found["PodMonitor"]
+    assert scaled["scaleTargetRef"]["kind"] == workload
+    (trigger,) = scaled["triggers"]
+    assert trigger["metadata"]["serverAddress"] == KEDA[1]
+    assert trigger["metadata"]["query"] == f'sum({gauge}{{job=~".+/{read["metadata"]["name"]}"}})'
+    assert read["spec"]["selector"]["matchLabels"] == found["Service"]["spec"]["selector"]
+    (endpoint,) = read["spec"]["podMetricsEndpoints"]
+    assert ("authorization" in endpoint) == (config == "tiny")  # of the others only /v1 asks for the key
+    container = (pods(found[workload]) or [found[workload]["spec"]["template"]])[0]["spec"]["containers"][0]
+    assert ("--enable-metrics" in container["command"]) == gauge.startswith("sglang")
 
 
 def test_replicas_of_images_are_pods_and_those_of_videos_share_one_with_their_jobs() -> None:
@@ -137,6 +273,12 @@ def test_a_config_of_a_manifest_that_is_no_yaml_is_a_finding(tmp_path: Path) -> 
         (["Qwen/Qwen-Image", "--engine", "sglang==0.5.23", "--prompt", "a", "--emit", "ray"], "remove sampling"),
         (["Qwen/Qwen-Image", "--engine", "xdit==0.7", "--emit", "ray"], "xdit"),
         (["Qwen/Qwen-Image", "--ring", "2", "--usp", "2", "--gpus-per-node", "2", "--emit", "ray"], "runs on one"),
+        ([*SPANNING, "--engine", "vllm-omni==0.30", "--emit", "kubernetes"], "unless Ray does it for 0.32"),
+        ([*SPANNING, "--engine", "sglang==0.5.23", "--emit", "compose"], "only --emit kubernetes starts SGLang"),
+        (["tiny", *KEDA], "give --emit kubernetes, too"),
+        (["tiny", *KEDA, "--emit", "compose"], "KEDA scales what runs on Kubernetes"),
+        ([*VIDEO, *KEDA, "--emit", "kubernetes"], "jobs of videos live where"),
+        (["Qwen/Qwen-Image", "--engine", "sglang==0.5.20", *KEDA, "--emit", "kubernetes"], "sglang==0.5.22 does"),
     ],
 )
 def test_what_cannot_be_emitted(line: list[str], words: str) -> None:
