@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +12,7 @@ from omni_config.mesh import Mesh
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-VERSION: Literal[2] = 2
+VERSION: Literal[3] = 3  # raised with each field that a Plan needs; 3: hsdp
 
 #: The models that come with the runtime, by name: their folders in it.
 EMBEDDED = {"tiny": "tiny_model", "tiny-qwen": "tiny_qwen_model"}
@@ -114,7 +115,7 @@ SHARED = ("version", "engine", "model", "guidance_calls", "lora", "sampling", "o
 class Plan:
     """Everything that the runtime needs; nothing in it means "decide later"."""
 
-    version: Literal[2]
+    version: Literal[3]
     engine: str
     model: Model
     guidance_calls: Literal["two", "batched"] | None  # of the transformer a step, where guidance has two branches
@@ -158,8 +159,16 @@ class Plan:
         """Read a Plan written by ``json.dumps(plan.to_dict())``.
 
         Raises:
-            pydantic.ValidationError: the text is not a Plan of this version.
+            ValueError: it is a Plan of another version, in one line; or, pydantic's own, the text is no Plan.
         """
+        import json
+
+        data = None
+        with suppress(ValueError):  # of text that is no JSON, pydantic says more
+            data = json.loads(text)
+        if isinstance(data, dict) and data.get("version", VERSION) != VERSION:
+            found = f"this Plan is of version {data['version']}, and {VERSION} is read"
+            raise ValueError(f"{found}; next: omni plan --json makes it anew")
         return _adapter().validate_json(text, strict=True)
 
 

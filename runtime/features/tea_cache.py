@@ -65,6 +65,8 @@ def attach(pipe: Any, cache: Cache) -> Handle:
     for index, block in enumerate(blocks):
         hook = _make_hook(cache, family, type(block), first=index == 0, last=index == len(blocks) - 1)
         HookRegistry.check_if_exists_or_initialize(block).register_hook(hook, HOOK)
+    # A pipeline that was called before has a list of its hooks, to which diffusers tells the branch of guidance.
+    HookRegistry.check_if_exists_or_initialize(pipe.transformer).invalidate_child_registries_cache()
     pipe.scheduler.set_timesteps = cache.reset_before(pipe.scheduler.set_timesteps)
     return _Hooks(pipe, blocks, cache)
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from omni_config.checking.files import check_bytes
 from omni_config.cli import app
 from omni_config.mesh import DEGREES, NAMES, Mesh
-from omni_config.plan import SHARED, WHOLE, Plan
+from omni_config.plan import SHARED, VERSION, WHOLE, Plan
 from omni_config.schema.overrides import assignment
 from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS
 
@@ -49,9 +49,16 @@ def test_a_cache_goes_to_disk_with_the_names_of_the_config(cache: str) -> None:
     assert {item.name for item in fields(plan.cache)} == {*PARAMETERS[cache], "backend"}
     assert plan.to_dict()["cache"]["backend"] == cache
     assert Plan.from_json(json.dumps(plan.to_dict())) == plan
-    old = json.dumps(plan.to_dict() | {"version": 1})
-    with pytest.raises(ValueError, match="version"):
-        Plan.from_json(old)
+
+
+def test_a_plan_of_another_version_is_refused_in_one_line() -> None:
+    older = {name: value for name, value in plan_of().to_dict().items() if name != "hsdp"} | {"version": 2}
+    with pytest.raises(ValueError, match=rf"^this Plan is of version 2, and {VERSION} is read; next: .*$") as error:
+        Plan.from_json(json.dumps(older))
+    assert "\n" not in str(error.value)
+    for text in ("", "[]", json.dumps(older | {"version": VERSION})):
+        with pytest.raises(ValueError, match=r"validation error"):
+            Plan.from_json(text)
 
 
 def test_the_reference_run_has_every_feature_off() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omni_config.plan import CacheDiT, Mesh, Model, Plan, Sampling, Vae
+from omni_config.plan import VERSION, CacheDiT, Mesh, Model, Plan, Sampling, Vae
 from omni_config.schema.settings import DEFAULTS, PARAMETERS
 from runtime.launcher.failures import LaunchError
 from runtime.proof import batch
@@ -37,7 +37,7 @@ DBCACHE = CacheDiT(**{name: DEFAULTS[name] for name in PARAMETERS["cache_dit"]})
 def tiny(**changes: Any) -> Plan:
     """A Plan of the embedded model: 4 steps of 64 px, guidance on; ``changes`` are fields of the Plan."""
     plan = Plan(
-        version=2,
+        version=VERSION,
         engine="native",
         model=Model("tiny", "tiny", "ZImagePipeline", "text_to_image", "float32"),
         guidance_calls="batched",
