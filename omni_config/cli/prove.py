@@ -114,8 +114,8 @@ def _of_engine(
 #: Of what is generated, what a config says itself; sizes and lengths are those of the small model.
 _REQUEST = ("prompt", "negative_prompt", "num_inference_steps", "cfg_scale", "guidance_scale", "seed")
 #: What says nothing about how it runs, or is the small model's own.
-_NOT_RUN = ("version", "model", "engine", "output", "memory", "gpu", "gpus_per_node", "width", "height", "image",
-            "num_frames", "fps", "dtype", "num_images_per_prompt")  # fmt: skip
+_NOT_RUN = ("version", "model", "engine", "output", "memory", "gpu", "machine", "gpus_per_node", "width", "height",
+            "image", "num_frames", "fps", "dtype", "num_images_per_prompt")  # fmt: skip
 
 
 def _table(proof: Proof) -> Table:

@@ -64,11 +64,12 @@ def suggest(
     assert done.node is not None
     assert done.resolution is not None
     settings = validate(done.node.value)
-    if settings["gpu"] not in gpus():
+    gpu = done.resolution.target.quantities(settings)["known_gpu"]
+    if gpu is None:
         _fail(f"--gpu: {'name one of' if settings['gpu'] is None else 'unknown; name one of'} {', '.join(gpus())}")
     if settings["gpus"] is None:
         _fail("--gpus: say how many GPUs there are")
-    target, gpu = done.unaccepted, gpus()[settings["gpu"]]
+    target = done.unaccepted
     card = target.card
     try:
         found = find(
@@ -100,6 +101,9 @@ def config(plan: Suggested) -> str:
         head += f"\n# {count} with batches of up to {one.batch}: {one.rate:.3g} requests a second{times}\n"
     else:
         head += f"; {one.replicas} of these fill the GPUs\n" if one.replicas > 1 else "\n"
+    if plan.gpus:
+        order = ",".join(map(str, plan.gpus))
+        head += f"# CUDA_VISIBLE_DEVICES={order}: ranks that talk the most get GPUs that are close\n"
     return head + str(yaml.safe_dump(document(plan.settings), sort_keys=False))
 
 
@@ -112,7 +116,7 @@ def as_dict(found: Suggestion, load: Load) -> dict[str, Any]:
         "plans": [
             _row(plan.candidate)
             | {"batch": plan.candidate.batch, "rate": plan.candidate.rate, "p99": plan.candidate.p99}
-            | {"cost_an_image": load.cost(plan.candidate)}
+            | {"cost_an_image": load.cost(plan.candidate), "gpus_by_rank": list(plan.gpus) or None}
             | {"reasons": plan.reasons, "estimate": plan.estimate.to_dict(), "config": config(plan)}
             for plan in found.best
         ],

@@ -76,7 +76,7 @@ def candidates(
 ) -> Iterator[Candidate]:
     """Every valid plan on at most ``gpus`` GPUs; ``lossless`` leaves out what changes the image (step caches)."""
     # What does not fit is to be seen, not to be refused.
-    free, _ = target.by(()).applied(settings | {"memory": None, "gpu": None})
+    free, _ = target.by(()).applied(settings | {"memory": None, "gpu": None, "machine": None})
     target = target.by(open_rules(free, target, CHANGED))
     work = target.quantities(free)["work"]  # the same whatever a plan changes
     for size in sizes(gpus):

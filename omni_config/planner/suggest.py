@@ -32,11 +32,15 @@ class CannotEstimateError(ValueError):
 
 @dataclass(frozen=True)
 class Suggested:
-    """One suggestion: what to write in a config, its estimate, and why it is here."""
+    """One suggestion: what to write in a config, its estimate, and why it is here.
+
+    ``gpus`` are the GPUs by rank, where those that are close have no neighbouring numbers; else empty.
+    """
 
     candidate: Candidate
     settings: Settings
     estimate: Estimate
+    gpus: tuple[int, ...] = ()
 
     @property
     def reasons(self) -> list[str]:
@@ -187,14 +191,18 @@ def _same_but_for_more(candidate: Candidate, better: Candidate) -> bool:
 
 
 def _suggested(base: Settings, candidate: Candidate, target: Target, gpu: Gpu) -> Suggested:
-    settings = base | candidate.changes | {"gpus": candidate.gpus, "gpu": gpu.id}
+    settings = base | candidate.changes | {"gpus": candidate.gpus}
+    if base["machine"] is None:
+        settings["gpu"] = gpu.id
     images = {"num_images_per_prompt": candidate.images * candidate.batch}
     found = estimate(_quantities(settings | images, target), gpu)
     if candidate.rate is not None and target.engine.id == "native":  # whose server starts replicas, and batches
         count = candidate.replicas
         settings |= {"gpus": count * candidate.gpus, "data_parallel_size": count if count > 1 else None}
         settings |= {"server": True, "max_batch_size": candidate.batch}
-    return Suggested(candidate, settings, found)
+    topology = gpu.measured.topology if gpu.measured else None
+    order = topology.order if topology and topology.order != tuple(sorted(topology.order)) else ()
+    return Suggested(candidate, settings, found, order)
 
 
 def _quantities(settings: Settings, target: Target) -> Quantities:
