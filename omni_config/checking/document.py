@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omni_config.cards import ModelCard
 from omni_config.catalog.load import catalog
-from omni_config.checking.environment import folder_card, missing_adapters, pipeline_of_folder
+from omni_config.checking.environment import folder_card, missing_adapters, pipeline_of_folder, unusable_machine
 from omni_config.checking.schema_findings import validated
 from omni_config.findings import Decision, Finding, Source, Span, spoken
 from omni_config.reading.ignores import apply_ignores
@@ -195,6 +195,8 @@ def _resolved(document: ParsedDocument, policies: tuple[Rule, ...]) -> tuple[lis
     settings, findings = validated(node)
     if settings is None:
         return findings, None
+    if unusable := list(unusable_machine(settings, node)):
+        return [*findings, *unusable], None
     known = catalog()
     engine, card = known.engine(settings["engine"]), known.model(settings["model"])
     if card is None and Path(settings["model"]).is_dir():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from omni_config.cards import EngineCard, ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.findings import Finding
-from omni_config.reading.nodes import YamlNode
+from omni_config.reading.nodes import Unreadable, YamlNode
 from omni_config.schema.settings import Settings
 
 
@@ -32,6 +33,19 @@ def pipeline_of_folder(folder: Path) -> str:
         return ""
     named = index.get("_class_name") if isinstance(index, dict) else None
     return named if isinstance(named, str) else ""
+
+
+def unusable_machine(settings: Settings, node: YamlNode) -> Iterator[Finding]:
+    """What is wrong with the file of hardware.machine: at its place there, and beside it where the config names it."""
+    if settings["machine"] is None:
+        return
+    from omni_config.estimate.machine import machine_of
+
+    try:
+        machine_of(settings["machine"])
+    except Unreadable as error:
+        found, place = error.finding, (node.find(("hardware", "machine")) or node).span
+        yield replace(found, fields=("machine",), span=found.span or place, related=(place,) if found.span else ())
 
 
 def missing_adapters(settings: Settings, engine: EngineCard, node: YamlNode) -> Iterator[Finding]:

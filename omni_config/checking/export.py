@@ -15,8 +15,8 @@ from omni_config.resolving.resolver import Resolution
 from omni_config.schema.settings import DEFAULTS, FIELDS, SWITCHES, Settings
 
 #: Settings that are no business of an engine's command: the format itself, who runs it, where images go.
-#: The last three describe the machine.
-_OWN = {"version", "engine", "output", "memory", "gpu", "gpus_per_node"}
+#: The last four describe the machine.
+_OWN = {"version", "engine", "output", "memory", "gpu", "machine", "gpus_per_node"}
 
 
 def export(checked: CheckResult) -> tuple[str | None, list[Finding]]:

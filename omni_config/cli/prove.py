@@ -122,7 +122,8 @@ _LARGEST = {"width": 512, "height": 512, "num_frames": 33}
 #: What says who runs, and is told above.
 _NAMES = ("version", "model", "engine")
 #: What says nothing about how it runs, or is the small model's own.
-_NOT_RUN = (*_NAMES, "output", "memory", "gpu", "gpus_per_node", "image", "fps", "dtype", "num_images_per_prompt")
+_NOT_RUN = (*_NAMES, "output", "memory", "gpu", "machine", "gpus_per_node", "image", "fps", "dtype",
+            "num_images_per_prompt")  # fmt: skip
 
 
 def _table(proof: Proof) -> Table:

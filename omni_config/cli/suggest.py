@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import document_of
 from omni_config.estimate.data import gpus
 from omni_config.planner.candidates import Candidate
+from omni_config.planner.serving import Load, rate_in, seconds_in
 from omni_config.planner.suggest import CannotEstimateError, Objective, Suggested, Suggestion, document
 from omni_config.planner.suggest import suggest as find
 from omni_config.rules.rule import Rule
@@ -30,6 +32,15 @@ def suggest(
     size: Annotated[str | None, typer.Option("--size", help="Image size, such as 2048x2048.")] = None,
     video_frames: Annotated[int | None, typer.Option("--video-frames", min=1, help="Frames of a video.")] = None,
     objective: Annotated[Objective, typer.Option("--objective", help="What to be best at.")] = "latency",
+    rate: Annotated[
+        str | None, typer.Option("--rate", help="With throughput: requests that arrive, such as 2/s or 30/min.")
+    ] = None,
+    p99: Annotated[
+        str | None, typer.Option("--p99", help="With throughput: 99 % of answers come within this, such as 10s.")
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option("--price", help="Price of a GPU hour; throughput is ranked by the cost an image.")
+    ] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="Leave out what changes the image (caches).")] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="How many plans to show.")] = 5,
     save: Annotated[Path | None, typer.Option("--save", "-o", help="Write the best plan as a config.")] = None,
@@ -42,6 +53,7 @@ def suggest(
 
     Estimates are ranges; docs/estimates.md explains them. Exit code: 0 a plan was found, 1 none fits, 2 unusable input.
     """
+    load = _load(objective, rate, p99, price)
     if size is not None:
         overrides = [*overrides, *_size(size)]
     if video_frames is not None:
@@ -54,14 +66,17 @@ def suggest(
     assert done.node is not None
     assert done.resolution is not None
     settings = validate(done.node.value)
-    if settings["gpu"] not in gpus():
+    gpu = done.resolution.target.quantities(settings)["known_gpu"]
+    if gpu is None:
         _fail(f"--gpu: {'name one of' if settings['gpu'] is None else 'unknown; name one of'} {', '.join(gpus())}")
     if settings["gpus"] is None:
         _fail("--gpus: say how many GPUs there are")
-    target, gpu = done.unaccepted, gpus()[settings["gpu"]]
+    target = done.unaccepted
     card = target.card
     try:
-        found = find(settings, target, gpu, settings["gpus"], objective=objective, lossless=lossless, most=top)
+        found = find(
+            settings, target, gpu, settings["gpus"], objective=objective, lossless=lossless, load=load, most=top
+        )
     except CannotEstimateError as error:
         _fail(str(error))
     if plot is not None and found.fitting:
@@ -69,10 +84,10 @@ def suggest(
     if save is not None and found.best:
         _write(save, config(found.best[0]))
     if as_json:
-        typer.echo(json.dumps(as_dict(found), indent=2))
+        typer.echo(json.dumps(as_dict(found, load), indent=2))
     else:
         unguided = bool(card.guidance and card.guidance.needs_negative_prompt and settings["negative_prompt"] is None)
-        _show(found, f"{card.id} on {settings['gpus']} x {gpu.title}", objective, unguided)
+        _show(found, f"{card.id} on {settings['gpus']} x {gpu.title}", objective, load, unguided)
     raise typer.Exit(0 if found.best else 1)
 
 
@@ -81,12 +96,20 @@ def config(plan: Suggested) -> str:
     import yaml
 
     one, seconds = plan.candidate, plan.estimate.seconds
-    head = f"# {one.title}: about {seconds} s an image, {plan.estimate.gib} GiB a GPU"
-    head += f"; {one.replicas} of these fill the GPUs\n" if one.replicas > 1 else "\n"
+    head = f"# {one.title}: about {seconds} s a call, {plan.estimate.gib} GiB a GPU"
+    if one.rate is not None:
+        times = f", 99 % answered within {one.p99:.3g} s" if one.p99 is not None else ""
+        count = f"{one.replicas} replicas" if one.replicas > 1 else "it"
+        head += f"\n# {count} with batches of up to {one.batch}: {one.rate:.3g} requests a second{times}\n"
+    else:
+        head += f"; {one.replicas} of these fill the GPUs\n" if one.replicas > 1 else "\n"
+    if plan.gpus:
+        order = ",".join(map(str, plan.gpus))
+        head += f"# CUDA_VISIBLE_DEVICES={order}: ranks that talk the most get GPUs that are close\n"
     return head + str(yaml.safe_dump(document(plan.settings), sort_keys=False))
 
 
-def as_dict(found: Suggestion) -> dict[str, Any]:
+def as_dict(found: Suggestion, load: Load) -> dict[str, Any]:
     """Everything that was found, as JSON-ready values."""
     return {
         "valid": found.valid,
@@ -94,6 +117,8 @@ def as_dict(found: Suggestion) -> dict[str, Any]:
         "memory": found.memory,
         "plans": [
             _row(plan.candidate)
+            | {"batch": plan.candidate.batch, "rate": plan.candidate.rate, "p99": plan.candidate.p99}
+            | {"cost_an_image": load.cost(plan.candidate), "gpus_by_rank": list(plan.gpus) or None}
             | {"reasons": plan.reasons, "estimate": plan.estimate.to_dict(), "config": config(plan)}
             for plan in found.best
         ],
@@ -116,10 +141,11 @@ def _row(one: Candidate) -> dict[str, Any]:
     }
 
 
-def _show(found: Suggestion, title: str, objective: Objective, unguided: bool) -> None:
+def _show(found: Suggestion, title: str, objective: Objective, load: Load, unguided: bool) -> None:
     console = Console(highlight=False)
     if not found.best:
-        console.print(f"[bold red]No plan fits.[/] {found.problem}", soft_wrap=True)
+        lead = "No plan carries that." if found.fitting else "No plan fits."
+        console.print(f"[bold red]{lead}[/] {found.problem}", soft_wrap=True)
         for remedy in found.remedies:
             console.print(f"  next: {remedy}", soft_wrap=True)
         return
@@ -131,14 +157,7 @@ def _show(found: Suggestion, title: str, objective: Objective, unguided: bool) -
             "Without a negative prompt this model has no guidance; --negative-prompt '' plans for both branches."
         )
     console.print()
-    table = Table(title=f"Best by {objective}", title_justify="left")
-    for name in ("", "plan", "GPUs", "seconds (range)", "GiB a GPU (range)", "images a second", "mostly"):
-        table.add_column(name, justify="left" if name in ("plan", "mostly") else "right")
-    for number, plan in enumerate(found.best, start=1):
-        one, guess = plan.candidate, plan.estimate
-        count = f"{one.gpus}" + (f" (x{one.replicas})" if one.replicas > 1 else "")
-        row = (one.title, count, str(guess.seconds), str(guess.gib), f"{one.throughput:.3g}", guess.dominant)
-        table.add_row(str(number), *row)
+    table = _under_load(found, load) if objective == "throughput" else _best(found, objective)
     console.print(table)
     for reason in found.best[0].reasons:
         console.print(f"  1. {reason}", soft_wrap=True)
@@ -149,6 +168,46 @@ def _show(found: Suggestion, title: str, objective: Objective, unguided: bool) -
         front.add_row(one.title, str(one.gpus), f"{one.seconds:.3g}", f"{one.gib:.1f}")
     console.print(front)
     console.print(f"\n{config(found.best[0])}", markup=False, soft_wrap=True)
+
+
+def _best(found: Suggestion, objective: Objective) -> Table:
+    table = Table(title=f"Best by {objective}", title_justify="left")
+    for name in ("", "plan", "GPUs", "seconds (range)", "GiB a GPU (range)", "images a second", "mostly"):
+        table.add_column(name, justify="left" if name in ("plan", "mostly") else "right")
+    for number, plan in enumerate(found.best, start=1):
+        one, guess = plan.candidate, plan.estimate
+        count = f"{one.gpus}" + (f" (x{one.replicas})" if one.replicas > 1 else "")
+        row = (one.title, count, str(guess.seconds), str(guess.gib), f"{one.throughput:.3g}", guess.dominant)
+        table.add_row(str(number), *row)
+    return table
+
+
+def _under_load(found: Suggestion, load: Load) -> Table:
+    """Plans with their replicas: what they carry together, and how soon they answer."""
+    table = Table(title="Best by throughput", title_justify="left")
+    priced = ("cost of 1000 images",) if load.price is not None else ()
+    names = ("plan", "GPUs", "batch", "seconds a call (range)", "GiB a GPU", "images a minute", "99 % within", *priced)
+    for name in ("", *names):
+        table.add_column(name, justify="left" if name == "plan" else "right")
+    for number, plan in enumerate(found.best, start=1):
+        one, guess = plan.candidate, plan.estimate
+        count = f"{one.replicas} x {one.gpus}" if one.replicas > 1 else f"{one.gpus}"
+        row = [one.title, count, str(one.batch), str(guess.seconds), f"{one.gib:.1f}", f"{60 * one.throughput:.3g}"]
+        row.append("" if one.p99 is None else f"{one.p99:.3g} s")
+        row += [] if (cost := load.cost(one)) is None else [f"{1000 * cost:.3g}"]
+        table.add_row(str(number), *row)
+    return table
+
+
+def _load(objective: Objective, rate: str | None, p99: str | None, price: float | None) -> Load:
+    if objective != "throughput" and (rate, p99, price) != (None, None, None):
+        raise typer.BadParameter("--rate, --p99 and --price go with --objective throughput")
+    if price is not None and not 0 < price < inf:
+        raise typer.BadParameter(f"--price {price:g}: expected a price above 0")
+    try:
+        return Load(None if rate is None else rate_in(rate), None if p99 is None else seconds_in(p99), price)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _size(text: str) -> list[Override]:

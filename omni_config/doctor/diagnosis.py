@@ -8,7 +8,7 @@ from typing import Literal
 
 from omni_config.doctor.bytecode import PREVENTED
 from omni_config.doctor.machine import TESTED, Machine
-from omni_config.doctor.topology import LINKS, SLOW, kind
+from omni_config.estimate.topology import LINKS, SLOW, kind
 from omni_config.mesh import NAMES, Mesh
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from omni_config.doctor.bytecode import FOLDER, PREVENTED, own_folder
-from omni_config.doctor.topology import Device, devices, links
+from omni_config.doctor.devices import Device, devices
+from omni_config.estimate.topology import links
 
 #: Variables that say how runs go here.
 _SHOWN = ("NCCL_", "CUDA_VISIBLE", "GLOO_", "OMP_", PREVENTED, FOLDER)

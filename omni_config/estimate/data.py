@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from omni_config.compiled_data import cached
 
+if TYPE_CHECKING:
+    from omni_config.estimate.measured import Measured
+
 FOLDER = Path(__file__).parent
 Bound = Literal["worst", "value", "best"]
+BOUNDS: tuple[Bound, ...] = ("worst", "value", "best")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,15 @@ class Gpu:
     host: float
     gpus_per_node: int
     source: str
+    measured: Measured | None = None
+    """What was measured of a machine, in the place of the datasheet."""
+    learned: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    """Efficiencies that this GPU's runs have shown, by id: at worst, best guess, at best."""
+
+    def efficiencies(self, bound: Bound = "value") -> Mapping[str, float]:
+        """Efficiencies by id: best guesses, or one end of their uncertainty."""
+        place = BOUNDS.index(bound)
+        return {**efficiencies(bound), **{name: values[place] for name, values in self.learned.items()}}
 
 
 @dataclass(frozen=True, slots=True)

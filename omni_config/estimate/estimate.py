@@ -68,7 +68,7 @@ def seconds(q: Mapping[str, Any], gpu: Gpu, bound: Bound = "value") -> dict[str,
     """Seconds by term; empty where the card does not state the dimensions."""
     if q["work"] is None:
         return {}
-    return latency_of(q, q["work"], gpu, q["decoder"], efficiencies(bound))
+    return latency_of(q, q["work"], gpu, q["decoder"], gpu.efficiencies(bound))
 
 
 def estimate(q: Mapping[str, Any], gpu: Gpu | None = None) -> Estimate:

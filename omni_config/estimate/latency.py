@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import ceil
+from collections.abc import Mapping, Sequence
+from math import ceil, prod
 from typing import Any
 
 from omni_config.estimate.data import Decoder, Gpu
+from omni_config.estimate.measured import Rate, rate_at
+from omni_config.estimate.topology import Class
 from omni_config.estimate.work import Work, computed_steps, forwards_a_step
 from omni_config.mesh import RANKS, degree
 
@@ -20,6 +22,8 @@ def latency_of(
     """Seconds by term, for all images of a prompt; ``share`` holds the efficiencies."""
     passes = computed_steps(q, share["cache_dit_hits"], share["tea_cache_computed"]) * forwards_a_step(q)
     step = {name: value * passes for name, value in pass_of(q, work, gpu, share).items()}
+    if gpu.measured and gpu.measured.step:
+        step["between steps"] = gpu.measured.step * q["num_inference_steps"]
     return step | _once(q, gpu, decoder, share)
 
 
@@ -30,58 +34,56 @@ def pass_of(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, floa
     rows, columns = q["attention_2d"] or (1, 1)
     group = ranks * tensor
     size = q["bytes_per_value"]
-    peak = gpu.tflops * 1e12 * (2 if q["quantization"] else 1) * (2 / size)
     memory = gpu.bandwidth * 1e9 * share["memory"]
-    matmul = peak * share[f"matmul_{gpu.architecture}"]
-    flops = work.projection_flops + work.ffn_flops
-    seconds_of_flops = flops * work.batch / group / matmul
-    seconds_of_weights = work.block_weights * size / tensor / memory
-    dense = max(seconds_of_flops, seconds_of_weights)
-    terms = {
-        "projections": dense * work.projection_flops / flops,
-        "FFN": dense * work.ffn_flops / flops,
-        "attention": work.attention_flops
-        * work.batch
-        / group
-        / (gpu.tflops * 1e12 * (2 / size) * share[f"attention_{gpu.architecture}"])
-        * _narrowed(q),
-    }
+    terms = _computed(q, work, gpu, share)
     hidden_bytes = work.tokens * work.hidden * size * work.batch
     # Half of these passes are over what tensor parallelism splits: heads and the inside of the feed-forward.
     moved = work.blocks * share["passes"] * hidden_bytes / ranks * (0.5 + 0.5 / tensor)
-    terms["norms and residuals"] = moved / memory
+    terms["norms and residuals"] = moved / _bandwidth(gpu, share, hidden_bytes / ranks)
     collectives = 0
+    keys = work.kv_heads / work.heads
     if ulysses > 1:  # queries, keys, values, and the result back
-        widths = 2 + 2 * work.kv_heads / work.heads
-        sent = widths * hidden_bytes / group * (ulysses - 1) / ulysses
-        travel = work.blocks * sent / _link(q, "ulysses_degree", gpu, share)
+        widths = 2 + 2 * keys
+        brought = [hidden_bytes / group * width for width in (1, keys, keys, 1)]
+        each = [
+            _travel(q, "ulysses_degree", "all-to-all", sent, (ulysses - 1) / ulysses, gpu, share) for sent in brought
+        ]
+        travel = work.blocks * sum(each)
         if q["async_ulysses"]:  # queries, keys and values leave while the next projection is computed
             inwards = travel * (widths - 1) / widths
             travel -= min(inwards, terms["projections"]) * share["ring_overlap"]
         terms["all-to-all"] = travel
         collectives += 4 * work.blocks
     if ring > 1:  # keys and values of a rank go all the way round, hidden behind attention as far as it lasts
-        sent = (ring - 1) * 2 * work.kv_heads / work.heads * hidden_bytes / group
-        travel = work.blocks * sent / _link(q, "ring_degree", gpu, share)
+        sent = 2 * keys * hidden_bytes / group
+        travel = work.blocks * (ring - 1) * _travel(q, "ring_degree", "ring", sent, 1.0, gpu, share)
         merged = work.blocks * (ring - 1) * 5 * hidden_bytes / group / memory
-        hidden = min(travel, terms["attention"] * (ring - 1) / ring) * share["ring_overlap"]
-        terms["ring"] = travel - hidden + merged
+        lasts = 0.0 if gpu.measured and gpu.measured.waits else terms["attention"] * (ring - 1) / ring
+        terms["ring"] = travel - min(travel, lasts) * share["ring_overlap"] + merged
         collectives += 2 * (ring - 1) * work.blocks
     if gather > 1:  # all keys and values arrive before attention starts (Llama Team, 2024, section 3.3.2)
-        sent = (gather - 1) * 2 * work.kv_heads / work.heads * hidden_bytes / group
-        terms["all-gather"] = work.blocks * sent / _link(q, "allgather_degree", gpu, share)
+        sent = 2 * keys * hidden_bytes / group
+        terms["all-gather"] = work.blocks * _travel(q, "allgather_degree", "all-gather", sent, gather - 1, gpu, share)
         collectives += 2 * work.blocks
     if rows * columns > 1:  # queries to a row and their results back, keys and values to a column
-        widths = 2 * (columns - 1) + 2 * work.kv_heads / work.heads * (rows - 1)
+        widths = 2 * (columns - 1) + 2 * keys * (rows - 1)
         terms["2D attention"] = work.blocks * widths * hidden_bytes / group / _link(q, "attention_2d", gpu, share)
         collectives += 4 * work.blocks
     if tensor > 1:
-        sent = 2 * (tensor - 1) / tensor * hidden_bytes / ranks
-        terms["all-reduce"] = work.all_reduces * sent / _link(q, "tensor_parallel_size", gpu, share)
+        part = 2 * (tensor - 1) / tensor
+        alone = _travel(q, "tensor_parallel_size", "all-reduce", hidden_bytes / ranks, part, gpu, share)
+        terms["all-reduce"] = work.all_reduces * alone
         collectives += 2 * work.all_reduces  # a reduce-scatter and an all-gather
     busy = sum(terms.values())
     launched = work.blocks * share["block"]
-    terms["launches"] = max(0.0, launched - busy) + collectives * share["collective"]
+    if (
+        gpu.measured and gpu.measured.waits
+    ):  # who is called computes nothing meanwhile, and collectives hold their calls
+        terms["launches"] = launched
+        crowd = gpu.measured.crowd(q["world_size"])
+        terms = {name: value * crowd for name, value in terms.items()}
+    else:
+        terms["launches"] = max(0.0, launched - busy) + collectives * share["collective"]
     weights = _moved_weights(q, work, gpu, share, size)
     if weights:
         terms["weights"] = max(weights * (1 - share["weights_overlap"]), weights - busy)
@@ -92,6 +94,63 @@ def pass_of(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, floa
         handed_on = (1 if patches else stages - 1) * hidden_bytes / ranks  # patches travel while others are computed
         terms["stages"] = handed_on / _link(q, "pipeline_parallel_size", gpu, share)
     return terms
+
+
+def _computed(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of the matrix products and of attention in one pass, on one rank."""
+    ranks, tensor, size = q["sequence_ranks"], q["tensor_parallel_size"], q["bytes_per_value"]
+    group = ranks * tensor
+    quantized = 2 if q["quantization"] else 1
+    known = gpu.measured
+    if known is not None and known.matmul:
+        rows = work.tokens * work.batch / ranks
+        shapes = {
+            "projections": (rows, work.hidden, work.hidden / tensor),
+            "FFN": (rows, work.hidden, work.ffn / tensor),
+        }
+        rates = {name: _measured(known.matmul, size, shape) for name, shape in shapes.items()}
+        rates = {name: rate * quantized * share["measured_matmul"] for name, rate in rates.items()}
+    else:
+        peak = gpu.tflops * 1e12 * quantized * (2 / size)
+        rates = dict.fromkeys(("projections", "FFN"), peak * share[f"matmul_{gpu.architecture}"])
+    flops = {"projections": work.projection_flops, "FFN": work.ffn_flops}
+    terms = {name: flops[name] * work.batch / group / rate for name, rate in rates.items()}
+    weights = work.block_weights * size / tensor / (gpu.bandwidth * 1e9 * share["memory"])
+    if weights > sum(terms.values()):  # few tokens: the weights are waited for
+        terms = {name: weights * value / sum(flops.values()) for name, value in flops.items()}
+    if known is not None and known.attention:
+        shape = (work.tokens / q["ring_degree"], work.heads / tensor / q["ulysses_degree"], work.hidden / work.heads)
+        backends = known.attention
+        by_size = backends.get(q["attention_backend"] or "native") or next(iter(backends.values()))
+        rate = _measured(by_size, size, shape) * share["measured_attention"]
+    else:
+        rate = gpu.tflops * 1e12 * (2 / size) * share[f"attention_{gpu.architecture}"]
+    terms["attention"] = work.attention_flops * work.batch / group / rate * _narrowed(q)
+    return terms
+
+
+def _measured(by_size: Mapping[int, Sequence[Rate]], size: int, shape: Sequence[float]) -> float:
+    """A measured rate at a shape; of a type that was not measured, by the bytes of its values."""
+    near = size if size in by_size else next(iter(by_size))
+    return rate_at(by_size[near], shape) * near / size
+
+
+def _bandwidth(gpu: Gpu, share: Mapping[str, float], size: float) -> float:
+    """Bytes a second that norms and residuals read and write, of activations of so many bytes."""
+    if gpu.measured is not None and gpu.measured.norm:
+        return rate_at(gpu.measured.norm, (size,)) * share["measured_norm"]
+    return gpu.bandwidth * 1e9 * share["memory"]
+
+
+def _travel(
+    q: Mapping[str, Any], axis: str, kind: str, brought: float, part: float, gpu: Gpu, share: Mapping[str, float]
+) -> float:
+    """Seconds of a collective to which each rank of an axis brings so many bytes, and sends a ``part`` of them."""
+    if gpu.measured is not None and not _crosses(q, axis, gpu):
+        taken = gpu.measured.seconds_of(kind, degree(q[axis]), brought)
+        if taken is not None:
+            return taken / share["measured_link"]
+    return brought * part / _link(q, axis, gpu, share)
 
 
 def _share_of_stages(q: Mapping[str, Any], stages: int, patches: bool) -> float:
@@ -165,11 +224,30 @@ def decode_flops(q: Mapping[str, Any], decoder: Decoder) -> float:
 
 
 def _link(q: Mapping[str, Any], axis: str, gpu: Gpu, share: Mapping[str, float]) -> float:
-    """Bytes a second that one rank of an axis sends: inside a node over the GPUs' link, else over the network."""
-    extent = 1
-    for name in reversed(RANKS):
-        extent *= degree(q[name])
-        if name == axis:
-            break
-    inside = extent <= (q["gpus_per_node"] or gpu.gpus_per_node)
-    return 1e9 * (gpu.link * share[gpu.link_kind] if inside else share["network"])
+    """Bytes a second that one rank of an axis sends, over the slowest link between ranks of a group."""
+    known = gpu.measured
+    if _crosses(q, axis, gpu):
+        name: Class = "network"
+    elif known is not None and known.topology is not None:
+        name = known.topology.slowest(degree(q[axis]), _stride(q, axis))
+    else:
+        name = "pcie" if gpu.link_kind == "pcie" else "nvlink"
+    if known is not None and name in known.links:
+        return known.links[name] * share["measured_link"]
+    if name == "network":
+        return 1e9 * share["network"]
+    if name == "nvlink" or gpu.link_kind == "pcie":
+        return 1e9 * gpu.link * share[gpu.link_kind] * (share["socket"] if name == "socket" else 1.0)
+    return 1e9 * gpu.host * share["pcie"] * (share["socket"] if name == "socket" else 1.0)
+
+
+def _crosses(q: Mapping[str, Any], axis: str, gpu: Gpu) -> bool:
+    """Whether the ranks of an axis are on several machines."""
+    extent = _stride(q, axis) * degree(q[axis])
+    return bool(extent > (q["gpus_per_node"] or gpu.gpus_per_node))
+
+
+def _stride(q: Mapping[str, Any], axis: str) -> int:
+    """How far apart neighbours of an axis stand in the order of ranks: the ranks of the axes inside of it."""
+    inner = RANKS[RANKS.index(axis) + 1 :]
+    return prod([degree(q[name]) for name in inner])

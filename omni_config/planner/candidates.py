@@ -30,7 +30,11 @@ SMALL = 16  # up to here every number of GPUs is tried for a plan, beyond only t
 
 @dataclass(frozen=True)
 class Candidate:
-    """A valid plan: the settings that make it, and its estimate. ``replicas`` of it fill the GPUs."""
+    """A valid plan: the settings that make it, and its estimate. ``replicas`` of it fill the GPUs.
+
+    ``seconds`` are those of a call, which makes ``images`` of each of ``batch`` requests. Under a load (serving.py),
+    ``rate`` requests a second are carried, and 99 % of them are answered within ``p99`` seconds.
+    """
 
     changes: Settings
     gpus: int
@@ -38,11 +42,14 @@ class Candidate:
     gib: float
     seconds: float
     images: int
+    batch: int = 1
+    rate: float | None = None
+    p99: float | None = None
 
     @property
     def throughput(self) -> float:
-        """Images a second of all replicas together."""
-        return self.replicas * self.images / self.seconds
+        """Images a second of all replicas together: as many as are asked for, else as many as they can make."""
+        return self.images * (self.replicas * self.batch / self.seconds if self.rate is None else self.rate)
 
     @property
     def title(self) -> str:
@@ -69,7 +76,7 @@ def candidates(
 ) -> Iterator[Candidate]:
     """Every valid plan on at most ``gpus`` GPUs; ``lossless`` leaves out what changes the image (step caches)."""
     # What does not fit is to be seen, not to be refused.
-    free, _ = target.by(()).applied(settings | {"memory": None, "gpu": None})
+    free, _ = target.by(()).applied(settings | {"memory": None, "gpu": None, "machine": None})
     target = target.by(open_rules(free, target, CHANGED))
     work = target.quantities(free)["work"]  # the same whatever a plan changes
     for size in sizes(gpus):

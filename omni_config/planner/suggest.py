@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any, Literal
 
 from omni_config.catalog.load import catalog
@@ -12,15 +13,15 @@ from omni_config.estimate.estimate import Estimate, estimate
 from omni_config.estimate.work import unknown
 from omni_config.mesh import DEGREES, RANKS
 from omni_config.planner.candidates import Candidate, candidates, pareto
+from omni_config.planner.serving import NOTHING_ASKED, Load, under_load
 from omni_config.resolving.target import Target
 from omni_config.rules.quantities import DIMS, Quantities
 from omni_config.schema.settings import DEFAULTS, FIELDS, PARAMETERS, SWITCHES, Settings
 
 Objective = Literal["latency", "memory", "throughput"]
-ORDER: dict[Objective, Callable[[Candidate], tuple[float, ...]]] = {
+ORDER: dict[str, Callable[[Candidate], tuple[float, ...]]] = {
     "latency": lambda plan: (round(plan.seconds, 3), round(plan.gib, 1), plan.gpus),
     "memory": lambda plan: (round(plan.gib, 1), round(plan.seconds, 3), plan.gpus),
-    "throughput": lambda plan: (-round(plan.throughput, 4), round(plan.gib, 1), plan.gpus),
 }
 MORE_GPUS = 64  # how far to look for a number of GPUs on which a plan fits
 
@@ -31,11 +32,15 @@ class CannotEstimateError(ValueError):
 
 @dataclass(frozen=True)
 class Suggested:
-    """One suggestion: what to write in a config, its estimate, and why it is here."""
+    """One suggestion: what to write in a config, its estimate, and why it is here.
+
+    ``gpus`` are the GPUs by rank, where those that are close have no neighbouring numbers; else empty.
+    """
 
     candidate: Candidate
     settings: Settings
     estimate: Estimate
+    gpus: tuple[int, ...] = ()
 
     @property
     def reasons(self) -> list[str]:
@@ -71,9 +76,10 @@ def suggest(
     *,
     objective: Objective = "latency",
     lossless: bool = False,
+    load: Load = NOTHING_ASKED,
     most: int = 5,
 ) -> Suggestion:
-    """The best plans on at most ``gpu_count`` GPUs.
+    """The best plans on at most ``gpu_count`` GPUs; for throughput, by the ``load`` that they are to carry.
 
     Raises:
         CannotEstimateError: nothing can be estimated for this model.
@@ -88,14 +94,20 @@ def suggest(
     found = list(candidates(base, target, gpu, gpu_count, lossless=lossless))
     fitting = [plan for plan in found if round(plan.gib, 1) <= limit]
     plans: list[Suggested] = []
-    for candidate in sorted(fitting, key=ORDER[objective]):
-        if len(plans) == most:
-            break
-        if not any(_same_but_for_more(candidate, plan.candidate) for plan in plans):
-            plans.append(_suggested(base, candidate, target, gpu))
+    if objective == "throughput":
+        carrying = under_load(fitting, load, base, target, gpu, limit, most)
+        plans += [_suggested(base, candidate, target, gpu) for candidate in carrying]
+    else:
+        for candidate in sorted(fitting, key=ORDER[objective]):
+            if len(plans) == most:
+                break
+            if not any(_same_but_for_more(candidate, plan.candidate) for plan in plans):
+                plans.append(_suggested(base, candidate, target, gpu))
     result = Suggestion(tuple(plans), tuple(pareto(fitting)), len(found), len(fitting), limit)
     if plans:
         return result
+    if fitting:
+        return replace(result, **_overloaded(fitting, load, base, target, gpu, limit))
     if not found:
         broken = target.broken(base | {"gpus": 1})
         reasons = "; ".join(f"{finding.code} {finding.message}" for finding in broken)
@@ -108,6 +120,27 @@ def suggest(
         f"takes {least.gib:.1f}: {parts}, and {memory.largest_phase} {max(memory.phases.values(), default=0):.1f}"
     )
     return replace(result, problem=problem, remedies=tuple(_remedies(base, target, gpu, gpu_count, limit, least)))
+
+
+def _overloaded(
+    fitting: list[Candidate], load: Load, base: Settings, target: Target, gpu: Gpu, limit: float
+) -> dict[str, Any]:
+    """What keeps every plan from carrying a load, and what would help."""
+    assert load.rate is not None or load.within is not None  # else every plan carries it
+    remedies = []
+    if load.within is not None and load.rate is not None:
+        most = under_load(fitting, Load(within=load.within), base, target, gpu, limit, 1)
+        soonest = under_load(fitting, Load(rate=load.rate), base, target, gpu, limit, 1)
+        remedies += [f"a rate of at most {plan.rate:.3g}/s ({plan.replicas} of {plan.title})" for plan in most]
+        remedies += [f"--p99 {ceil(plan.p99 or 0)}s ({plan.replicas} of {plan.title})" for plan in soonest]
+    quickest = min(fitting, key=ORDER["latency"])
+    words = [f"{load.rate:g} requests a second"] if load.rate is not None else []
+    words += [f"within {load.within:g} s"] if load.within is not None else []
+    problem = (
+        f"none of {len(fitting)} plans answers 99 % of {' '.join(words) or 'requests'}; "
+        f"the quickest ({quickest.title}) takes {quickest.seconds:.3g} s an image"
+    )
+    return {"problem": problem, "remedies": (*remedies, "more GPUs, or fewer steps")}
 
 
 def _remedies(
@@ -158,8 +191,18 @@ def _same_but_for_more(candidate: Candidate, better: Candidate) -> bool:
 
 
 def _suggested(base: Settings, candidate: Candidate, target: Target, gpu: Gpu) -> Suggested:
-    settings = base | candidate.changes | {"gpus": candidate.gpus, "gpu": gpu.id}
-    return Suggested(candidate, settings, estimate(_quantities(settings, target), gpu))
+    settings = base | candidate.changes | {"gpus": candidate.gpus}
+    if base["machine"] is None:
+        settings["gpu"] = gpu.id
+    images = {"num_images_per_prompt": candidate.images * candidate.batch}
+    found = estimate(_quantities(settings | images, target), gpu)
+    if candidate.rate is not None and target.engine.id == "native":  # whose server starts replicas, and batches
+        count = candidate.replicas
+        settings |= {"gpus": count * candidate.gpus, "data_parallel_size": count if count > 1 else None}
+        settings |= {"server": True, "max_batch_size": candidate.batch}
+    topology = gpu.measured.topology if gpu.measured else None
+    order = topology.order if topology and topology.order != tuple(sorted(topology.order)) else ()
+    return Suggested(candidate, settings, found, order)
 
 
 def _quantities(settings: Settings, target: Target) -> Quantities:

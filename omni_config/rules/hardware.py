@@ -29,7 +29,15 @@ def nodes(q: Quantities) -> int:
 
 @quantity
 def known_gpu(q: Quantities) -> Gpu | None:
-    """The datasheet of hardware.gpu; None where it is left out or unknown."""
+    """The machine of hardware.machine, else the datasheet of hardware.gpu; None where neither is said and known."""
+    if q["machine"] is not None:
+        from omni_config.estimate.machine import machine_of
+        from omni_config.reading.nodes import Unreadable
+
+        try:
+            return machine_of(q["machine"])
+        except Unreadable:
+            return None  # the check says what is wrong with it
     from omni_config.estimate.estimate import gpus
 
     return gpus().get(q["gpu"]) if q["gpu"] else None
@@ -45,9 +53,9 @@ def known_gpus(q: Quantities) -> str:
 
 @quantity
 def gpu_memory(q: Quantities) -> float | None:
-    """GiB that a GPU has: hardware.memory, else the known GPU's; None where neither is said."""
-    if q["memory"] is not None or q["gpu"] is None:
-        return None if q["memory"] is None else float(q["memory"])
+    """GiB that a GPU has: hardware.memory, else the known machine's or GPU's; None where neither is said."""
+    if q["memory"] is not None:
+        return float(q["memory"])
     gpu = q["known_gpu"]
     return None if gpu is None else float(gpu.memory)
 

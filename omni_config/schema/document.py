@@ -56,6 +56,11 @@ class Hardware(_Section):
     gpu: str | None = Field(
         default=None, min_length=1, description="A known GPU, such as h100: its memory, speed and links."
     )
+    machine: str | None = Field(
+        default=None,
+        min_length=1,
+        description="File of a machine's measured rates (omni calibrate machine), in the place of a GPU's datasheet.",
+    )
     memory: Annotated[float, Field(gt=0, le=4096)] | None = Field(
         default=None, description="GiB of memory a GPU has; left out, that of the known GPU."
     )

@@ -10,9 +10,10 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from omni_config.cli import app
+from omni_config.doctor.devices import Device, devices
 from omni_config.doctor.diagnosis import diagnose
 from omni_config.doctor.machine import TESTED, Machine
-from omni_config.doctor.topology import Device, devices, links
+from omni_config.estimate.topology import links
 from omni_config.plan import Mesh
 
 PCIE = """\
