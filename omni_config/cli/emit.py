@@ -25,7 +25,21 @@ from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
 from omni_config.schema.settings import Settings
 
-EMITTERS: dict[str, Callable[[Server], str]] = {"kubernetes": kubernetes, "ray": ray, "compose": compose}
+EMITTERS: dict[str, Callable[[Server], str]] = {
+    "kubernetes": kubernetes,
+    "llm-d": kubernetes,  # as its guides/omni-serving routes to: the router is installed by llm-d's own charts
+    "ray": ray,
+    "compose": compose,
+}
+_ON_KUBERNETES = ("kubernetes", "llm-d")
+_POOL = {"llm-d.ai/guide": "omni-serving"}
+_POOLED = "# The router: llm-d's guides/omni-serving, whose pool takes the pods with its label, on port 8000.\n"
+
+#: Where no plan would arrive as it was judged.
+_LOST = {
+    "dynamo": "Dynamo's workers take some of an engine's flags, and drop most of SGLang's without a word "
+    "(ai-dynamo/dynamo#13667); its images have versions of their own; next: --emit kubernetes or llm-d"
+}
 
 #: The gauge of the requests that wait, the first version that counts them all, and what its command needs to show it.
 _QUEUES = {
@@ -42,6 +56,8 @@ _HERE = "127.0.0.1"
 
 def emitted(cluster: str, document: ParsedDocument, policies: tuple[Rule, ...], prometheus: str | None = None) -> str:
     """The text for a cluster, where KEDA scales by what ``prometheus`` says. Ends the command where there is none."""
+    if cluster in _LOST:
+        fail("serve", f"--emit {cluster}: {_LOST[cluster]}")
     if cluster not in EMITTERS:
         raise typer.BadParameter(f"--emit {cluster}: expected {', '.join(EMITTERS)}")
     family, document = engine_of(document), with_server(document)
@@ -53,7 +69,7 @@ def emitted(cluster: str, document: ParsedDocument, policies: tuple[Rule, ...], 
     plan, settings = first.plan, first.resolution.settings
     if plan.mesh.nodes > 1 and (reason := _on_one_machine(family, cluster, settings)):
         fail("serve", f"the plan is for {plan.mesh.nodes} nodes, and {reason}")
-    if prometheus is not None and cluster != "kubernetes":
+    if prometheus is not None and cluster not in _ON_KUBERNETES:
         raise typer.BadParameter(f"--keda: KEDA scales what runs on Kubernetes, not {cluster}")
     if settings["api_key"] is not None:
         fail("serve", "server.api_key would stand in the text; remove it, as the key comes from a secret")
@@ -72,8 +88,8 @@ def _on_one_machine(family: str, cluster: str, settings: Settings) -> str:
         return f"vLLM-Omni starts the ranks of a plan on one machine, unless Ray does it for 0.32{lower}"
     if family != "sglang":
         return f"what is served runs on one{lower}"
-    if cluster != "kubernetes":
-        return f"only --emit kubernetes starts SGLang on several{lower}"
+    if cluster not in _ON_KUBERNETES:
+        return f"only --emit kubernetes and llm-d start SGLang on several{lower}"
     if (settings["data_parallel_size"] or 1) > 1:
         return "a LeaderWorkerSet has the copies of such a plan; remove parallel.data_parallel_size"
     return ""
@@ -99,7 +115,7 @@ def _overrides(family: str, cluster: str, settings: Settings, *, apart: bool) ->
         said["hardware", "gpus_per_node"] = None
     if family not in _PORTS:
         said["server", "host"] = _EVERYWHERE if cluster != "ray" else _HERE
-        said["server", "port"] = settings["port"] or 8091
+        said["server", "port"] = _port(family, cluster, settings)
     if family == "native" and cluster != "ray":
         said["server", "api_key_file"] = KEY
     if apart and settings["data_parallel_size"]:
@@ -114,7 +130,9 @@ def _server(family: str, cluster: str, checked: CheckResult, plan: Plan, setting
         "gpus": plan.mesh.ranks_per_node * (1 if apart else replicas),
         "nodes": plan.mesh.nodes,
         "copies": replicas if apart else 1,
-        "comment": paths(plan),
+        "comment": paths(plan) + (_POOLED if cluster == "llm-d" else ""),
+        "labels": _POOL if cluster == "llm-d" else {},
+        "port": _port(family, cluster, settings),
     }
     if family == "native":
         return Server(
@@ -123,7 +141,6 @@ def _server(family: str, cluster: str, checked: CheckResult, plan: Plan, setting
             command=["omni", "serve", CONFIG],
             environment={},
             config=as_yaml(checked),
-            port=settings["port"] or 8091,
             is_ready="/ready",
             is_alive="/health",
             queue="omni_queue_depth" if apart else None,
@@ -131,7 +148,7 @@ def _server(family: str, cluster: str, checked: CheckResult, plan: Plan, setting
         )
     words, environment = _command(checked, plan.engine)
     if family in _PORTS:
-        words += ["--host", _EVERYWHERE if cluster != "ray" else _HERE, "--port", str(_PORTS[family])]
+        words += ["--host", _EVERYWHERE if cluster != "ray" else _HERE, "--port", str(common["port"])]
     if plan.mesh.nodes > 1:
         words += ["--nnodes", str(plan.mesh.nodes), *MEET]
     return Server(
@@ -140,12 +157,15 @@ def _server(family: str, cluster: str, checked: CheckResult, plan: Plan, setting
         command=words,
         environment=environment,
         config=None,
-        port=_PORTS.get(family) or settings["port"],
         is_ready="/health",
         is_alive="/health",
         queue=None,
         drain=ceil(settings["drain_timeout"]),
     )
+
+
+def _port(family: str, cluster: str, settings: Settings) -> int:
+    return 8000 if cluster == "llm-d" else _PORTS.get(family) or settings["port"] or 8091
 
 
 def _command(checked: CheckResult, engine: str) -> tuple[list[str], dict[str, str]]:

@@ -25,11 +25,13 @@ def serve(
         bool, typer.Option("--dry-run", help="Check only; of another engine, print the command.")
     ] = False,
     emit: Annotated[
-        str | None, typer.Option("--emit", help="Print what starts it: kubernetes, ray or compose; start nothing.")
+        str | None, typer.Option("--emit", help="Print what starts it: kubernetes, llm-d, ray or compose.")
     ] = None,
     keda: Annotated[
         str | None,
-        typer.Option("--keda", help="With --emit kubernetes: scale by KEDA, which asks the Prometheus at this URL."),
+        typer.Option(
+            "--keda", help="With --emit kubernetes or llm-d: scale by KEDA, which asks the Prometheus at this URL."
+        ),
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds in which a busy rank must go on.")] = 600,
     omni: Annotated[bool, typer.Option("--omni", hidden=True, help="Of vllm serve; nothing else is served.")] = False,

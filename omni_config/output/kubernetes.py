@@ -73,19 +73,18 @@ def _deployment(server: Server, labels: dict[str, str]) -> dict[str, Any]:
         "replicas": None if scales else server.copies,
         "selector": {"matchLabels": labels},
         "strategy": None if scales else {"type": "Recreate"},  # there are no GPUs for an old and a new one
-        "template": {"metadata": {"labels": labels}, "spec": _pod(server)},
+        "template": {"metadata": {"labels": {**labels, **server.labels}}, "spec": _pod(server)},
     }
     return _document("apps/v1", "Deployment", server, said(spec))
 
 
 def _group(server: Server, labels: dict[str, str]) -> dict[str, Any]:
     """All machines of a copy start and end together. Only the first answers requests, and so is probed."""
-    metadata = {"labels": labels}
     template = {
         "size": server.nodes,
         "restartPolicy": "RecreateGroupOnPodRestart",
-        "leaderTemplate": {"metadata": metadata, "spec": _pod(server)},
-        "workerTemplate": {"metadata": metadata, "spec": _pod(server, answers=False)},
+        "leaderTemplate": {"metadata": {"labels": {**labels, **server.labels}}, "spec": _pod(server)},
+        "workerTemplate": {"metadata": {"labels": labels}, "spec": _pod(server, answers=False)},
     }
     replicas = server.copies if server.queue is None else None
     spec = said({"replicas": replicas, "leaderWorkerTemplate": template})

@@ -6,7 +6,8 @@ Nothing in them is decided here: GPUs, command and version are those of the conf
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from omni_config.output.cluster import dumped
@@ -47,6 +48,8 @@ class Server:
     """Machines of one copy."""
     prometheus: str | None = None
     """The address by which KEDA asks for the queue."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """By which others find the pods that answer requests."""
 
     @property
     def key_variable(self) -> str | None:

@@ -37,6 +37,7 @@ engine: sglang==0.5.23
 hardware: {gpus: 8, gpus_per_node: 4}
 parallel: {ulysses_degree: 4, ring_degree: 2}
 """
+GROUP = "LeaderWorkerSet"
 SPANNING = ["Qwen/Qwen-Image", "--ring", "2", "--usp", "2", "--gpus-per-node", "2"]
 KEDA = ("--keda", "http://prometheus:9090")
 
@@ -210,6 +211,30 @@ def test_keda_scales_on_the_gauge_that_the_engine_shows(config: str, workload: s
     assert ("--enable-metrics" in container["command"]) == gauge.startswith("sglang")
 
 
+@pytest.mark.parametrize(("config", "workload"), [*((text, "Deployment") for text in OTHERS.values()), (SPANS, GROUP)])
+def test_the_pool_of_llm_d_finds_the_pods_that_answer(config: str, workload: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(config)
+    found = objects(emit("llm-d", [str(path)]))
+    for document in found.values():
+        validate(document)
+    answers, *others = pods(found[workload]) or [found[workload]["spec"]["template"]]
+    # llm-d's guides/omni-serving/router/*.values.yaml select this label, its base pods listen on this port.
+    assert answers["metadata"]["labels"]["llm-d.ai/guide"] == "omni-serving"
+    assert not any("llm-d.ai/guide" in pod["metadata"]["labels"] for pod in others)
+    (container,) = answers["spec"]["containers"]
+    assert container["ports"] == [{"name": "http", "containerPort": 8000}]
+    assert container["command"][container["command"].index("--port") + 1] == "8000"
+    selector = found[workload]["spec"].get("selector", {"matchLabels": {}})["matchLabels"]
+    assert selector.items() <= answers["metadata"]["labels"].items()
+
+
+def test_the_built_in_runtime_listens_where_the_pool_of_llm_d_asks() -> None:
+    found = objects(emit("llm-d", NATIVE))
+    assert yaml.safe_load(found["ConfigMap"]["data"]["config.yaml"])["server"]["port"] == 8000
+    assert found["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 3
+
+
 def test_replicas_of_images_are_pods_and_those_of_videos_share_one_with_their_jobs() -> None:
     images, videos = (objects(emit("kubernetes", line)) for line in (NATIVE, VIDEO))
     assert images["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 3
@@ -266,7 +291,7 @@ def test_a_config_of_a_manifest_that_is_no_yaml_is_a_finding(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (["tiny", "--emit", "slurm"], "expected kubernetes, ray, compose"),
+        (["tiny", "--emit", "slurm"], "expected kubernetes, llm-d, ray, compose"),
         (["tiny", "--api-key", "secret", "--emit", "compose"], "comes from a secret"),
         (["tiny", "--usp", "4", "--emit", "compose"], "OMNI103"),
         (["Qwen/Qwen-Image", "--engine", "vllm-omni", "--emit", "ray"], "vllm-omni==VERSION"),
@@ -274,7 +299,11 @@ def test_a_config_of_a_manifest_that_is_no_yaml_is_a_finding(tmp_path: Path) -> 
         (["Qwen/Qwen-Image", "--engine", "xdit==0.7", "--emit", "ray"], "xdit"),
         (["Qwen/Qwen-Image", "--ring", "2", "--usp", "2", "--gpus-per-node", "2", "--emit", "ray"], "runs on one"),
         ([*SPANNING, "--engine", "vllm-omni==0.30", "--emit", "kubernetes"], "unless Ray does it for 0.32"),
-        ([*SPANNING, "--engine", "sglang==0.5.23", "--emit", "compose"], "only --emit kubernetes starts SGLang"),
+        (
+            [*SPANNING, "--engine", "sglang==0.5.23", "--emit", "compose"],
+            "only --emit kubernetes and llm-d start SGLang",
+        ),
+        (["tiny", "--emit", "dynamo"], "ai-dynamo/dynamo#13667"),
         (["tiny", *KEDA], "give --emit kubernetes, too"),
         (["tiny", *KEDA, "--emit", "compose"], "KEDA scales what runs on Kubernetes"),
         ([*VIDEO, *KEDA, "--emit", "kubernetes"], "jobs of videos live where"),
