@@ -7,39 +7,63 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
+from math import inf
 from pathlib import Path
 from statistics import mode
 from typing import Any
 
 from matrix.engines.environments import HERE, environments
+from matrix.engines.judge import Judged, Measured, Verdict, bears_out, judged
 from matrix.evidence import digest
 
 FOLDER = HERE / "evidence"
 #: What most cells of a file have in common, and its first line says for them.
 COMMON = ("date", "versions", "code")
+DECIBELS = ("psnr", "control", "plain")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One cell that was run. ``verdict`` and ``codes`` are the rules', ``outcome`` is the engine's.
+    """One cell that was run. ``verdict`` and ``codes`` are the rules', of the day; ``degrees`` are those above 1.
 
-    ``why`` is its error, or what was counted; ``moment`` is when it failed. ``psnr`` is None where images are equal.
+    ``measured`` is None where the command has no words for what is asked, which is ``unsaid``.
     """
 
-    verdict: str
-    outcome: str
-    agrees: bool
-    why: str
+    cell: str
+    verdict: Verdict
     date: str
     versions: dict[str, str]
     code: dict[str, str]
     command: str = ""
     codes: tuple[str, ...] = ()
-    moment: str = ""
-    psnr: float | None = None
-    control: float | None = None
+    degrees: dict[str, int] = field(default_factory=dict)
+    unsaid: tuple[str, ...] = ()
+    measured: Measured | None = None
+
+    @property
+    def judged(self) -> Judged | None:
+        """What the run shows, by the judge of today."""
+        return judged(self.measured, self.degrees, self.cell.split("+")) if self.measured else None
+
+    @property
+    def outcome(self) -> str:
+        """The engine's, or ``no words``."""
+        told = self.judged
+        return told.outcome if told else "no words"
+
+    @property
+    def why(self) -> str:
+        """Its error, or what was counted, in a line."""
+        told = self.judged
+        return told.why if told else f"its command has no words for {', '.join(self.unsaid)}"
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the run bears the rules out."""
+        told = self.judged
+        return bears_out(self.verdict, told.outcome) if told else self.verdict == "refused"
 
     def stale(self) -> str:
         """What has changed since the run, as one phrase; empty where nothing has."""
@@ -64,8 +88,8 @@ def _pinned(code: tuple[str, ...]) -> dict[str, str]:
 
 
 def code_of(family: str) -> dict[str, str]:
-    """The digests of what decides a cell: the adapter, the stand-ins and what they share."""
-    names = (family, "inside", "judge", "small", "trial")
+    """The digests of what runs: the adapter, the stand-ins, what they share, and the small models."""
+    names = (family, "inside", "small")
     return {f"matrix/engines/{name}": digest(HERE / name) for name in names}
 
 
@@ -89,21 +113,37 @@ def read(engine: str, model: str) -> dict[str, Entry]:
     if not path.is_file():
         return {}
     common, *cells = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {cell.pop("cell"): Entry(**common | cell | {"codes": tuple(cell.get("codes", ()))}) for cell in cells}
+    return {cell["cell"]: _entry(common | cell) for cell in cells}
+
+
+def _entry(told: dict[str, Any]) -> Entry:
+    if run := told.get("measured"):
+        told["measured"] = Measured(**run | {name: float(run[name]) for name in DECIBELS if name in run})
+    return Entry(**told | {name: tuple(told.get(name, ())) for name in ("codes", "unsaid")})
 
 
 def write(engine: str, model: str, found: dict[str, Entry]) -> None:
     """Write evidence about a model; that of other cells stays as it is."""
-    entries = {name: asdict(entry) for name, entry in sorted((read(engine, model) | found).items())}
-    common: dict[str, Any] = {field: mode_of([entry[field] for entry in entries.values()]) for field in COMMON}
-    lines = [common]
-    for name, entry in entries.items():
-        told = {field: value for field, value in entry.items() if value not in (None, "", ())}
-        lines.append({"cell": name, **{k: v for k, v in told.items() if k not in common or v != common[k]}})
+    entries = {name: _told(entry) for name, entry in sorted((read(engine, model) | found).items())}
+    common: dict[str, Any] = {name: mode_of([entry[name] for entry in entries.values()]) for name in COMMON}
+    lines = [common, *({k: v for k, v in one.items() if k not in common or v != common[k]} for one in entries.values())]
     path = file_of(engine, model)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     read.cache_clear()
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    """As it is written: without what is empty, numbers to a tenth, and infinite ones in words."""
+    told = _full(asdict(entry))
+    run = told.get("measured", {})
+    run |= {name: str(run[name]) if run[name] == inf else round(run[name], 1) for name in DECIBELS if name in run}
+    return told
+
+
+def _full(value: dict[str, Any]) -> dict[str, Any]:
+    parts = {name: _full(part) if isinstance(part, dict) else part for name, part in value.items()}
+    return {name: part for name, part in parts.items() if part or (part == 0 and part is not False)}
 
 
 def whole(engine: str) -> dict[str, Any] | None:

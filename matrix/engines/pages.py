@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 from matrix.engines.environments import environments
 from matrix.engines.evidence import Entry, everything, whole
@@ -116,7 +115,7 @@ def _singles(models: dict[str, dict[str, Entry]]) -> list[str]:
         alike: dict[tuple[str, str, str], list[str]] = {}
         for model, entry in by.items():
             if entry.outcome not in (*BORNE_OUT, "no words"):
-                why = _why(replace(entry, why=entry.why.replace(model, "...")))
+                why = _why(entry).replace(model, "...")
                 alike.setdefault((_verdict(entry), entry.outcome, why), []).append(
                     _class(model).removesuffix("Pipeline")
                 )
@@ -170,4 +169,5 @@ def _verdict(entry: Entry) -> str:
 def _why(entry: Entry) -> str:
     text = entry.why.replace("|", "\\|")
     text = text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
-    return text + (f" ({entry.moment})" if entry.moment else "")
+    told = entry.judged
+    return text + (f" ({told.moment})" if told and told.moment else "")

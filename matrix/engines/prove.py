@@ -16,7 +16,7 @@ from time import monotonic
 from matrix.cell import ask, asked_of
 from matrix.engines.environments import Environment
 from matrix.engines.evidence import Entry, code_of, write, write_whole
-from matrix.engines.judge import LOSSY, ROUNDING, Judged, judged, psnr
+from matrix.engines.judge import DEGREES, Judged, Measured, bears_out, judged
 from matrix.engines.server import Case, Ran, Server, started
 from matrix.engines.small import Small, small
 from matrix.engines.trial import LONGEST, Trial, trial
@@ -33,16 +33,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Shown:
-    """A trial, what its run showed, and the run."""
+    """A trial, and what its run showed."""
 
     trial: Trial
+    measured: Measured
     judged: Judged
-    ran: Ran
+    seconds: float
 
     @property
     def agrees(self) -> bool:
         """Whether the run bears the rules out."""
-        return self.trial.agrees(self.judged)
+        return bears_out(self.trial.verdict, self.judged.outcome)
 
 
 def card_of(environment: Environment) -> EngineCard:
@@ -87,13 +88,13 @@ def prove_cells(
         with started(environment, smalls) as server:
             for name, shown in run_trials(server, trials, done):
                 model, cell = places[name]
-                found[model][cell] = entry_of(shown, server)
+                found[model][cell] = entry_of(shown, cell, server)
                 if len(found[model]) % KEPT == 0:
                     write(environment.engine, model, found[model])
             for name, made in trials.items():
                 model, cell = places[name]
                 if made.unsaid:
-                    found[model][cell] = _without_words(made, server)
+                    found[model][cell] = _entry(made, cell, server)
         for model, entries in found.items():
             write(environment.engine, model, entries)
     if not (models or features):
@@ -158,7 +159,7 @@ def run_trials(
             if command in ran and all({*references[one]} <= ran.keys() for one in names):
                 del left[command]
                 for one in names:
-                    yield one, _shown(server, trials[one], ran[command], *(ran[other] for other in references[one]))
+                    yield one, _shown(trials[one], ran[command], *(ran[other] for other in references[one]))
 
 
 def _name(case: Case) -> str:
@@ -170,41 +171,24 @@ def plain_of(made: Trial, timeout: float) -> Case:
     return replace(made.bare(timeout), plain=True, controls=())
 
 
-def _shown(server: Server, made: Trial, result: Ran, reference: Ran, bare: Ran, plain: Ran | None = None) -> Shown:
-    platform = server.environment.described["platform"]
-    found = judged(result, reference, bare, made.settings, dict.fromkeys(made.features), platform)
-    image, theirs = result.images.get("image"), plain.images.get("image") if plain else None
-    if found.outcome == "wrong" and image is not None and theirs is not None and not {*made.features} & LOSSY:
-        distance = psnr(image, theirs)
-        if distance >= ROUNDING:  # so it is the one process that is wrong
-            why = f"the image is that of diffusers; one process of the engine is {found.psnr or 0:.1f} dB from it"
-            found = replace(found, outcome="equal", why=why, psnr=distance)
-    return Shown(made, found, result)
+def _shown(made: Trial, result: Ran, *beside: Ran) -> Shown:
+    measured = Measured.of(result, *beside)
+    return Shown(made, measured, judged(measured, made.settings, made.features), result.seconds)
 
 
-def entry_of(shown: Shown, server: Server) -> Entry:
+def entry_of(shown: Shown, cell: str, server: Server) -> Entry:
     """What is written down of a cell."""
-    told = shown.judged
-    finite = told.psnr is not None and told.psnr != float("inf")
+    return replace(_entry(shown.trial, cell, server), command=shown.trial.command, measured=shown.measured)
+
+
+def _entry(made: Trial, cell: str, server: Server) -> Entry:
     return Entry(
-        verdict=shown.trial.verdict,
-        outcome=told.outcome,
-        agrees=shown.agrees,
-        why=told.why,
-        command=shown.trial.command,
+        cell=cell,
+        verdict=made.verdict,
+        codes=made.codes,
         date=datetime.now(UTC).date().isoformat(),
         versions=server.versions,
         code=code_of(server.environment.family),
-        codes=shown.trial.codes,
-        moment=told.moment,
-        psnr=round(told.psnr, 1) if finite and told.psnr is not None else None,
-        control=round(told.control, 1) if told.control is not None else None,
+        degrees={name: made.settings[name] for name in DEGREES if made.settings.get(name, 1) > 1},
+        unsaid=made.unsaid,
     )
-
-
-def _without_words(made: Trial, server: Server) -> Entry:
-    why = f"its command has no words for {', '.join(made.unsaid)}"
-    date = datetime.now(UTC).date().isoformat()
-    code = code_of(server.environment.family)
-    agrees = made.verdict == "refused"
-    return Entry(made.verdict, "no words", agrees, why, date, server.versions, code, codes=made.codes)

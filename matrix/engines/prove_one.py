@@ -48,7 +48,7 @@ class Proven:
             "without_effect": list(self.idle),
             "one_process_to_diffusers": _finite(self.plain),
             "rules": {"verdict": made.verdict, "codes": list(made.codes), "agrees": self.shown.agrees},
-            "seconds": self.shown.ran.seconds,
+            "seconds": self.shown.seconds,
             "versions": self.versions,
             "standins": self.standins,
         }

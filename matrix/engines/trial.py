@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from matrix.engines.environments import environment
-from matrix.engines.judge import LOSSY, RUNS, Judged
+from matrix.engines.judge import LOSSY, Verdict
 from matrix.engines.server import Case
 from matrix.engines.small import NEGATIVE, SIDE, Small
 from omni_config.cards import EngineCard
@@ -24,7 +24,6 @@ from omni_config.rules.kinds import Reading
 from omni_config.rules.quantities import THEIRS
 from omni_config.schema.settings import DEFAULTS, Settings, validate
 
-Verdict = Literal["runs", "warned", "refused"]
 CACHED_STEPS = 12  # a cache needs steps to skip
 REQUEST = "--request"  # between a command that serves and what the server is asked for
 #: Settings that say how many ranks there are, beside the degrees.
@@ -75,12 +74,6 @@ class Trial:
         words = shlex.join((*variables, *_how(self.engine)["command"].split(), *self.argv))
         return words.replace(f"{self.small.home}/", "")
 
-    def agrees(self, judged: Judged) -> bool:
-        """Whether the run bears the verdict out: what is refused must not run as it should, and the rest must."""
-        if self.verdict == "refused":
-            return judged.outcome not in RUNS or judged.outcome == "not shown"
-        return judged.outcome in RUNS or (self.verdict == "warned" and judged.outcome in ("ignored", "wrong"))
-
     def case(self, timeout: float) -> Case:
         """The run, with its controls: none where one process is changed, of which a damaged one cannot be told."""
         shared = "vae_patch_parallel" in self.features
@@ -89,7 +82,7 @@ class Trial:
 
     def reference(self, timeout: float) -> Case:
         """The run of one process of the engine: with nothing switched on, or what changes the image beside the rest."""
-        return self._alone({} if {*self.features} <= LOSSY else _without_lossless(self.settings), timeout)
+        return self._alone(_beside(self.settings, {*self.features}), timeout)
 
     def bare(self, timeout: float) -> Case:
         """The run of one process with nothing switched on."""
@@ -115,7 +108,7 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
         if _is_on((one["of"],), asked) and small.card.pipeline in one.get("pipelines", (small.card.pipeline,)):
             asked = one["settings"] | asked
     own = request is None
-    request = dict(small.request if request is None else request) | ({} if request else _needed(small, features))
+    request = dict(small.request if request is None else request) | ({} if request else _needed(small, features, asked))
     plain = validate({"version": 1, "model": small.model, "engine": engine.id})
     target = target_of(small.card, engine)
     target = target.by(rule for rule in target.rules if rule.severity != "advice" and not isinstance(rule, Reading))
@@ -196,7 +189,10 @@ def written(said: Settings, resolution: Resolution) -> tuple[str, list[str]]:
     return text, left
 
 
-def _without_lossless(asked: Settings) -> Settings:
+def _beside(asked: Settings, features: set[str]) -> Settings:
+    """What the reference has of some settings: where all change the image, the adapter alone, beside others."""
+    if features <= LOSSY:
+        return {"lora": asked["lora"]} if "lora" in features and len(features) > 1 else {}
     lossless = {field for name, feature in catalog().features.items() if name not in LOSSY for field in feature.fields}
     return {name: value for name, value in asked.items() if name not in {*lossless, *RANKED}}
 
@@ -205,14 +201,14 @@ def _is_on(fields: tuple[str, ...], asked: Settings) -> bool:
     return any(name in asked and asked[name] != DEFAULTS[name] for name in fields)
 
 
-def _needed(small: Small, features: tuple[str, ...]) -> Settings:
+def _needed(small: Small, features: tuple[str, ...], asked: Settings) -> Settings:
     """Steps to skip for a cache, an image of several tiles for tiles, and both branches of guidance for their ranks."""
     needed: Settings = {}
     if "cfg_parallel" in features and small.card.guidance is not None and small.card.guidance.branches > 1:
         needed["negative_prompt"] = NEGATIVE
     if {"cache_dit", "tea_cache"} & {*features}:
         needed["num_inference_steps"] = CACHED_STEPS
-    if "vae_tiling" in features:
+    if asked.get("vae_use_tiling"):
         needed |= {"width": TILED.get(small.card.pipeline, TILED_ELSEWHERE) * SIDE, "height": SIDE}
     return needed
 

@@ -16,7 +16,7 @@ import pytest
 from matrix.engines import evidence
 from matrix.engines.drawn import LONG, configs
 from matrix.engines.environments import Environment, NoEnvironment, environment, environments, install
-from matrix.engines.judge import OUTCOMES, Judged, judged, psnr
+from matrix.engines.judge import OUTCOMES, Judged, Measured, judged, psnr
 from matrix.engines.prove import card_of, cells_of, run_trials, trial_of_cell
 from matrix.engines.server import Case, Ran, started
 from matrix.engines.small import COMMIT, Small, lay_out, small
@@ -25,7 +25,7 @@ from matrix.evidence import key
 from omni_config.catalog.load import catalog
 
 Z_IMAGE, FLUX = "Tongyi-MAI/Z-Image", "black-forest-labs/FLUX.1-dev"
-WORK = {"tokens": 100, "parameters": 100, "decoder_work": 100, "decoder_calls": 1}
+WORK = {"sequences": 10, "tokens": 100, "parameters": 100, "decoder_work": 100, "decoder_calls": 1}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def ran(value: int = 0, control: int = 200, **changes: object) -> Ran:
 
 def told(run: Ran, *features: str, reference: Ran | None = None, bare: Ran | None = None, **settings: int) -> Judged:
     one = ran() if reference is None else reference
-    return judged(run, one, one if bare is None else bare, settings, dict.fromkeys(features), ["no GPU here"])
+    return judged(Measured.of(run, one, one if bare is None else bare), settings, features)
 
 
 class TestWhatARunShows:
@@ -69,9 +69,17 @@ class TestWhatARunShows:
 
     def test_the_degree_that_is_ignored_is_told_from_the_others(self):
         both = {"ulysses_degree": 4, "cfg_parallel_size": 2}
-        assert told(ran(work=({**WORK, "tokens": 52},)), "ulysses", "cfg_parallel", **both).ignored == ("ulysses",)
-        assert told(ran(work=({**WORK, "tokens": 25},)), "ulysses", "cfg_parallel", **both).ignored == ("cfg_parallel",)
-        assert told(ran(work=({**WORK, "tokens": 13},)), "ulysses", "cfg_parallel", **both).ignored == ()
+        one_branch, quarter = {"sequences": 5, "tokens": 52}, {"sequences": 10, "tokens": 25}
+        assert told(ran(work=({**WORK, **one_branch},)), "ulysses", "cfg_parallel", **both).ignored == ("ulysses",)
+        assert told(ran(work=({**WORK, **quarter},)), "ulysses", "cfg_parallel", **both).ignored == ("cfg_parallel",)
+        assert (
+            told(ran(work=({**WORK, "sequences": 5, "tokens": 13},)), "ulysses", "cfg_parallel", **both).ignored == ()
+        )
+
+    def test_a_degree_that_is_ignored_beside_a_cache_is_told_where_the_images_are_equal(self):
+        asks = {**WORK, "cache_decisions": 8}
+        found = told(ran(work=(asks,)), "tea_cache", "ulysses", reference=ran(work=(asks,)), ulysses_degree=2)
+        assert found.ignored == ("ulysses",)
 
     def test_weights_that_every_rank_holds_are_not_sharded(self):
         assert told(ran(), "hsdp").outcome == "ignored"
@@ -117,9 +125,6 @@ class TestWhatARunShows:
         broken = ran(error="OSError: no file", moment="load")
         assert told(broken, "ring", reference=broken).outcome == "not shown"
         assert told(ran(error="ValueError: no", moment="arguments"), "ring", reference=broken).outcome == "refused"
-
-    def test_an_error_of_a_machine_without_a_gpu_shows_nothing(self):
-        assert told(ran(error="RuntimeError: no GPU here", moment="arguments"), "ring").outcome == "not shown"
 
     def test_what_does_not_end_hangs(self):
         assert told(ran(hung=True, error="no end", moment="later"), "ring").outcome == "hangs"
@@ -304,7 +309,7 @@ class TestEnvironments:
             assert catalog().engine(name) is not None
             assert all("==" in package for package in (one.package, *one.own, *one.shared))
             assert one.package in one.own
-            said = {"models", "names", "beyond", "places", "plain", "platform"}
+            said = {"models", "names", "beyond", "places", "plain"}
             said |= {"command", "serves", "lora", "shards_are_ranks", "beside"}
             assert {*one.described} - {"not_run"} == said
 

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 GRACE = 5.0  # seconds that other ranks have where one has failed
 POLL = 0.02
 TAIL = 4000  # characters of a log
+TAKEN = "EADDRINUSE"  # another process has taken the port between the look and the use
 
 
 class Rank:
@@ -170,7 +172,12 @@ def serve(adapter: Any, home: Path, lines: Any, answers: Any, places: int) -> No
         for one in list(running):
             if one.poll():
                 running.remove(one)
-                answers.write(json.dumps(one.answer()) + "\n")
+                answer = one.answer()
+                if TAKEN in json.dumps(answer) and "again" not in one.case:
+                    shutil.rmtree(one.folder)
+                    waiting.insert(0, one.case | {"again": True})
+                    continue
+                answers.write(json.dumps(answer) + "\n")
                 answers.flush()
 
 

@@ -8,15 +8,18 @@ from contextlib import contextmanager
 from typing import Any
 
 DAMAGE = -1000.0
+#: Sequences and tokens are those that blocks were given, ``decoder_work`` the numbers that convolutions made.
+COUNTED = (
+    *("transformer_calls", "blocks_run", "sequences", "tokens"),
+    *("decoder_calls", "decoder_work", "decoder_batch"),
+)
 
 
 class Work:
     """Counters of one rank; ``first`` is called after the first forward of a transformer."""
 
     def __init__(self, transformers: list[Any], vae: Any, first: Callable[[], None]) -> None:
-        self.counts = dict.fromkeys(
-            ("transformer_calls", "blocks_run", "tokens", "decoder_calls", "decoder_work", "decoder_batch"), 0
-        )
+        self.counts = dict.fromkeys(COUNTED, 0)
         self.counts["parameters"] = sum(_size(p) for one in transformers for p in one.parameters())
         self._first = first
         for one in transformers:
@@ -37,7 +40,9 @@ class Work:
     def _block(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any) -> None:
         self.counts["blocks_run"] += 1
         given = [one for one in (*args, *kwargs.values()) if getattr(one, "ndim", 0) >= 3]
-        self.counts["tokens"] += math.prod(given[0].shape[:-1]) if given else 0
+        if given:
+            self.counts["sequences"] += given[0].shape[0]
+            self.counts["tokens"] += math.prod(given[0].shape[:-1])
 
     def _decoder(self, _: Any, args: tuple[Any, ...], __: Any) -> None:
         latents = args[0]
