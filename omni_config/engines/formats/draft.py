@@ -153,13 +153,15 @@ class Draft:
         """Say a setting in the words of a command line."""
         self.set(setting, text.value if setting in TEXTS else plain(text.value), span)
 
-    def guidance(self, value: Any, span: Span) -> None:
-        """``guidance_scale``: an input of some models, and the scale of classifier-free guidance of others."""
+    def guidance(self, value: Any, span: Span, *, is_true: bool = False) -> None:
+        """``guidance_scale``: an input of some models, and the scale of classifier-free guidance of others; where
+        ``is_true``, of those too whose pipeline calls that ``true_cfg_scale``.
+        """
         card = same_model(str(self.get("model")), catalog()) if self.has("model") else None
         guidance = card.guidance if card else None
         if guidance and guidance.distilled_argument == "guidance_scale":
             self.set("guidance_scale", value, span)
-        elif guidance and guidance.argument == "guidance_scale":
+        elif guidance and guidance.argument in ("guidance_scale", *(["true_cfg_scale"] if is_true else [])):
             self.set("cfg_scale", value, span)
         else:
             self.leave_unjudged(f"guidance_scale {value}", span)

@@ -10,7 +10,7 @@ from typing import Any
 
 from omni_config.catalog.load import catalog
 from omni_config.engines.facts import facts_of
-from omni_config.engines.formats.common import by_torchrun, guidance, torchrun
+from omni_config.engines.formats.common import by_torchrun, torchrun
 from omni_config.engines.formats.draft import Draft, plain
 from omni_config.engines.formats.flags import Flags
 from omni_config.engines.formats.python import Script, words
@@ -105,6 +105,11 @@ def _text_encoder(draft: Draft, word: Word, span: Span) -> None:
     draft.set("text_encoder_tensor_parallel_size", plain(word.value) or 1, span)
 
 
+def _guidance(draft: Draft, word: Word, span: Span) -> None:
+    """``--guidance_scale``, which Qwen-Image's runners pass on as ``true_cfg_scale`` (runner_models/qwen.py:115)."""
+    draft.later.append(lambda: draft.guidance(plain(word.value), span, is_true=True))
+
+
 def _parallel_vae(draft: Draft, span: Span) -> None:
     """``--use_parallel_vae`` takes every rank of the DiT."""
     sizes = [draft.get(name) for name in RANKS]
@@ -117,7 +122,7 @@ FLAGS = Flags(
     settings=SETTINGS,
     special={
         "model": _model,
-        "guidance-scale": guidance,
+        "guidance-scale": _guidance,
         "fully-shard-degree": _fully_shard,
         "text-encoder-tp-degree": _text_encoder,
         "cache-method": _cache,

@@ -36,7 +36,7 @@ def write(unwritten: Unwritten) -> str:
     scale = None
     if guidance is not None and guidance.distilled_argument == "guidance_scale":
         scale = unwritten.take("guidance_scale")
-    elif guidance is not None and guidance.argument == "guidance_scale":
+    elif guidance is not None and guidance.argument in ("guidance_scale", "true_cfg_scale"):
         scale = unwritten.take("cfg_scale")
     if scale is not None:
         groups.append(["--guidance_scale", str(scale)])
