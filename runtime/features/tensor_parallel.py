@@ -38,13 +38,13 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     assert mesh is not None
     family, patches = models.of(pipe), ExitStack()
     on_cpu = mesh.device_type == "cpu"
-    if on_cpu:
-        patches.callback(compat.cache_dit.split_norms_on_cpu())
     wholes, read = [_Whole(transformer) for transformer in models.transformers(pipe)], 0
     for whole in wholes:
         transformer = whole.transformer
         try:
             planner = compat.cache_dit.tensor_planner(transformer, mesh["tensor"])
+            if on_cpu:  # not before, as that makes Wan's planner the only one that cache-dit knows
+                patches.callback(compat.cache_dit.split_norms_on_cpu())
             with weights.read_by_slices(transformer, getattr(torch, plan.model.dtype), mesh["tensor"]) as reader:
                 planner.apply(transformer=transformer, parallelism_config=ParallelismConfig(tp_size=plan.mesh.tensor))
         except ValueError as error:
