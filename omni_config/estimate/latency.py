@@ -10,7 +10,7 @@ from omni_config.estimate.data import Decoder, Gpu
 from omni_config.estimate.measured import Rate, rate_at
 from omni_config.estimate.topology import Class
 from omni_config.estimate.work import Work, computed_steps, forwards_a_step
-from omni_config.mesh import RANKS, degree
+from omni_config.mesh import AXES, RANKS, degree
 
 #: How much faster tensor cores multiply these types than 16 bits.
 _RATES = {"bf16": 1, "int8": 2, "fp8": 2, "mxfp8": 2, "nvfp4": 4}
@@ -75,14 +75,14 @@ def pass_of(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, floa
         terms["all-reduce"] = work.all_reduces * alone
         collectives += 2 * work.all_reduces  # a reduce-scatter and an all-gather
     busy = sum(terms.values())
-    launched = work.blocks * share["block"]
-    if (
-        gpu.measured and gpu.measured.waits
-    ):  # who is called computes nothing meanwhile, and collectives hold their calls
-        terms["launches"] = launched
+    if gpu.measured and gpu.measured.waits:  # who is called computes nothing meanwhile
+        split = [axis.name for axis in AXES if q[axis.setting] > 1]
+        passes = forwards_a_step(q) if q["batched_guidance"] else 1  # which are one call
+        terms["launches"] = gpu.measured.calls(work.calls, split) * share["measured_calls"] / passes
         crowd = gpu.measured.crowd(q["world_size"])
         terms = {name: value * crowd for name, value in terms.items()}
     else:
+        launched = work.blocks * share["block"]
         terms["launches"] = max(0.0, launched - busy) + collectives * share["collective"]
     weights = _moved_weights(q, work, gpu, share, size)
     if weights:
@@ -230,13 +230,15 @@ def _link(q: Mapping[str, Any], axis: str, gpu: Gpu, share: Mapping[str, float])
         name: Class = "network"
     elif known is not None and known.topology is not None:
         name = known.topology.slowest(degree(q[axis]), _stride(q, axis))
+    elif known is not None and known.waits:
+        name = "memory"
     else:
         name = "pcie" if gpu.link_kind == "pcie" else "nvlink"
     if known is not None and name in known.links:
         return known.links[name] * share["measured_link"]
     if name == "network":
         return 1e9 * share["network"]
-    if name == "nvlink" or gpu.link_kind == "pcie":
+    if name in ("nvlink", "memory") or gpu.link_kind == "pcie":
         return 1e9 * gpu.link * share[gpu.link_kind] * (share["socket"] if name == "socket" else 1.0)
     return 1e9 * gpu.host * share["pcie"] * (share["socket"] if name == "socket" else 1.0)
 

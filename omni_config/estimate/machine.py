@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from omni_config.estimate.data import Gpu, gpus
 from omni_config.estimate.measured import Collective, Measured, Rate
 from omni_config.estimate.topology import Class, Topology
-from omni_config.findings import Finding
+from omni_config.findings import Finding, Source, Span
 from omni_config.reading.nodes import Unreadable, YamlNode, decode, parse
 
 CODE = "OMNI815"
@@ -28,6 +28,8 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 #: At worst, best guess and at best, of what is measured: another moment, and shapes between those measured.
 SPREAD = (0.82, 1.0, 1.15)
+#: Seconds of calling a block that stand in while they are measured: next to nothing.
+CALLED = 1e-9
 
 
 class _Part(BaseModel):
@@ -35,11 +37,12 @@ class _Part(BaseModel):
 
 
 class Made(_Part):
-    """When and by what the file was made."""
+    """When and by what the file was made, and threads that a rank of a CPU had."""
 
     date: str
     by: str
     versions: dict[str, str] = {}
+    threads: Count | None = None
 
 
 class MatmulRate(_Part):
@@ -97,9 +100,32 @@ class Machine(_Part):
     collectives: list[Exchange] = []
     host: Positive | None = None
     decode: Positive | None = None
-    block: Positive | None = None
+    block: dict[Literal["alone", "ulysses", "ring", "tensor"], Positive] = {}
     step: Positive | None = None
     topology: str | None = None
+
+
+def text_of(machine: Machine) -> str:
+    """The text of a file, a line for each thing that was measured."""
+    import yaml
+
+    lines = []
+    for name, value in machine.model_dump(exclude_defaults=True).items():
+        if name == "topology":
+            table = "".join(f"  {line}\n" for line in str(value).expandtabs().splitlines())
+            lines.append(f"topology: |2\n{table}")
+        elif isinstance(value, list):
+            items = "".join(f"  - {_flow(item)}\n" for item in value)
+            lines.append(f"{name}:\n{items}")
+        else:
+            lines.append(f"{name}: {_flow(value)}\n" if isinstance(value, dict) else yaml.safe_dump({name: value}))
+    return "".join(lines)
+
+
+def _flow(value: Any) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)).rstrip("\n")
 
 
 def machine_of(path: str | Path) -> Gpu:
@@ -134,6 +160,15 @@ def _read(name: str, _changed: int) -> Gpu:
         first = error.errors(include_url=False)[0]
         raise _at(node, first["loc"], _said(first)) from None
     return _gpu(machine, node)
+
+
+def gpu_of(machine: Machine) -> Gpu:
+    """A machine as a GPU whose measured rates take the place of its datasheet.
+
+    Raises:
+        Unreadable: it names an unknown GPU, or does not hold what no datasheet gives.
+    """
+    return _gpu(machine, YamlNode(None, Span(Source(machine.name, ""), 1, 1, 1)))
 
 
 def _said(error: Mapping[str, Any]) -> str:
@@ -234,8 +269,9 @@ def _learned(machine: Machine, sheet: Gpu) -> Iterator[tuple[str, tuple[float, f
         yield "memory", SPREAD
     if machine.host is not None:
         yield "host", SPREAD
-    if machine.block is not None:
-        yield "block", (machine.block / worst, machine.block, machine.block / best)
+    if "alone" in machine.block:
+        alone = machine.block["alone"]
+        yield "block", (alone / worst, alone, alone / best)
     if machine.decode is not None:
         size = max((BYTES[one.dtype] for one in machine.matmul), default=2)
         rate = machine.decode / (sheet.tflops * 2 / size)
@@ -264,4 +300,5 @@ def _measured(machine: Machine, topology: Topology | None) -> Measured:
         waits=machine.device == "cpu",
         processors=machine.processors,
         step=machine.step or 0.0,
+        calling={str(axis): taken for axis, taken in machine.block.items()},
     )

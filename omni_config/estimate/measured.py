@@ -9,6 +9,9 @@ from math import exp, log
 
 from omni_config.estimate.topology import Class, Topology
 
+#: The axis whose blocks call each kind of collective.
+_AXES = {"all-to-all": "ulysses", "ring": "ring", "all-reduce": "tensor", "all-gather": "allgather"}
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -34,7 +37,9 @@ class Measured:
     ``matmul`` is by rows, inputs and outputs, ``attention`` by tokens, heads and their size, each by the bytes of a
     value, and attention by its backend first; ``norm`` by bytes. ``links`` are bytes a second that a rank sends, by
     class. ``waits``: a processor computes nothing while it is called (a CPU). ``processors`` are the ranks that compute
-    at the same time; more of them take turns. ``step`` are seconds of a step beside its blocks.
+    at the same time; more of them take turns. ``step`` are seconds of a step beside its blocks, ``calling`` those of
+    calling a block, by the axis of the mesh over which it is split (``alone``: none), collectives of next to nothing
+    among them.
     """
 
     matmul: Mapping[int, Sequence[Rate]] = field(default_factory=dict)
@@ -46,6 +51,7 @@ class Measured:
     waits: bool = False
     processors: int | None = None
     step: float = 0.0
+    calling: Mapping[str, float] = field(default_factory=dict)
 
     def crowd(self, ranks: int) -> float:
         """How many times as long ranks compute as one alone, where they share processors."""
@@ -54,13 +60,20 @@ class Measured:
     def seconds_of(self, kind: str, ranks: int, sent: float) -> float | None:
         """Seconds of a collective to which each rank brings so many bytes; None where its kind was not measured.
 
+        Those of one that brings next to nothing are left out where they are known as a part of calling a block.
+
         Of a number of ranks that was not measured, the nearest one that was stands for it.
         """
         found = [one for one in self.collectives if one.kind == kind]
         if not found:
             return None
         points = min(found, key=lambda one: abs(log(one.ranks / ranks))).points
-        return along(points, sent)
+        return along(points, sent) - (points[0][1] if _AXES[kind] in self.calling else 0.0)
+
+    def calls(self, count: int, split: Iterable[str]) -> float:
+        """Seconds of calling so many blocks that are split over these axes."""
+        alone = self.calling.get("alone", 0.0)
+        return count * (alone + sum(self.calling.get(axis, alone) - alone for axis in split))
 
 
 def rate_at(rates: Iterable[Rate], shape: Sequence[float]) -> float:

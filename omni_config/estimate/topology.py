@@ -10,8 +10,8 @@ from itertools import combinations
 from typing import Literal
 
 Pair = tuple[int, int]
-#: Links by what they go through, from the fastest.
-Class = Literal["nvlink", "pcie", "socket", "network"]
+#: Links by what they go through, from the fastest. ``memory``, of ranks that are processes of one CPU, stands alone.
+Class = Literal["nvlink", "pcie", "socket", "network", "memory"]
 CLASSES: tuple[Class, ...] = ("nvlink", "pcie", "socket", "network")
 #: Kinds of connection in ``nvidia-smi topo -m``, from the fastest, in NVIDIA's words.
 LINKS = {

@@ -15,7 +15,8 @@ class Work:
 
     ``tokens`` are those that attend to each other: the image's, its condition's, and the text's where text joins the
     sequence. ``block_weights`` are the elements of the blocks' matrices; ``all_reduces`` what tensor parallelism needs
-    in a pass, each of a hidden vector a token.
+    in a pass, each of a hidden vector a token. ``calls`` are blocks as they are called: one with weights of its own for
+    the text counts twice.
     """
 
     blocks: int
@@ -31,6 +32,7 @@ class Work:
     all_reduces: int
     live_values: float
     batch: int
+    calls: int
 
 
 def unknown(q: Mapping[str, Any]) -> list[str]:
@@ -77,6 +79,7 @@ def work_of(q: Mapping[str, Any]) -> Work:
         # Hidden vectors around attention, and the wide ones inside the feed-forward; more where both are live at once.
         live_values=float(tokens * ((6 + (4 if fused else 0)) * hidden + (q["ffn_matrices"] or 2) * ffn)),
         batch=q["num_images_per_prompt"],
+        calls=blocks + double + 2 * refiners,
     )
 
 
