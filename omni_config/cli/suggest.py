@@ -16,8 +16,9 @@ from omni_config.checking.document import judge
 from omni_config.cli.explained import show_where_asked
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import document_of
-from omni_config.estimate.data import gpus
+from omni_config.estimate.data import Gpu, gpus
 from omni_config.planner.candidates import Candidate
+from omni_config.planner.fit import Fitted, Moved
 from omni_config.planner.serving import Load, rate_in, seconds_in
 from omni_config.planner.suggest import CannotEstimateError, Objective, Suggested, Suggestion, document
 from omni_config.planner.suggest import suggest as find
@@ -42,6 +43,12 @@ def suggest(
         float | None, typer.Option("--price", help="Price of a GPU hour; throughput is ranked by the cost an image.")
     ] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="Leave out what changes the image (caches).")] = False,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="Fit the estimate to recorded runs: report.json or omni bench --json, or their folder."
+        ),
+    ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many plans to show.")] = 5,
     save: Annotated[Path | None, typer.Option("--save", "-o", help="Write the best plan as a config.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw latency over memory: .svg, .png or .html.")] = None,
@@ -73,6 +80,8 @@ def suggest(
         _fail("--gpus: say how many GPUs there are")
     target = done.unaccepted
     card = target.card
+    learned = None if runs is None else _learned(runs, gpu)
+    gpu = gpu if learned is None else learned.gpu
     try:
         found = find(
             settings, target, gpu, settings["gpus"], objective=objective, lossless=lossless, load=load, most=top
@@ -84,8 +93,11 @@ def suggest(
     if save is not None and found.best:
         _write(save, config(found.best[0]))
     if as_json:
-        typer.echo(json.dumps(as_dict(found, load), indent=2))
+        more = {} if learned is None else {"runs": [_moved(one) for one in learned.moved]}
+        typer.echo(json.dumps(as_dict(found, load) | more, indent=2))
     else:
+        if learned is not None:
+            Console(highlight=False).print(_changes(learned))
         unguided = bool(card.guidance and card.guidance.needs_negative_prompt and settings["negative_prompt"] is None)
         _show(found, f"{card.id} on {settings['gpus']} x {gpu.title}", objective, load, unguided)
     raise typer.Exit(0 if found.best else 1)
@@ -197,6 +209,45 @@ def _under_load(found: Suggestion, load: Load) -> Table:
         row += [] if (cost := load.cost(one)) is None else [f"{1000 * cost:.3g}"]
         table.add_row(str(number), *row)
     return table
+
+
+def _learned(path: Path, gpu: Gpu) -> Fitted:
+    from omni_config.planner.fit import fit
+    from omni_config.planner.runs import runs_in, usable
+
+    try:
+        found = runs_in(path)
+    except ValueError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{path}: {(error.strerror or str(error)).lower()}")
+    known = list(usable(found))
+    if not known:
+        _fail(f"{path}: none of its {len(found)} runs is without a cache, of a model whose card states its blocks")
+    return fit(known, gpu)
+
+
+def _changes(learned: Fitted) -> Table:
+    """What each run changed, in the order in which they were read."""
+    title = f"{len(learned.moved)} runs, after the datasheet: seconds a step, and what each run changed"
+    table = Table(title=title, title_justify="left")
+    for name in ("run", "measured", "estimated before", "after", "changed"):
+        table.add_column(name, justify="left" if name in ("run", "changed") else "right")
+    for one in learned.moved:
+        changed = ", ".join(f"{name} {old:.3g} to {new:.3g}" for name, (old, new) in one.efficiencies.items())
+        seconds = (one.run.step_seconds, one.before, one.after)
+        table.add_row(one.run.name, *(f"{value:.3g}" for value in seconds), changed or "nothing")
+    return table
+
+
+def _moved(one: Moved) -> dict[str, Any]:
+    return {
+        "run": one.run.name,
+        "step_seconds": one.run.step_seconds,
+        "before": one.before,
+        "after": one.after,
+        "efficiencies": {name: {"before": old, "after": new} for name, (old, new) in one.efficiencies.items()},
+    }
 
 
 def _load(objective: Objective, rate: str | None, p99: str | None, price: float | None) -> Load:

@@ -22,6 +22,7 @@ NOISE = 0.05  # of a run's seconds, by which the same run differs the next time
 _REACH = 1.28  # standard deviations of worst and best: of ten values, eight lie between them
 _NEGLIGIBLE = 0.003  # of a run's seconds, at twice an efficiency
 _ROUNDS = 8
+_TINY = 1e-9
 _NINE_OF_TEN = 1.64  # standard deviations
 #: Shares of what is hidden or skipped, and memory: no rates.
 _SHARES = {
@@ -101,25 +102,22 @@ class _Posterior:
     def ranges(self) -> dict[str, tuple[float, float, float]]:
         """Efficiencies by id, at worst, best guess and at best.
 
-        They are as wide as makes the range of the runs' seconds, where all are at one end, hold nine runs of ten.
+        Beside what is left uncertain of each, all of them move as far as the runs lie off: so nine runs of ten lie in
+        the range of their seconds, where all are at one end.
         """
         if not self.names:
             return {}
-        covariance = self._inverse()
-        deviation = {name: sqrt(covariance[place][place]) for place, name in enumerate(self.names)}
-        scatter = sqrt(sum(value**2 for value in self._residuals()) / len(self.rows))
-        wide = []
-        for slope in self._slopes():
-            spread = sum(a * b * covariance[i][j] for i, a in enumerate(slope) for j, b in enumerate(slope))
-            together = sum(abs(a) * deviation[name] for a, name in zip(slope, self.names, strict=True))
-            if together > 0:
-                wide.append(_NINE_OF_TEN * sqrt(spread + max(scatter, NOISE) ** 2) / together)
-        width = median(wide)
+        slopes, residuals = self._slopes(), self._residuals()
+        covariance = _inverted(self._hessian(slopes))
+        deviation = [sqrt(covariance[place][place]) for place in range(len(self.names))]
+        shares = [_together(slope, covariance, deviation) for slope in slopes]
         result = {}
-        for name in self.names:
+        for place, name in enumerate(self.names):
+            weights = [abs(slope[place]) + _TINY for slope in slopes]  # calls may be hidden where it ended
+            off = sqrt(sum(w * left**2 for w, left in zip(weights, residuals, strict=True)) / sum(weights))
+            width = _NINE_OF_TEN * (max(off, NOISE) + median(shares) * deviation[place])
             value = self.prior[name] * exp(self.moves[name])
-            sign = 1 if self.best[name] > self.worst[name] else -1
-            reach = exp(sign * width * deviation[name])
+            reach = exp(width if self.best[name] > self.worst[name] else -width)
             result[name] = (value / reach, value, value * reach)
         return result
 
@@ -152,9 +150,6 @@ class _Posterior:
             result[place][place] += 1 / self._spread(name) ** 2
         return result
 
-    def _inverse(self) -> list[list[float]]:
-        return _inverted(self._hessian(self._slopes()))
-
     def _step(self) -> dict[str, float]:
         """One step of Gauss and Newton."""
         slopes, residuals = self._slopes(), self._residuals()
@@ -182,6 +177,13 @@ def _rows(run: Run, q: Quantities, gpu: Gpu) -> list[_Row]:
     if run.decode_seconds and q["decoder"] is not None:
         rows.append(_Row(run.decode_seconds, lambda share: decode_seconds(q, gpu, share)))
     return rows
+
+
+def _together(slope: Sequence[float], covariance: Sequence[Sequence[float]], deviation: Sequence[float]) -> float:
+    """How far a run's seconds are uncertain, over how far they would be with all efficiencies at one end at once."""
+    spread = sum(a * b * covariance[i][j] for i, a in enumerate(slope) for j, b in enumerate(slope))
+    together = sum(abs(a) * one for a, one in zip(slope, deviation, strict=True))
+    return sqrt(max(spread, 0.0)) / (together + _TINY)
 
 
 def _inverted(matrix: list[list[float]]) -> list[list[float]]:
