@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,7 +53,13 @@ def suggest(
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many plans to show.")] = 5,
     save: Annotated[Path | None, typer.Option("--save", "-o", help="Write the best plan as a config.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw latency over memory: .svg, .png or .html.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the plans and the time of a step: .svg, .png, .html, or - here.")
+    ] = None,
+    export: Annotated[
+        str | None,
+        typer.Option("--export", help="Plan for this engine, and print what starts it: sglang, vllm-omni, ..."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
     policies: tuple[Rule, ...] = (),
@@ -66,6 +74,8 @@ def suggest(
     if video_frames is not None:
         flag = ("--video-frames", str(video_frames))
         overrides = [*overrides, Override(("sampling", "num_frames"), video_frames, flag)]
+    if export is not None:
+        overrides = [*overrides, _engine(export, overrides)]
     done = judge(document_of(file, overrides), policies)
     show_where_asked(done.findings)  # of what it starts from
     if done.node is None or not isinstance(done.node.value, dict) or done.resolution is None:
@@ -84,22 +94,39 @@ def suggest(
     gpu = gpu if learned is None else learned.gpu
     try:
         found = find(
-            settings, target, gpu, settings["gpus"], objective=objective, lossless=lossless, load=load, most=top
+            settings,
+            target,
+            gpu,
+            settings["gpus"],
+            objective=objective,
+            lossless=lossless,
+            load=load,
+            most=_MANY if export else top,
         )
     except CannotEstimateError as error:
         _fail(str(error))
-    if plot is not None and found.fitting:
+    commands: list[str] = []
+    if export is not None and found.best:
+        found, commands = _exported(found, export, policies, top)
+    if plot is not None and found.best and plot != _HERE:
         _draw(found, plot, f"{card.id} on {settings['gpus']} {gpu.id}")
     if save is not None and found.best:
         _write(save, config(found.best[0]))
     if as_json:
         more = {} if learned is None else {"runs": [_moved(one) for one in learned.moved]}
-        typer.echo(json.dumps(as_dict(found, load) | more, indent=2))
+        shown = as_dict(found, load)
+        for plan, command in zip(shown["plans"], commands, strict=False):
+            plan["command"] = command
+        typer.echo(json.dumps(shown | more, indent=2))
     else:
         if learned is not None:
             Console(highlight=False).print(_changes(learned))
         unguided = bool(card.guidance and card.guidance.needs_negative_prompt and settings["negative_prompt"] is None)
-        _show(found, f"{card.id} on {settings['gpus']} x {gpu.title}", objective, load, unguided)
+        _show(found, f"{card.id} on {settings['gpus']} x {gpu.title}", objective, load, unguided, commands)
+        if plot == _HERE and found.best:
+            from omni_config.planner.plot import terminal
+
+            typer.echo(terminal(found))
     raise typer.Exit(0 if found.best else 1)
 
 
@@ -153,7 +180,9 @@ def _row(one: Candidate) -> dict[str, Any]:
     }
 
 
-def _show(found: Suggestion, title: str, objective: Objective, load: Load, unguided: bool) -> None:
+def _show(
+    found: Suggestion, title: str, objective: Objective, load: Load, unguided: bool, commands: Sequence[str]
+) -> None:
     console = Console(highlight=False)
     if not found.best:
         lead = "No plan carries that." if found.fitting else "No plan fits."
@@ -179,7 +208,10 @@ def _show(found: Suggestion, title: str, objective: Objective, load: Load, ungui
     for one in found.front:
         front.add_row(one.title, str(one.gpus), f"{one.seconds:.3g}", f"{one.gib:.1f}")
     console.print(front)
-    console.print(f"\n{config(found.best[0])}", markup=False, soft_wrap=True)
+    text = config(found.best[0])
+    if commands:
+        text = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#")) + commands[0]
+    console.print(f"\n{text}", markup=False, soft_wrap=True)
 
 
 def _best(found: Suggestion, objective: Objective) -> Table:
@@ -259,6 +291,50 @@ def _load(objective: Objective, rate: str | None, p99: str | None, price: float 
         return Load(None if rate is None else rate_in(rate), None if p99 is None else seconds_in(p99), price)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+#: How many plans are asked of an engine's writer, which has no words for some.
+_MANY = 40
+#: What ``--plot`` is told to draw in the terminal.
+_HERE = Path("-")
+
+
+def _engine(name: str, overrides: Sequence[Override]) -> Override:
+    """The engine to plan for, as the config would say it."""
+    from omni_config.catalog.load import catalog
+    from omni_config.engines import ENGINES
+
+    known = catalog().engine(name)
+    exported = [family for family, engine in ENGINES.items() if engine.exported]
+    if known is None or known.family not in exported:
+        raise typer.BadParameter(f"--export {name}: expected one of {', '.join(exported)}; a version may follow ==")
+    for other in overrides:
+        if other.path == ("engine",) and str(other.value).partition("==")[0] != known.family:
+            raise typer.BadParameter(f"--export {name} plans for {known.family}, and --engine names {other.value}")
+    return Override(("engine",), name, ("--export", name))
+
+
+def _exported(found: Suggestion, engine: str, policies: tuple[Rule, ...], most: int) -> tuple[Suggestion, list[str]]:
+    """The plans that the engine has words for, and the command or file of each."""
+    from omni_config.checking.export import export as write
+    from omni_config.checking.files import read_bytes
+
+    plans: list[Suggested] = []
+    commands: list[str] = []
+    reasons: list[str] = []
+    for plan in found.best:
+        if len(plans) == most:
+            break
+        (document,) = read_bytes("suggested.yaml", config(plan).encode())
+        text, findings = write(judge(document.for_engine(engine), policies))
+        if text is None:
+            reasons += [finding.message for finding in findings if finding.severity == "error"]
+        else:
+            plans.append(plan)
+            commands.append(text)
+    if not plans:
+        _fail(f"{engine} has no words for any of the {len(found.best)} best plans: {reasons[0]}")
+    return replace(found, best=tuple(plans)), commands
 
 
 def _size(text: str) -> list[Override]:

@@ -45,6 +45,8 @@ class Candidate:
     batch: int = 1
     rate: float | None = None
     p99: float | None = None
+    calls: tuple[float, ...] = ()
+    """Under a load: seconds of a call for one request, for two, and so on up to the batch."""
 
     @property
     def throughput(self) -> float:

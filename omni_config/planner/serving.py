@@ -106,6 +106,7 @@ class _Option:
             gib=self.gib,
             rate=rate,
             p99=p99,
+            calls=self.seconds,
         )
 
 

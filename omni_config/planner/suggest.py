@@ -40,7 +40,16 @@ class Suggested:
     candidate: Candidate
     settings: Settings
     estimate: Estimate
+    steps: int
     gpus: tuple[int, ...] = ()
+
+    @property
+    def step(self) -> dict[str, float]:
+        """Seconds of one denoising step by term, most first."""
+        once = ("text encoder", "VAE decode")
+        terms = {name: value for name, value in self.estimate.terms.items() if name not in once}
+        steps = self.steps
+        return {name: value / steps for name, value in sorted(terms.items(), key=lambda term: -term[1])}
 
     @property
     def reasons(self) -> list[str]:
@@ -195,14 +204,15 @@ def _suggested(base: Settings, candidate: Candidate, target: Target, gpu: Gpu) -
     if base["machine"] is None:
         settings["gpu"] = gpu.id
     images = {"num_images_per_prompt": candidate.images * candidate.batch}
-    found = estimate(_quantities(settings | images, target), gpu)
+    q = _quantities(settings | images, target)
+    found = estimate(q, gpu)
     if candidate.rate is not None and target.engine.id == "native":  # whose server starts replicas, and batches
         count = candidate.replicas
         settings |= {"gpus": count * candidate.gpus, "data_parallel_size": count if count > 1 else None}
         settings |= {"server": True, "max_batch_size": candidate.batch}
     topology = gpu.measured.topology if gpu.measured else None
     order = topology.order if topology and topology.order != tuple(sorted(topology.order)) else ()
-    return Suggested(candidate, settings, found, order)
+    return Suggested(candidate, settings, found, int(q["num_inference_steps"]), order)
 
 
 def _quantities(settings: Settings, target: Target) -> Quantities:

@@ -108,13 +108,70 @@ def test_a_model_of_unknown_size_is_refused_with_what_is_missing() -> None:
     assert "parameters of the transformer" in result.stderr
 
 
+@pytest.mark.parametrize("objective", ["latency", "throughput"])
 @pytest.mark.parametrize("suffix", [".svg", ".html"])
-def test_the_front_is_drawn(tmp_path: Path, suffix: str) -> None:
+def test_the_plans_and_their_steps_are_drawn(tmp_path: Path, suffix: str, objective: str) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / f"front{suffix}"
     flags = ("--model", "Qwen/Qwen-Image", "--gpus", "4", "--gpu", "h100", "--plot", str(path))
-    assert suggested(*flags)[0] == 0
-    assert "<svg" in path.read_text()
+    assert suggested(*flags, "--objective", objective)[0] == 0
+    text = path.read_text()
+    assert "<svg" in text
+    assert "milliseconds of a step" in text
+    assert ("images a minute" in text) == (objective == "throughput")
+
+
+def test_plans_are_drawn_in_the_terminal() -> None:
+    words = ["suggest", "--model", "Qwen/Qwen-Image", "--gpus", "4", "--gpu", "h100", "--plot", "-"]
+    front = runner.invoke(app(["suggest"]), words).stdout
+    assert "the Pareto front (o)" in front
+    assert front.count("*") >= 1
+    under_load = runner.invoke(app(["suggest"]), [*words, "--objective", "throughput"]).stdout
+    drawn = under_load.partition("images a minute over")[2]
+    bars = [line for line in drawn.splitlines() if " ms " in line]
+    assert len(bars) >= 3
+    assert all("█" in bar for bar in bars)
+    assert "█ FFN" in drawn
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ("vllm-omni", "vllm serve black-forest-labs/FLUX.1-dev"),
+        ("sglang", "--model-path black-forest-labs/FLUX.1-dev"),
+        ("sglang==0.5.20", "--ulysses-degree 4"),
+        ("xdit", "xdit --model"),
+        ("tensorrt-llm", "trtllm-serve"),
+        ("cache-dit", "parallelism_config:"),
+    ],
+)
+@pytest.mark.parametrize("gpus", ["1", "4"])
+def test_plans_are_exported_as_the_command_of_every_engine(engine: str, words: str, gpus: str) -> None:
+    flags = ("--model", "black-forest-labs/FLUX.1-dev", "--gpus", gpus, "--gpu", "h100", "--export", engine)
+    code, found = suggested(*flags)
+    assert code == 0
+    for plan in found["plans"]:
+        assert "engine: " + engine.partition("=")[0] in plan["config"]
+        assume = {"engine": found_version(plan["config"]), "model": "black-forest-labs/FLUX.1-dev"}
+        for checked in check_bytes("exported", plan["command"].encode(), assume=assume):
+            assert checked.exit_code == 0, checked.findings
+    if gpus == "4":
+        assert words in found["plans"][0]["command"]
+
+
+def found_version(config: str) -> str:
+    return next(line.partition(": ")[2] for line in config.splitlines() if line.startswith("engine"))
+
+
+def test_an_engine_that_is_not_exported_to_is_refused() -> None:
+    flags = ["suggest", "--model", "Qwen/Qwen-Image", "--gpus", "1", "--gpu", "h100"]
+    for more, words in (
+        (["--export", "native"], "expected one of"),
+        (["--export", "sglang", "--engine", "xdit"], "plans for sglang"),
+    ):
+        result = runner.invoke(app(["suggest"]), [*flags, *more], env={"COLUMNS": "300"})
+        assert result.exit_code == 2
+        assert words in result.stderr
 
 
 def test_1024_gpus_are_planned_in_a_second_or_so() -> None:

@@ -26,6 +26,8 @@ def write(unwritten: Unwritten) -> str:
         if (value := unwritten.take(name)) is not None:
             command += [f"--{name}", str(value)]
     unwritten.take("server")  # the command is one
+    if unwritten.settings.get("gpus") == unwritten.world_size:
+        unwritten.take("gpus")  # as many processes are started as the degrees ask for
     tree: dict[str, Any] = {"model": model}
     merges = any(degree(unwritten.settings.get(name)) > 1 for name in ("ring_degree", "attention_2d"))
     if unwritten.settings.get("attention_quantization") and not unwritten.settings.get("attention_backend"):
