@@ -7,7 +7,7 @@ from math import ceil, prod
 from typing import Any
 
 from omni_config.estimate.data import Decoder, Gpu
-from omni_config.estimate.measured import Rate, rate_at
+from omni_config.estimate.measured import Measured, Rate, rate_at
 from omni_config.estimate.topology import Class
 from omni_config.estimate.work import Work, computed_steps, forwards_a_step
 from omni_config.mesh import AXES, RANKS, degree
@@ -108,7 +108,7 @@ def _computed(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, fl
             "projections": (rows, work.hidden, work.hidden / tensor),
             "FFN": (rows, work.hidden, work.ffn / tensor),
         }
-        rates = {name: _measured(known.matmul, size, shape) for name, shape in shapes.items()}
+        rates = {name: _measured(known, known.matmul, size, shape) for name, shape in shapes.items()}
         rates = {name: rate * quantized * share["measured_matmul"] for name, rate in rates.items()}
     else:
         peak = gpu.tflops * 1e12 * quantized * (2 / size)
@@ -122,17 +122,17 @@ def _computed(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, fl
         shape = (work.tokens / q["ring_degree"], work.heads / tensor / q["ulysses_degree"], work.hidden / work.heads)
         backends = known.attention
         by_size = backends.get(q["attention_backend"] or "native") or next(iter(backends.values()))
-        rate = _measured(by_size, size, shape) * share["measured_attention"]
+        rate = _measured(known, by_size, size, shape) * share["measured_attention"]
     else:
         rate = gpu.tflops * 1e12 * (2 / size) * share[f"attention_{gpu.architecture}"]
     terms["attention"] = work.attention_flops * work.batch / group / rate * _narrowed(q)
     return terms
 
 
-def _measured(by_size: Mapping[int, Sequence[Rate]], size: int, shape: Sequence[float]) -> float:
-    """A measured rate at a shape; of a type that was not measured, by the bytes of its values."""
+def _measured(known: Measured, by_size: Mapping[int, Sequence[Rate]], size: int, shape: Sequence[float]) -> float:
+    """A measured rate at a shape; of a type that was not measured by the bytes of its values, on a CPU the same."""
     near = size if size in by_size else next(iter(by_size))
-    return rate_at(by_size[near], shape) * near / size
+    return rate_at(by_size[near], shape) * (1.0 if known.waits else near / size)
 
 
 def _bandwidth(gpu: Gpu, share: Mapping[str, float], size: float) -> float:

@@ -1,10 +1,12 @@
 """The estimate held against published measurements: scaling inside each table, and the order of its rows.
 
-python -m omni_config.planner.judge
+python -m omni_config.planner.judge          # published tables
+python -m omni_config.planner.judge cpu      # runs on this machine's CPU, see judge_cpu.py
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -117,7 +119,8 @@ def report() -> str:
     return "\n".join(lines) + "\n"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print all tables, the summary of those that calibrate and judge, and every row."""
     print(report())
     for use in ("calibrate", "judge"):
         print(use, {name: round(value, 3) for name, value in summary(use).items()})
@@ -125,3 +128,12 @@ if __name__ == "__main__":
         print(f"\n{table.id} ({table.source})")
         for name, theirs, ours in zip(table.rows, table.measured, table.estimated, strict=True):
             print(f"  {name:<16} measured {theirs:9.3f}  estimated {ours:9.3f}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["cpu"]:
+        from omni_config.planner.judge_cpu import main as main_of_cpu
+
+        main_of_cpu()
+    else:
+        main()

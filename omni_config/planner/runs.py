@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -77,10 +77,12 @@ def quantities_of(plan: Plan) -> Quantities | None:
     known = catalog()
     card, engine = known.model(plan.model.id), known.engine(plan.engine)
     if card is None and Path(plan.model.source).is_dir():
-        from omni_config.catalog.folder_card import card_of_folder
+        from omni_config.catalog.folder_card import alike_of, card_of_folder
 
         try:
             card = card_of_folder(Path(plan.model.source), known)
+            padded = alike_of(Path(plan.model.source), known).dims.get("text_tokens", 0)  # which no folder says
+            card = replace(card, dims={"text_tokens": padded} | dict(card.dims))
         except ValueError:
             return None
     if card is None or engine is None:
