@@ -122,7 +122,8 @@ def trial(small: Small, engine: EngineCard, asked: Settings, request: Mapping[st
     command = how["command"].split()
     at = words.index(command[0])
     variables = dict(word.split("=", 1) for word in words[:at])
-    words += [word for name, value in own_words.items() for word in (f"--{name}", str(value))]
+    end = words.index(REQUEST) if how["serves"] else len(words)
+    words[end:end] = [word for name, value in own_words.items() for word in (f"--{name}", str(value))]
     return Trial(
         small=small,
         engine=engine,
