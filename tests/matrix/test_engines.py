@@ -369,8 +369,8 @@ class TestEvidence:
         monkeypatch.setattr(evidence, "FOLDER", tmp_path)
         evidence.read.cache_clear()
         _, _, _, one = ENTRIES[0]
-        evidence.write("xdit==0.7", Z_IMAGE, {"ulysses": one})
-        assert evidence.read("xdit==0.7", Z_IMAGE) == {"ulysses": one}
+        evidence.write("xdit==0.7", Z_IMAGE, {one.cell: one})
+        assert evidence.read("xdit==0.7", Z_IMAGE) == {one.cell: one}
         evidence.read.cache_clear()
 
 
