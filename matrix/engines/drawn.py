@@ -84,7 +84,8 @@ class Agreement:
     @property
     def holds(self) -> bool:
         """Whether enough agree, and none is said to run that the engine refuses or ignores."""
-        return self.share >= ENOUGH and not any(one.trial.verdict == "runs" for one in self.disagreeing)
+        said = [one.judged.outcome for one in self.disagreeing if one.trial.verdict == "runs"]
+        return self.share >= ENOUGH and not {*said} & {"refused", "ignored", "hangs"}
 
 
 def agreement(
