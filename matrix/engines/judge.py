@@ -37,7 +37,7 @@ LOSSY = frozenset({"cache_dit", "tea_cache", "vae_tiling", "quantization", "lora
 INEXACT = LOSSY - {"lora"}
 #: Stages of a pipeline work with what other parts of the image were a step ago.
 STALE = frozenset({"pipeline_parallel"})
-#: dB of an image between two orders of summation in bfloat16, or more: of 320 pixels by ring or tensor ranks 37 are left.
+#: dB of an image between two orders of summation in bfloat16, or more: 37 for 320 pixels by ring or tensor ranks.
 ROUNDING = 36.5
 ALIKE = 10.0  # dB of an image where a cache or tiles change it, or more
 EARLY = ("arguments", "before weights")  # of moments, those at which a refusal is one of the settings
