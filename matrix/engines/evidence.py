@@ -6,7 +6,7 @@ An entry is about the versions, the adapter and the stand-ins that ran; where on
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from math import inf
@@ -14,23 +14,25 @@ from pathlib import Path
 from statistics import mode
 from typing import Any
 
-from matrix.engines.environments import HERE, environments
-from matrix.engines.judge import Judged, Measured, Verdict, bears_out, judged
+from matrix.engines.environments import HERE, environment, environments
+from matrix.engines.judge import DECIBELS, Judged, Measured, Verdict, bears_out, judged
 from matrix.evidence import digest
 
 FOLDER = HERE / "evidence"
 #: What most cells of a file have in common, and its first line says for them.
 COMMON = ("date", "versions", "code")
-DECIBELS = ("psnr", "control", "plain")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One cell that was run. ``verdict`` and ``codes`` are the rules', of the day; ``degrees`` are those above 1.
 
+    ``engine`` is not written, as the file is of one.
+
     ``measured`` is None where the command has no words for what is asked, which is ``unsaid``.
     """
 
+    engine: str
     cell: str
     verdict: Verdict
     date: str
@@ -45,7 +47,8 @@ class Entry:
     @property
     def judged(self) -> Judged | None:
         """What the run shows, by the judge of today."""
-        return judged(self.measured, self.degrees, self.cell.split("+")) if self.measured else None
+        rounding = environment(self.engine).described["rounding"]
+        return judged(self.measured, self.degrees, self.cell.split("+"), rounding) if self.measured else None
 
     @property
     def outcome(self) -> str:
@@ -113,7 +116,7 @@ def read(engine: str, model: str) -> dict[str, Entry]:
     if not path.is_file():
         return {}
     common, *cells = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {cell["cell"]: _entry(common | cell) for cell in cells}
+    return {cell["cell"]: _entry(common | cell | {"engine": engine}) for cell in cells}
 
 
 def _entry(told: dict[str, Any]) -> Entry:
@@ -122,9 +125,10 @@ def _entry(told: dict[str, Any]) -> Entry:
     return Entry(**told | {name: tuple(told.get(name, ())) for name in ("codes", "unsaid")})
 
 
-def write(engine: str, model: str, found: dict[str, Entry]) -> None:
+def write(engine: str, model: str, found: Iterable[Entry]) -> None:
     """Write evidence about a model; that of other cells stays as it is."""
-    entries = {name: _told(entry) for name, entry in sorted((read(engine, model) | found).items())}
+    known = read(engine, model) | {entry.cell: entry for entry in found}
+    entries = {name: _told(entry) for name, entry in sorted(known.items())}
     common: dict[str, Any] = {name: mode_of([entry[name] for entry in entries.values()]) for name in COMMON}
     lines = [common, *({k: v for k, v in one.items() if k not in common or v != common[k]} for one in entries.values())]
     path = file_of(engine, model)
@@ -134,10 +138,11 @@ def write(engine: str, model: str, found: dict[str, Entry]) -> None:
 
 
 def _told(entry: Entry) -> dict[str, Any]:
-    """As it is written: without what is empty, numbers to a tenth, and infinite ones in words."""
+    """As it is written: without what is empty, and infinite numbers in words."""
     told = _full(asdict(entry))
+    del told["engine"]
     run = told.get("measured", {})
-    run |= {name: str(run[name]) if run[name] == inf else round(run[name], 1) for name in DECIBELS if name in run}
+    run |= {name: str(run[name]) for name in DECIBELS if run.get(name) == inf}
     return told
 
 

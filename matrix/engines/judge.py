@@ -37,8 +37,6 @@ LOSSY = frozenset({"cache_dit", "tea_cache", "vae_tiling", "quantization", "lora
 INEXACT = LOSSY - {"lora"}
 #: Stages of a pipeline work with what other parts of the image were a step ago.
 STALE = frozenset({"pipeline_parallel"})
-#: dB of an image between two orders of summation in bfloat16, or more: 37 for 320 pixels by ring or tensor ranks.
-ROUNDING = 36.5
 ALIKE = 10.0  # dB of an image where a cache or tiles change it, or more
 EARLY = ("arguments", "before weights")  # of moments, those at which a refusal is one of the settings
 NEARER = 3.0  # dB that a run must be nearer than its control
@@ -51,6 +49,8 @@ STAGES = {"pipeline_parallel": "pipeline_parallel_size"}
 DEGREES = (*BRANCHES.values(), *TOKENS.values(), *STAGES.values())
 
 Counts = Mapping[str, int]
+#: Numbers of a run that are dB, and kept to a tenth.
+DECIBELS = ("psnr", "control", "plain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,7 @@ class Measured:
                 numbers |= {"psnr": psnr(image, expected), "control": max(controls, default=None)}
         if image is not None and theirs is not None:
             numbers["plain"] = psnr(image, theirs)
+        numbers |= {name: round(numbers[name], 1) for name in DECIBELS if isinstance(numbers.get(name), float)}
         return cls(
             error=_line(ran.error),
             moment=ran.moment,
@@ -125,8 +126,11 @@ def bears_out(verdict: Verdict, outcome: Outcome) -> bool:
     return outcome in RUNS or (verdict == "warned" and outcome in ("ignored", "wrong"))
 
 
-def judged(run: Measured, settings: Settings, features: Collection[str]) -> Judged:
-    """What a run shows; ``features`` are those that are on, and ``settings`` say their degrees."""
+def judged(run: Measured, settings: Settings, features: Collection[str], rounding: float) -> Judged:
+    """What a run shows; ``features`` are those that are on, and ``settings`` say their degrees.
+
+    ``rounding`` are the dB of an image between two orders of summation, or more, as the engine computes.
+    """
     on = {*features}
     if run.error and not run.hung and run.moment in EARLY:
         return Judged("refused", run.error, run.moment)
@@ -144,19 +148,19 @@ def judged(run: Measured, settings: Settings, features: Collection[str]) -> Judg
         if math.isinf(run.psnr):
             return Judged("ignored", "the image is that without the adapter", ignored=("lora",), psnr=run.psnr)
         return Judged("not shown", f"the adapter changes the image, by {run.psnr:.1f} dB", psnr=run.psnr)
-    return _of_images(run, run.psnr, settings, on)
+    return _of_images(run, run.psnr, settings, on, rounding)
 
 
-def _of_images(run: Measured, distance: float, settings: Settings, on: set[str]) -> Judged:
+def _of_images(run: Measured, distance: float, settings: Settings, on: set[str], rounding: float) -> Judged:
     lossy, alone = bool((INEXACT | STALE) & on), on <= LOSSY
     control = None if alone else run.control  # one process, whose image is changed: damage has nothing to be told from
-    bound = ALIKE if lossy else ROUNDING
+    bound = ALIKE if lossy else rounding
     idle = _ignored(run, settings, on)
     numbers: dict[str, Any] = {"psnr": distance, "control": control}
     if control is not None and control >= distance - NEARER and control > bound and not idle:
         return Judged("not shown", f"a damaged weight was not noticed: {control:.0f} dB", **numbers)
     if distance < bound:
-        if run.plain is not None and run.plain >= ROUNDING and not on & LOSSY:  # so it is the one process that is wrong
+        if run.plain is not None and run.plain >= rounding and not on & LOSSY:  # so it is the one process that is wrong
             why = f"the image is that of diffusers; one process of the engine is {distance:.1f} dB from it"
             return Judged("equal", why, psnr=run.plain, control=control)
         said = f"the image is {distance:.1f} dB from that of one process"

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 
 from matrix.cell import ask, asked_of
-from matrix.engines.environments import Environment
+from matrix.engines.environments import Environment, environment
 from matrix.engines.evidence import Entry, code_of, write, write_whole
 from matrix.engines.judge import DEGREES, Judged, Measured, bears_out, judged
 from matrix.engines.server import Case, Ran, Server, started
@@ -90,13 +90,13 @@ def prove_cells(
                 model, cell = places[name]
                 found[model][cell] = entry_of(shown, cell, server)
                 if len(found[model]) % KEPT == 0:
-                    write(environment.engine, model, found[model])
+                    write(environment.engine, model, found[model].values())
             for name, made in trials.items():
                 model, cell = places[name]
                 if made.unsaid:
                     found[model][cell] = _entry(made, cell, server)
         for model, entries in found.items():
-            write(environment.engine, model, entries)
+            write(environment.engine, model, entries.values())
     if not (models or features):
         taken = {"runs": runs, "seconds": round(monotonic() - began), "cpu_seconds": round(_cpu() - used)}
         today = datetime.now(UTC).date().isoformat()
@@ -159,7 +159,8 @@ def run_trials(
             if command in ran and all({*references[one]} <= ran.keys() for one in names):
                 del left[command]
                 for one in names:
-                    yield one, _shown(trials[one], ran[command], *(ran[other] for other in references[one]))
+                    measured = Measured.of(ran[command], *(ran[other] for other in references[one]))
+                    yield one, _shown(trials[one], measured, ran[command].seconds)
 
 
 def _name(case: Case) -> str:
@@ -171,9 +172,9 @@ def plain_of(made: Trial, timeout: float) -> Case:
     return replace(made.bare(timeout), plain=True, controls=())
 
 
-def _shown(made: Trial, result: Ran, *beside: Ran) -> Shown:
-    measured = Measured.of(result, *beside)
-    return Shown(made, measured, judged(measured, made.settings, made.features), result.seconds)
+def _shown(made: Trial, measured: Measured, seconds: float) -> Shown:
+    found = judged(measured, made.settings, made.features, environment(made.engine.id).described["rounding"])
+    return Shown(made, measured, found, seconds)
 
 
 def entry_of(shown: Shown, cell: str, server: Server) -> Entry:
@@ -183,6 +184,7 @@ def entry_of(shown: Shown, cell: str, server: Server) -> Entry:
 
 def _entry(made: Trial, cell: str, server: Server) -> Entry:
     return Entry(
+        engine=made.engine.id,
         cell=cell,
         verdict=made.verdict,
         codes=made.codes,

@@ -43,7 +43,7 @@ def ran(value: int = 0, control: int = 200, **changes: object) -> Ran:
 
 def told(run: Ran, *features: str, reference: Ran | None = None, bare: Ran | None = None, **settings: int) -> Judged:
     one = ran() if reference is None else reference
-    return judged(Measured.of(run, one, one if bare is None else bare), settings, features)
+    return judged(Measured.of(run, one, one if bare is None else bare), settings, features, rounding=40.0)
 
 
 class TestWhatARunShows:
@@ -309,7 +309,7 @@ class TestEnvironments:
             assert catalog().engine(name) is not None
             assert all("==" in package for package in (one.package, *one.own, *one.shared))
             assert one.package in one.own
-            said = {"models", "names", "beyond", "places", "plain"}
+            said = {"models", "names", "beyond", "places", "plain", "rounding"}
             said |= {"command", "serves", "lora", "shards_are_ranks", "beside"}
             assert {*one.described} - {"not_run"} == said
 
@@ -369,8 +369,8 @@ class TestEvidence:
         monkeypatch.setattr(evidence, "FOLDER", tmp_path)
         evidence.read.cache_clear()
         _, _, _, one = ENTRIES[0]
-        evidence.write("xdit==0.7", Z_IMAGE, {one.cell: one})
-        assert evidence.read("xdit==0.7", Z_IMAGE) == {one.cell: one}
+        evidence.write("xdit==0.7", Z_IMAGE, [one])
+        assert evidence.read("xdit==0.7", Z_IMAGE) == {one.cell: replace(one, engine="xdit==0.7")}
         evidence.read.cache_clear()
 
 
