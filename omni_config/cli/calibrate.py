@@ -43,7 +43,9 @@ def calibrate(
         int | None,
         typer.Option("--ranks", min=1, max=64, help="machine: processes; left out, its GPUs, or 2 of a CPU."),
     ] = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="machine: spent on its rates.")] = 40,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0.1, max=600, help="machine: spent on its rates; left out, 40.")
+    ] = None,
     overrides: list[Override] = [],  # noqa: B006 (filled in by the decorator)
     policies: tuple[Rule, ...] = (),
 ) -> None:
@@ -57,10 +59,10 @@ def calibrate(
     if what is What.machine:
         if prompts is not None:
             raise typer.BadParameter("--prompts is for teacache")
-        _machine(file, overrides, policies, ranks, seconds, out or Path("machine.yaml"), timeout, as_json)
+        _machine(file, overrides, policies, ranks, seconds or 40.0, out or Path("machine.yaml"), timeout, as_json)
         return
-    if ranks is not None:
-        raise typer.BadParameter("--ranks is for machine")
+    if (ranks, seconds) != (None, None):
+        raise typer.BadParameter("--ranks and --seconds are for machine")
     # The config may already ask for the cache, whose coefficients are what is missing.
     none = [Override(("cache", name), False, ("--cache-backend", "none")) for name in ("tea_cache", "cache_dit")]
     plan = checked_plan(file, [*overrides, *none], policies)

@@ -7,6 +7,7 @@ python -m omni_config.planner.judge cpu      # runs on this machine's CPU, see j
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -49,7 +50,7 @@ class Judged:
     @property
     def rank_correlation(self) -> float:
         """Spearman's coefficient of the rows' order; 1 is the same order."""
-        return correlation(_ranks(self.measured), _ranks(self.estimated))
+        return correlation(ranks(self.measured), ranks(self.estimated))
 
 
 @cache
@@ -106,7 +107,8 @@ def _card(table: dict[str, Any]) -> ModelCard:
     return card
 
 
-def _ranks(values: tuple[float, ...]) -> list[float]:
+def ranks(values: Sequence[float]) -> list[float]:
+    """The rank of each value; those that are equal share theirs."""
     return [sum(other < value for other in values) + 0.5 * sum(other == value for other in values) for value in values]
 
 

@@ -24,6 +24,7 @@ from typing import Any
 from omni_config.estimate.data import Gpu
 from omni_config.estimate.machine import machine_of
 from omni_config.planner.fit import fit, step_seconds
+from omni_config.planner.judge import ranks
 from omni_config.planner.runs import Run, runs_in, usable
 
 STEPS = 7
@@ -100,12 +101,8 @@ def summary(rows: Sequence[Row]) -> dict[str, float]:
         "largest_error": max(abs(row.error) for row in rows),
         "inside": sum(row.is_inside for row in rows) / len(rows),
         "median_width": median(max(row.high / row.value - 1, 1 - row.low / row.value) for row in rows),
-        "rank_correlation": correlation(_ranks([row.measured for row in rows]), _ranks([row.value for row in rows])),
+        "rank_correlation": correlation(ranks([row.measured for row in rows]), ranks([row.value for row in rows])),
     }
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    return [float(sorted(values).index(value)) for value in values]
 
 
 def table(rows: Sequence[Row]) -> str:

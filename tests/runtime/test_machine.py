@@ -77,4 +77,4 @@ def test_options_of_the_other_calibration_are_refused(tmp_path: Path) -> None:
     result = runner.invoke(app(["calibrate"]), ["calibrate", "machine", "--prompts", "x.txt"])
     assert (result.exit_code, "--prompts is for teacache" in result.stderr) == (2, True)
     result = runner.invoke(app(["calibrate"]), ["calibrate", "teacache", "--model", "tiny", "--ranks", "2"])
-    assert (result.exit_code, "--ranks is for machine" in result.stderr) == (2, True)
+    assert (result.exit_code, "--ranks and --seconds are for machine" in result.stderr) == (2, True)
