@@ -22,20 +22,27 @@ from omni_config.schema.settings import DEFAULTS
 
 runner = CliRunner()
 OMNI = [sys.executable, "-m", "omni_config"]
-#: What is said of the best there is: not verified by the engine itself; Z-Image's guidance on sequence ranks in SGLang.
-KNOWN = {"OMNI505", "OMNI5203"}
 BAD = "version: 1\nmodel: Qwen/Qwen-Image\nparallel: {ulysses_degree: 5}\n"
 
 
 def written(*flags: str) -> str:
     done = runner.invoke(app(["init"]), ["init", "-", *flags])
     assert done.exit_code == 0, done.output
-    assert set(re.findall(r"OMNI\d+", done.stderr)) <= KNOWN
+    assert set(re.findall(r"OMNI\d+", done.stderr)) <= known(done.stdout)
     return done.stdout
 
 
-def faults(checked: CheckResult) -> list[str]:
-    return [one.code for one in checked.findings if one.severity != "advice" and one.code not in KNOWN]
+def known(text: str) -> set[str]:
+    """What is said of the best there is: not verified by the engine itself; of ``tiny``, a Z-Image, on eight GPUs in
+    SGLang, where each way has a warning, what its sequence ranks make of the guidance.
+    """
+    lines = {line.strip() for line in text.splitlines()}
+    alone = {"model: tiny", "engine: sglang==0.5.23", "gpus: 8"} <= lines
+    return {"OMNI505", "OMNI5203"} if alone else {"OMNI505"}
+
+
+def faults(checked: CheckResult, text: str) -> list[str]:
+    return [one.code for one in checked.findings if one.severity != "advice" and one.code not in known(text)]
 
 
 def uncommented(text: str) -> list[str]:
@@ -64,12 +71,12 @@ def test_what_it_writes_checks_clean_and_so_does_all_that_it_says_is_possible(en
         text = written("--model", model, "--engine", engine, "--gpus", str(gpus))
         written_ += 1
         (checked,) = check_bytes("config.yaml", text.encode())
-        assert not faults(checked)
+        assert not faults(checked, text)
         assert checked.resolution
         assert checked.resolution.settings["gpus"] == gpus
         for more in uncommented(text):
             (checked,) = check_bytes("config.yaml", more.encode())
-            assert not faults(checked), more
+            assert not faults(checked, more), more
             possible += 1
     assert written_ > 1
     assert possible > 5
