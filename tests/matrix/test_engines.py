@@ -465,7 +465,7 @@ class TestSGLang:
         ("name", "model", "asked"),
         [
             ("torchvision_ops", Z_IMAGE, {}),
-            ("kernels", FLUX, {}),
+            ("kernels", "Qwen/Qwen-Image", {}),
             ("parallelism", Z_IMAGE, {"ulysses_degree": 2, "tensor_parallel_size": 2}),
             ("processor", "Qwen/Qwen-Image-Edit", {}),
         ],
