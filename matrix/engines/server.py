@@ -101,6 +101,7 @@ def started(environment: Environment, models: list[Small], without: tuple[str, .
         variables = {
             "HF_HUB_CACHE": str(folder / "hub"),
             "HF_HUB_OFFLINE": "1",
+            "TMPDIR": home,  # engines leave files of locks there
             "OMP_NUM_THREADS": "1",
             "GLOO_SOCKET_IFNAME": "lo",
             "MALLOC_MMAP_MAX_": "0",  # glibc would give memory back, and every fork fault its pages in again

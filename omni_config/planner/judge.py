@@ -7,7 +7,6 @@ python -m omni_config.planner.judge cpu      # runs on this machine's CPU, see j
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,8 @@ from omni_config.catalog.load import catalog
 from omni_config.estimate.data import gpus
 from omni_config.estimate.estimate import seconds
 from omni_config.mesh import AXES
+from omni_config.planner.judge_cpu import main as judge_cpu
+from omni_config.planner.judge_cpu import ranks
 from omni_config.resolving.target import target_of
 from omni_config.rules.quantities import Quantities
 from omni_config.schema.settings import validate
@@ -107,11 +108,6 @@ def _card(table: dict[str, Any]) -> ModelCard:
     return card
 
 
-def ranks(values: Sequence[float]) -> list[float]:
-    """The rank of each value; those that are equal share theirs."""
-    return [sum(other < value for other in values) + 0.5 * sum(other == value for other in values) for value in values]
-
-
 def report() -> str:
     """All tables as Markdown."""
     lines = ["| table | use | rows | median error | rank correlation |", "|---|---|---:|---:|---:|"]
@@ -134,8 +130,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["cpu"]:
-        from omni_config.planner.judge_cpu import main as main_of_cpu
-
-        main_of_cpu()
+        judge_cpu()
     else:
         main()

@@ -24,7 +24,6 @@ from typing import Any
 from omni_config.estimate.data import Gpu
 from omni_config.estimate.machine import machine_of
 from omni_config.planner.fit import fit, step_seconds
-from omni_config.planner.judge import ranks
 from omni_config.planner.runs import Run, runs_in, usable
 
 STEPS = 7
@@ -103,6 +102,11 @@ def summary(rows: Sequence[Row]) -> dict[str, float]:
         "median_width": median(max(row.high / row.value - 1, 1 - row.low / row.value) for row in rows),
         "rank_correlation": correlation(ranks([row.measured for row in rows]), ranks([row.value for row in rows])),
     }
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """The rank of each value; those that are equal share theirs."""
+    return [sum(other < value for other in values) + 0.5 * sum(other == value for other in values) for value in values]
 
 
 def table(rows: Sequence[Row]) -> str:
