@@ -23,4 +23,4 @@ else
     fi
 fi
 # Python compiles what is imported, when it is; all of it would take longer than the download.
-.venv/bin/pip install --quiet --no-compile -c .venv/constraints.txt -e '.[runtime,serve,plot,dev]'
+.venv/bin/pip install --quiet --no-compile -c .venv/constraints.txt -e '.[runtime,quantization,serve,plot,dev]'

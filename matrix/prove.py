@@ -29,6 +29,7 @@ from runtime import Proof, prove_all
 from runtime.pipeline.apply import ORDER
 from runtime.report import versions
 
+QUANTIZATION = "int8_weight_only"  # what is proven of it, as float8 needs a GPU
 STEPS, CACHED_STEPS = 2, 20  # one finds what another left behind; a cache needs steps to skip
 SIDE = 64  # pixels
 TILED = 288, 32  # pixels, or a little more: more than one tile of every decoder, and few of the transformer's tokens
@@ -153,10 +154,16 @@ def _plan(names: tuple[str, ...], cell: Cell, subject: Subject) -> Plan | None:
 def _accepted(settings: Settings, subject: Subject) -> Plan:
     engine = catalog().engine("native")
     assert engine is not None
-    asked = validate({"version": 1, "model": subject.source}) | _request(settings, subject) | settings
+    asked = validate({"version": 1, "model": subject.source}) | _said(settings, subject)
     asked |= {name: file for name, file in subject.files.items() if asked[name]}
     target = target_of(subject.card, engine)
     return resolve_settings(asked, target.by(rule for rule in target.rules if rule.adjusts)).accepted_plan()
+
+
+def _said(settings: Settings, subject: Subject) -> Settings:
+    """The settings of a run: those of the cell, beside what is generated."""
+    said = _request(settings, subject) | settings
+    return said | {"quantization": QUANTIZATION} if said.get("quantization") else said
 
 
 def _request(settings: Settings, subject: Subject) -> Settings:
@@ -207,7 +214,7 @@ def _judged(cell: Cell, proof: Proof, plan: Plan, subject: Subject) -> Evidence:
         proven=proof.passed != refused,
         why=why,
         model=subject.model.id,
-        settings=_request(dict(cell.settings), subject) | dict(cell.settings),
+        settings=_said(dict(cell.settings), subject),
         date=datetime.now(UTC).date().isoformat(),
         versions=proof.versions,
         shared={name: digest(ROOT / name) for name in SHARED},

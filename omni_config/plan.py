@@ -12,7 +12,7 @@ from omni_config.mesh import Mesh
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-VERSION: Literal[3] = 3  # raised with each field that a Plan needs; 3: hsdp
+VERSION: Literal[3] = 3  # raised with each field that a Plan needs; 3: hsdp, quantization
 
 #: The models that come with the runtime, by name: their folders in it.
 EMBEDDED = {"tiny": "tiny_model", "tiny-qwen": "tiny_qwen_model"}
@@ -124,6 +124,7 @@ class Plan:
     cache: TeaCache | CacheDiT | None = field(metadata={"off": None})
     offload: Literal["none", "model", "layerwise"] = field(metadata={"off": "none"})
     lora: list[Lora]
+    quantization: Literal["fp8", "int8", "fp8_weight_only", "int8_weight_only"] | None = field(metadata={"off": None})
     text_encoder_tensor_parallel: bool = field(metadata={"off": False})
     compile: bool = field(metadata={"off": False})
     attention_backend: str = field(metadata={"off": "native"})

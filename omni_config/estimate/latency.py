@@ -100,7 +100,7 @@ def _computed(q: Mapping[str, Any], work: Work, gpu: Gpu, share: Mapping[str, fl
     """Seconds of the matrix products and of attention in one pass, on one rank."""
     ranks, tensor, size = q["sequence_ranks"], q["tensor_parallel_size"], q["bytes_per_value"]
     group = ranks * tensor
-    quantized = 2 if q["quantization"] else 1
+    quantized = 2 if q["quantization"] in ("fp8", "int8") else 1  # weight-only, they are multiplied as they would be
     known = gpu.measured
     if known is not None and known.matmul:
         rows = work.tokens * work.batch / ranks

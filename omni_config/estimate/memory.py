@@ -85,11 +85,13 @@ def memory_of(q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, 
 def _loading(q: Mapping[str, Any], dit: float, size: int) -> dict[str, float]:
     """GiB beyond what stays, while weights are read; empty where the engine's way is not known.
 
-    A rank of the built-in runtime copies its share to the device, a weight at a time. vLLM-Omni (0.26 to 0.32,
+    A rank of the built-in runtime copies its share to the device, a weight at a time; what is not split is quantized on
+    the way. vLLM-Omni (0.26 to 0.32,
     diffusers_loader.py: hsdp_defer_to_cpu) makes a quantized DiT whole on the device before HSDP shards it.
     """
     if q["engine_name"] == "native":
-        return {"loading": 0.0}
+        early = q["quantization"] and q["tensor_parallel_size"] > 1  # slices are read whole, and quantized then
+        return {"loading": dit * (size - 1) if early else 0.0}
     if q["engine_name"].startswith("vllm-omni") and q["use_hsdp"]:
         whole = q["quantization"] and q["hsdp_weight_load_strategy"] != "pre_sharded"
         return {"loading": _dit_gib(q, size) - dit if whole else 0.0}

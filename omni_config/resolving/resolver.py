@@ -86,6 +86,7 @@ def _plan(settings: Settings, target: Target) -> Plan:
         cache=_cache(s, card),
         offload=offload,  # type: ignore[arg-type]
         lora=[Lora(item["path"], float(item["scale"])) for item in s["lora"]],
+        quantization=s["quantization"],
         text_encoder_tensor_parallel=s["text_encoder_tensor_parallel"],
         compile=s["compile"],
         attention_backend=s["attention_backend"] or "native",

@@ -44,6 +44,12 @@ def known_gpu(q: Quantities) -> Gpu | None:
 
 
 @quantity
+def gpu_multiplies_fp8(q: Quantities) -> bool:
+    """Whether the known GPU multiplies in float8; true where none is said."""
+    return q["known_gpu"] is None or q["known_gpu"].architecture != "ampere"
+
+
+@quantity
 def known_gpus(q: Quantities) -> str:
     """Names of all known GPUs, for people."""
     from omni_config.estimate.estimate import gpus

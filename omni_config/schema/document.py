@@ -206,7 +206,10 @@ class Execution(_Section):
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         default=None, description="Precision of the weights; left out, the model's own default."
     )
-    quantization: Literal["fp8", "int8"] | None = Field(default=None, description="Quantize the DiT's weights.")
+    quantization: Literal["fp8", "int8", "fp8_weight_only", "int8_weight_only"] | None = Field(
+        default=None,
+        description="Quantize the DiT's weights, and, unless weight_only, what they are multiplied with.",
+    )
     compile: bool = Field(
         default=False,
         description="torch.compile of the repeated blocks. One word for it: vLLM-Omni's enforce_eager is its opposite.",

@@ -127,10 +127,15 @@ class _Slices(Handle):
 
 def local_bytes(model: nn.Module) -> int:
     """The bytes of a model's weights that this rank holds."""
+    return sum(map(bytes_of, model.parameters()))
+
+
+def bytes_of(weight: Any) -> int:
+    """The bytes of a weight that this rank holds; a quantized one has its scale beside it."""
     from torch.distributed.tensor import DTensor
 
-    held = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in model.parameters()]
-    return sum(weight.nbytes for weight in held)
+    parts = (weight.qdata, weight.scale) if hasattr(weight, "qdata") else (weight,)
+    return sum((part.to_local() if isinstance(part, DTensor) else part).nbytes for part in parts)
 
 
 def gather(model: nn.Module, packed: Mapping[str, Sequence[int]]) -> None:

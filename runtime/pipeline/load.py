@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from omni_config.plan import EMBEDDED, Model, Plan
 from runtime import models, weights
 from runtime.errors import CannotRunError
-from runtime.features import hsdp, tensor_parallel, text_encoder_parallel
+from runtime.features import hsdp, quantization, tensor_parallel, text_encoder_parallel
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ _kept: dict[Model, Any] = {}
 def pipeline(plan: Plan) -> Any:
     """The pipeline, with its progress bars off, on this rank's device if nothing is offloaded.
 
-    Models that a feature will split wait on the CPU, in the precision of their files.
+    Models that a feature will split or quantize wait on the CPU, in the precision of their files.
 
     Raises:
         CannotRunError: no such folder, the hub cannot be reached, or the checkpoint is damaged or of another class.
@@ -67,8 +67,9 @@ def keep(plans: Sequence[Plan]) -> None:
 
 
 def _split(pipe: Any, plan: Plan) -> list[Any]:
-    """The models of which features of the Plan read this rank's share."""
-    split = models.transformers(pipe) if tensor_parallel.wanted(plan) or hsdp.wanted(plan) else []
+    """The models that features of the Plan read by themselves: this rank's share, or a layer at a time."""
+    takers = (tensor_parallel, hsdp, quantization)
+    split = models.transformers(pipe) if any(feature.wanted(plan) for feature in takers) else []
     return [*split, text_encoder_parallel.encoder_of(pipe)] if text_encoder_parallel.wanted(plan) else split
 
 

@@ -23,7 +23,7 @@ from runtime.report import RankResult, versions
 if TYPE_CHECKING:
     from runtime.proof.batch import Arrays, Damage, Part
 
-Kind = Literal["lossless", "cache", "tiles"]
+Kind = Literal["lossless", "cache", "quantized", "tiles"]
 #: How much nearer to the reference's image than any damage a cache or tiles must be, in dB, where damage changes
 #: little: half the squared error.
 NEARER = 3.0
@@ -138,6 +138,8 @@ def kind(plan: Plan) -> Kind:
     """What a Plan switches on, and its reference does not, that bounds how near they can be."""
     if plan.cache is not None:
         return "cache"
+    if plan.quantization is not None:
+        return "quantized"
     return "tiles" if plan.vae.use_tiling and not plan.plain().vae.use_tiling else "lossless"
 
 
@@ -150,7 +152,7 @@ def bound(plan: Plan) -> Bound:
     weight changes: see ``NEARER``.
     """
     exact = plan.model.dtype == "float32"
-    if kind(plan) == "cache":
+    if kind(plan) in ("cache", "quantized"):
         return Bound(math.inf, 35.0)
     if kind(plan) == "tiles":
         return Bound(1e-4 if exact and not plan.model.task.startswith("image_to_") else math.inf, 20.0)

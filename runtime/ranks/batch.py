@@ -326,4 +326,5 @@ def _weight(pipe: Any, part: str) -> Any:
             module for name, module in model.named_modules() if name.endswith((".to_v", ".v_proj", "Attention.v"))
         ]
         weight = values[(len(values) - 1) // 2].weight
-    return getattr(weight.data, "_local_tensor", weight.data)
+    local = getattr(weight.data, "_local_tensor", weight.data)
+    return getattr(local, "scale", local)  # of a quantized weight, whose rows it multiplies

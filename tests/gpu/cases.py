@@ -32,6 +32,10 @@ _CACHE_DIT = Case("Cache-DiT", {"cache": {"cache_dit": True}}, exact=False)
 _TILES = Case("VAE tiles", {"vae": {"vae_use_tiling": True}})
 _LORA = Case("LoRA", {"lora": [{"path": "made here"}]}, exact=False)
 _TWO = Case("two images", {"sampling": {"num_images_per_prompt": 2}}, exact=False)
+_QUANTIZED = [
+    Case(kind, {"execution": {"quantization": kind}}, exact=False)
+    for kind in ("int8_weight_only", "fp8_weight_only", "fp8")
+]
 _OFFLOADS = (
     Case("layerwise offload", {"memory": {"enable_layerwise_offload": True}}, limit=90.0),
     Case("model offload", {"memory": {"enable_cpu_offload": True}}, limit=90.0),
@@ -44,10 +48,10 @@ _BACKENDS = [
 ]
 #: By pipeline, those first that say most. Nobody has published coefficients of TeaCache for Wan.
 OF_ONE_GPU = {
-    "flux": (Case("plain"), _TEA_CACHE, _CACHE_DIT, _TILES, _LORA, _TWO, *_BACKENDS, _COMPILE, *_OFFLOADS),
+    "flux": (Case("plain"), _TEA_CACHE, _CACHE_DIT, _TILES, _LORA, _TWO, *_QUANTIZED, *_BACKENDS, _COMPILE, *_OFFLOADS),
     "wan": (Case("plain"), _CACHE_DIT, _TILES, *_OFFLOADS),
     "z-image": (Case("plain"), _TEA_CACHE, _CACHE_DIT, _TILES, _LORA, _TWO),
-    "qwen-image": (Case("plain"), _TEA_CACHE, _CACHE_DIT, _TILES, _TWO),
+    "qwen-image": (Case("plain"), *_QUANTIZED, _TEA_CACHE, _CACHE_DIT, _TILES, _TWO),
 }
 
 

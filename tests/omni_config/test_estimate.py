@@ -84,6 +84,21 @@ def test_loading_is_a_phase_where_it_is_known_how_an_engine_loads() -> None:
     settings = validate({"version": 1, "model": card.id}) | {"tensor_parallel_size": 2}
     quantities = target_of(card, engine).quantities(settings | card.defaults | {"dtype": "bfloat16"})
     assert estimate(quantities).memory.phases["loading"] == 0
+    slices = target_of(card, engine).quantities(
+        settings | card.defaults | {"dtype": "bfloat16", "quantization": "int8_weight_only"}
+    )
+    parts = estimate(slices).memory  # slices are read in 16 bits, and quantized when they are there
+    assert parts.phases["loading"] == pytest.approx(parts.resident["DiT weights"])
+
+
+def test_weights_in_8_bits_are_half_and_only_products_in_8_bits_are_quicker() -> None:
+    whole, kept, multiplied = (
+        estimated("Qwen/Qwen-Image", "h100", quantization=kind) for kind in (None, "int8_weight_only", "int8")
+    )
+    for quantized in (kept, multiplied):
+        assert quantized.memory.resident["DiT weights"] == whole.memory.resident["DiT weights"] / 2
+    assert kept.terms["FFN"] == whole.terms["FFN"]
+    assert multiplied.terms["FFN"] == pytest.approx(whole.terms["FFN"] / 2)
 
 
 def test_hsdp_divides_the_weights_and_gathers_two_blocks() -> None:

@@ -46,6 +46,7 @@ def tiny(**changes: Any) -> Plan:
         cache=None,
         offload="none",
         lora=[],
+        quantization=None,
         text_encoder_tensor_parallel=False,
         compile=False,
         attention_backend="native",

@@ -30,8 +30,8 @@ pipelines: dict[Any, Any] = {}
 
 
 def pipeline(plan: Plan) -> Any:
-    split = (plan.mesh.tensor > 1, plan.text_encoder_tensor_parallel, plan.hsdp is not None)  # what waits for a feature
-    key = (plan.model, plan.offload == "none", bool(plan.lora), *split)
+    waits = (plan.mesh.tensor > 1, plan.text_encoder_tensor_parallel, plan.hsdp is not None, bool(plan.quantization))
+    key = (plan.model, plan.offload == "none", bool(plan.lora), *waits)  # models wait for a feature that reads them
     if key not in pipelines:
         pipelines[key] = pipe = load_pipeline(plan)
         load._kept.pop(plan.model, None)  # or the next one would be this, whose weights are placed already

@@ -191,7 +191,7 @@ def _quantize(draft: Draft, section: YamlNode) -> None:
         kind = str(child.value)
         if key == "quant_type" and kind.startswith(QUANTIZATIONS):
             draft.options[key] = child
-            draft.set("quantization", "fp8" if kind.startswith("float8") else "int8", child.span)
+            draft.set("quantization", _ours(kind), child.span)
         elif key == "precision_plan" and isinstance(child.value, dict):
             draft.options[key] = child
             other = [node for node in child.children.values() if str(node.value).lower() not in _quantization_types()]
@@ -384,7 +384,12 @@ def _quantize_flags(draft: Draft, said: dict[str, tuple[Any, Span]]) -> None:
     if kind is None and not found and "quantize" in said:
         kind, span = "float8_per_row", said["quantize"][1]
     for name, place in [*found, *([(str(kind), span)] if kind in kinds.values() else [])]:
-        draft.set("quantization", "fp8" if name.startswith("float8") else "int8", place)
+        draft.set("quantization", _ours(name), place)
+
+
+def _ours(kind: str) -> str:
+    """Our word for one of its quantizations."""
+    return ("fp8" if kind.startswith("float8") else "int8") + ("_weight_only" if kind.endswith("weight_only") else "")
 
 
 def _said(draft: Draft) -> dict[str, tuple[Any, Span]]:

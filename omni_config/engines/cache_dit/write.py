@@ -11,7 +11,12 @@ from omni_config.engines.cache_dit.read import DEFAULTS, PARALLEL
 from omni_config.engines.formats.unwritten import Unwritten
 from omni_config.schema.settings import FIELDS
 
-_QUANT_TYPES = {"fp8": "float8_per_row", "int8": "int8_per_row"}
+_QUANT_TYPES = {
+    "fp8": "float8_per_row",
+    "int8": "int8_per_row",
+    "fp8_weight_only": "float8_weight_only",
+    "int8_weight_only": "int8_weight_only",
+}
 _PROGRAM = ("sampling", "memory", "vae", "lora", "hardware", "model")
 
 

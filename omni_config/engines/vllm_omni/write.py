@@ -55,7 +55,9 @@ def write(unwritten: Unwritten) -> str:
         groups += _quantized(unwritten)
     elif unwritten.settings.get("attention_backend") in _ATTENTION:  # OMNI133 refuses the others
         groups.append(["--diffusion-attention-backend", _ATTENTION[unwritten.take("attention_backend")]])
-    others = (*LACKING, *INSIDE, "pin_cpu_memory")
+    others: tuple[str, ...] = (*LACKING, *INSIDE, "pin_cpu_memory")
+    if "weight_only" in (unwritten.settings.get("quantization") or ""):  # for which it has other words, or none
+        others += ("quantization",)
     same = [name for name in FIELDS if FIELDS[name][0] in _SECTIONS and name not in others]
     groups += unwritten.flags({name: _short(name, offline) for name in same})
     gpus = unwritten.take("gpus")

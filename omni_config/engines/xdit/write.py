@@ -27,8 +27,8 @@ def write(unwritten: Unwritten) -> str:
     if (degree := shards if shards > 0 else world) > 1 and unwritten.take("use_hsdp"):
         unwritten.take("hsdp_shard_size")
         groups.append(["--fully_shard_degree", str(degree)])
-    if (quantization := unwritten.take("quantization")) is not None:
-        groups.append([f"--use_{quantization}_gemms"])
+    if unwritten.settings.get("quantization") in ("fp8", "int8"):
+        groups.append([f"--use_{unwritten.take('quantization')}_gemms"])
     for method, setting in CACHES.items():
         if unwritten.take(setting):
             groups.append(["--cache_method", method])
