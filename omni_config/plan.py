@@ -12,7 +12,7 @@ from omni_config.mesh import Mesh
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-VERSION: Literal[3] = 3  # raised with each field that a Plan needs; 3: hsdp, quantization
+VERSION: Literal[3] = 3  # raised with each field that a Plan needs; 3: hsdp, quantization, several prompts
 
 #: The models that come with the runtime, by name: their folders in it.
 EMBEDDED = {"tiny": "tiny_model", "tiny-qwen": "tiny_qwen_model"}
@@ -92,7 +92,7 @@ class Video:
 class Sampling:
     """Arguments of one call of the pipeline. ``guidance`` is by the pipeline's own argument names."""
 
-    prompt: str
+    prompt: str | list[str]  # several make an image each, in one call
     negative_prompt: str | None
     image: str | None  # path of the input image of an editing model
     width: int
@@ -103,6 +103,11 @@ class Sampling:
     guidance: dict[str, float]
     guidance_branches: int  # predictions a step that classifier-free guidance needs; 1 where it is off
     seed: int
+
+    @property
+    def prompts(self) -> list[str]:
+        """All prompts of the call; ``num_images_per_prompt`` images of each follow each other."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
 #: How the vae of a plain pipeline decodes.

@@ -20,11 +20,27 @@ def validated(node: YamlNode) -> tuple[Settings | None, list[Finding]]:
         return validate(node.value), []
     except ValueError as error:
         found: Any = error  # pydantic_core.ValidationError, of a package that a clean document does without
-        return None, [_schema_finding(item, node) for item in found.errors(include_url=False, include_input=False)]
+        errors = [item for item in found.errors(include_url=False, include_input=False) if _is_meant(item, node)]
+        places = {item["loc"][:-1] for item in errors}  # a list without what is wrong in it would be too short
+        return None, [_schema_finding(item, node) for item in errors if item["loc"] not in places]
+
+
+def _is_meant(error: Mapping[str, Any], node: YamlNode) -> bool:
+    """Whether an error of a value that may be text or a list is of the one that it is."""
+    form = next((place for place, part in enumerate(error["loc"]) if _is_form(error, part)), None)
+    if form is None:
+        return True
+    found = node.find(error["loc"][:form])
+    return found is not None and isinstance(found.value, list) == (error["loc"][form] != "str")
+
+
+def _is_form(error: Mapping[str, Any], part: object) -> bool:
+    """Whether a part of the place of an error is pydantic's name for one of several types."""
+    return str(part).startswith("tuple[") or (part == "str" and error["type"] == "string_type")
 
 
 def _schema_finding(error: Mapping[str, Any], node: YamlNode) -> Finding:
-    path = tuple(part for part in error["loc"] if not str(part).startswith("function-"))
+    path = tuple(part for part in error["loc"] if not (str(part).startswith("function-") or _is_form(error, part)))
     place, depth = node, 0
     for part in path:
         if part not in place.children:

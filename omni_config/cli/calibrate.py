@@ -66,7 +66,7 @@ def calibrate(
     # The config may already ask for the cache, whose coefficients are what is missing.
     none = [Override(("cache", name), False, ("--cache-backend", "none")) for name in ("tea_cache", "cache_dit")]
     plan = checked_plan(file, [*overrides, *none], policies)
-    lines = [plan.sampling.prompt] if prompts is None else _lines(prompts)
+    lines = plan.sampling.prompts if prompts is None else _lines(prompts)
     require_startable("calibrate", plan)
     from runtime import Progress
     from runtime.measure.calibrate import calibrate as start

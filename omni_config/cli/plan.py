@@ -117,7 +117,7 @@ def plan_table(plan: Plan) -> Table:
         "vae": f"tiling {tiling}, slicing {slicing}, patch parallel {vae.patch_parallel_size}",
         made(plan): ", ".join(size),
         "guidance": ", ".join(f"{name} {value:g}" for name, value in sampling.guidance.items()) or "none",
-        "prompt": sampling.prompt,
+        "prompt": "\n".join(sampling.prompts),
         "negative prompt": sampling.negative_prompt,
         "input image": sampling.image,
         "output": plan.output,

@@ -213,7 +213,7 @@ def _once(q: Mapping[str, Any], gpu: Gpu, decoder: Decoder | None, share: Mappin
 def decode_flops(q: Mapping[str, Any], decoder: Decoder) -> float:
     """Flops of decoding on the busiest rank: tiles overlap, and are dealt out whole to the ranks that share them."""
     frames = (q["num_frames"] or 1) if q["vae_temporal_factor"] else 1
-    pixels = q["width"] * q["height"] * frames * q["num_images_per_prompt"] * decoder.flops
+    pixels = q["width"] * q["height"] * frames * q["images"] * decoder.flops
     if (q["vae_parallel_mode"] or "").startswith("spatial_shard"):  # strips, whose edges the ranks exchange
         return float(pixels / q["vae_patch_parallel_size"])
     tiles = decoder.tiles(q["width"], q["height"])

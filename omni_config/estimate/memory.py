@@ -149,8 +149,8 @@ def decode_values(q: Mapping[str, Any], decoder: Decoder) -> float:
     """Numbers that are live when one rank decodes: those of the tile or the frames at hand, and the result."""
     frames = (q["num_frames"] or 1) if q["vae_temporal_factor"] else 1
     pixels = q["width"] * q["height"]
-    images = 1 if q["vae_use_slicing"] else q["num_images_per_prompt"]
-    result = 3 * pixels * frames * q["num_images_per_prompt"]
+    images = 1 if q["vae_use_slicing"] else q["images"]
+    result = 3 * pixels * frames * q["images"]
     at_once = pixels * images
     if (q["vae_parallel_mode"] or "").startswith("spatial_shard"):  # each rank has a strip
         at_once /= q["vae_patch_parallel_size"]

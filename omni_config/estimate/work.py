@@ -78,7 +78,7 @@ def work_of(q: Mapping[str, Any]) -> Work:
         all_reduces=(3 if crossed else 2) * (passes - fused) + fused,
         # Hidden vectors around attention, and the wide ones inside the feed-forward; more where both are live at once.
         live_values=float(tokens * ((6 + (4 if fused else 0)) * hidden + (q["ffn_matrices"] or 2) * ffn)),
-        batch=q["num_images_per_prompt"],
+        batch=q["images"],
         calls=blocks + double + 2 * refiners,
     )
 

@@ -115,7 +115,7 @@ def _switched(shape: Settings, target: Target, size: int, lossless: bool) -> Ite
 
 def _estimated(q: Quantities, changes: Settings, gpu: Gpu, size: int, replicas: int) -> Candidate:
     taken = sum(seconds(q, gpu).values())
-    return Candidate(changes, size, replicas, memory(q).peak, taken, int(q["num_images_per_prompt"]))
+    return Candidate(changes, size, replicas, memory(q).peak, taken, int(q["images"]))
 
 
 def pareto(found: list[Candidate]) -> list[Candidate]:

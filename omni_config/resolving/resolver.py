@@ -92,7 +92,7 @@ def _plan(settings: Settings, target: Target) -> Plan:
         attention_backend=s["attention_backend"] or "native",
         vae=Vae(s["vae_use_tiling"], s["vae_use_slicing"], s["vae_patch_parallel_size"]),
         sampling=Sampling(
-            prompt=s["prompt"],
+            prompt=list(s["prompt"]) if isinstance(s["prompt"], tuple) else s["prompt"],
             negative_prompt=s["negative_prompt"],
             image=s["image"] if card.task.startswith("image_to_") else None,  # OMNI508 says so
             width=s["width"],

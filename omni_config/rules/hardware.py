@@ -184,7 +184,7 @@ def dominant_term(q: Quantities) -> str:
 @quantity
 def tokens_at_once(q: Quantities) -> int | None:
     """Tokens that one rank multiplies with a weight at once: its part of the sequence, times the batch."""
-    return None if q["tokens_per_rank"] is None else int(q["tokens_per_rank"] * q["num_images_per_prompt"])
+    return None if q["tokens_per_rank"] is None else int(q["tokens_per_rank"] * q["images"])
 
 
 @quantity

@@ -389,8 +389,21 @@ def guided(q: Quantities) -> bool:
 
 @quantity
 def prompt_letters(q: Quantities) -> int | None:
-    """Characters of the prompt; None where the config has none."""
-    return None if q["prompt"] is None else len(q["prompt"])
+    """Characters of the prompt, of several the longest; None where the config has none."""
+    prompt = q["prompt"]
+    return max(map(len, prompt)) if isinstance(prompt, tuple) else None if prompt is None else len(prompt)
+
+
+@quantity
+def prompts(q: Quantities) -> int:
+    """Prompts of one call of the pipeline."""
+    return len(q["prompt"]) if isinstance(q["prompt"], tuple) else 1
+
+
+@quantity
+def images(q: Quantities) -> int:
+    """Images, or videos, of one call of the pipeline."""
+    return int(q["prompts"] * q["num_images_per_prompt"])
 
 
 @quantity

@@ -17,6 +17,9 @@ Block = Annotated[int, Field(ge=0, le=1024)]
 Pixels = Annotated[int, Field(ge=16, le=16384)]
 
 
+Prompts = Annotated[tuple[str, ...], Field(min_length=1, max_length=64, strict=False)]
+
+
 # Those of diffusers that download no code: its names with `hub` do.
 AttentionBackend = Literal[
     "native",
@@ -235,7 +238,7 @@ class Lora(_Section):
 class Sampling(_Section):
     """What is generated; a server takes these from each request instead."""
 
-    prompt: str = Field(default="", description="What the image shows.")
+    prompt: str | Prompts = Field(default="", description="What the image shows; a list makes an image of each.")
     negative_prompt: str | None = Field(default=None, description="What it must not show; '' is a negative prompt too.")
     image: str | None = Field(default=None, description="Path of the input image of an editing model.")
     width: Pixels | None = Field(default=None, description="Pixels; left out, the model's own default.")

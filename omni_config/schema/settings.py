@@ -112,11 +112,14 @@ def _compile() -> dict[str, Any]:
         if kind == "function-before":  # the one function that documents use
             switches.append(path[-1])
             return {"type": "switch", "schema": plain(node["schema"]["schema"], path)}
-        kept = {key: value for key, value in node.items() if key not in ("metadata", "ref", "schema", "items_schema")}
+        inner = ("metadata", "ref", "schema", "items_schema", "choices")
+        kept = {key: value for key, value in node.items() if key not in inner}
         if kind in ("int", "float", "str", "bool"):  # what the models' configuration says of all of them
             kept |= {"strict": True} | ({"allow_inf_nan": False} if kind == "float" else {})
         if "schema" in node:
             kept["schema"] = plain(node["schema"], path)
+        if "choices" in node:
+            kept["choices"] = [plain(item, ("",)) for item in node["choices"]]
         if "items_schema" in node:
             kept["items_schema"] = [plain(item, ("",)) for item in node["items_schema"]]
         return kept

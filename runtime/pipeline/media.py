@@ -106,11 +106,13 @@ def save(output: Any, plan: Plan) -> list[str]:
     """
     video = plan.sampling.video
     if video is None:
-        count = len(output.images)
+        count = plan.sampling.num_images_per_prompt
         which = [f"-{number}of{count}" if count > 1 else "" for number in range(1, count + 1)]
-        return [_write(plan, f"{one}.png", _png(image)) for one, image in zip(which, output.images, strict=True)]
+        names = [(prompt, f"{one}.png") for prompt in plan.sampling.prompts for one in which]
+        return [_write(plan, *name, _png(image)) for name, image in zip(names, output.images, strict=True)]
     assert video.fps is not None
-    return [_write(plan, ".mp4", partial(write_mp4, frames, video.fps)) for frames in output.frames]
+    [prompt] = plan.sampling.prompts
+    return [_write(plan, prompt, ".mp4", partial(write_mp4, frames, video.fps)) for frames in output.frames]
 
 
 def write_mp4(frames: list[Image], fps: int, path: Path) -> None:
@@ -142,9 +144,9 @@ def _is_whole(path: Path) -> bool:
     return at == end and b"moov" in kinds
 
 
-def _write(plan: Plan, end: str, fill: Callable[[Path], Any]) -> str:
+def _write(plan: Plan, prompt: str, end: str, fill: Callable[[Path], Any]) -> str:
     made = "video" if plan.sampling.video else "image"
-    slug = re.sub(r"\W+", "-", plan.sampling.prompt.lower())[:48].strip("-") or made
+    slug = re.sub(r"\W+", "-", prompt.lower())[:48].strip("-") or made
     return str(write_new(Path(plan.output) / f"{slug}-{plan.sampling.seed}{end}", fill))
 
 

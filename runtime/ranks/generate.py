@@ -151,8 +151,9 @@ def arguments(plan: Plan, rank: int = 0) -> dict[str, Any]:
     from runtime.pipeline.media import input_image
 
     sampling = plan.sampling
+    prompt = sampling.prompt if isinstance(sampling.prompt, str) else [*sampling.prompt]  # Z-Image changes the list
     arguments: dict[str, Any] = {
-        "prompt": sampling.prompt,
+        "prompt": prompt,
         "width": sampling.width,
         "height": sampling.height,
         "num_inference_steps": sampling.num_inference_steps,
@@ -168,8 +169,9 @@ def arguments(plan: Plan, rank: int = 0) -> dict[str, Any]:
         arguments["num_frames"] = sampling.video.num_frames
     else:
         arguments["num_images_per_prompt"] = sampling.num_images_per_prompt
-    if sampling.negative_prompt is not None:
-        arguments["negative_prompt"] = sampling.negative_prompt
+    negative = sampling.negative_prompt
+    if negative is not None:
+        arguments["negative_prompt"] = negative if isinstance(prompt, str) else [negative] * len(prompt)
     return arguments
 
 

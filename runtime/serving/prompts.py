@@ -116,5 +116,5 @@ def _requests(path: Path) -> Iterator[tuple[int, ImageRequest]]:
 def _name(served: ServedConfig, sampling: Sampling) -> str:
     plan = {name: value for name, value in served.plan.to_dict().items() if name not in ("sampling", "output")}
     text = json.dumps([plan, asdict(sampling)], sort_keys=True)
-    slug = re.sub(r"\W+", "-", sampling.prompt.lower())[:48].strip("-") or "image"
+    slug = re.sub(r"\W+", "-", sampling.prompts[0].lower())[:48].strip("-") or "image"
     return f"{slug}-{sampling.seed}-{sha256(text.encode()).hexdigest()[:12]}.png"

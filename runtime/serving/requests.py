@@ -141,7 +141,7 @@ class ServedConfig:
 
         Of a video that no cache has to see whole, a few steps are enough: all of them may take minutes.
         """
-        sampling = replace(self.plan.sampling, num_images_per_prompt=1, prompt=self.plan.sampling.prompt or "a")
+        sampling = replace(self.plan.sampling, num_images_per_prompt=1, prompt=self.plan.sampling.prompts[0] or "a")
         if self.makes_videos and self.plan.cache is None:
             sampling = replace(sampling, num_inference_steps=min(sampling.num_inference_steps, _STEPS_OF_WARM_UP))
         return replace(sampling, image=image if self.takes_image else None)

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from omni_config import check, load
+from omni_config.checking.files import check_bytes
 from omni_config.checking.schema_findings import instead
 from omni_config.cli import app
 from omni_config.schema.settings import FIELDS
@@ -206,3 +207,27 @@ def test_what_to_write_instead_of_a_key_is_a_key() -> None:
         assert key not in FIELDS
         for name in stated.split(" or "):
             assert tuple(name.partition(":")[0].split(".")) in FIELDS.values(), key
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("[]", "sampling.prompt: must have at least 1 item, not 0"),
+        ("[1]", "sampling.prompt.0: must be text; YAML reads 1 as 1: quote it"),
+        ("[a cat, [a dog]]", "sampling.prompt.1: must be text, not a list"),
+        ("{a: cat}", "sampling.prompt: must be text, not a mapping"),
+        ("5", "sampling.prompt: must be text; YAML reads 5 as 5: quote it"),
+    ],
+)
+def test_what_is_no_prompt_and_no_list_of_prompts_is_one_finding(prompt: str, message: str) -> None:
+    text = f"version: 1\nmodel: tiny\nsampling: {{prompt: {prompt}}}\n"
+    (checked,) = check_bytes("config.yaml", text.encode())
+    assert [finding.message for finding in checked.findings] == [message]
+
+
+def test_prompts_in_a_list_are_in_the_plan_in_their_order() -> None:
+    text = b"version: 1\nmodel: tiny\nsampling: {prompt: [a cat, a dog]}\n"
+    (checked,) = check_bytes("config.yaml", text)
+    assert checked.findings == ()
+    assert checked.plan is not None
+    assert checked.plan.sampling.prompt == ["a cat", "a dog"]

@@ -25,10 +25,11 @@ class Unwritten:
         return self.settings.pop(name, None)
 
     def flags(self, names: Mapping[str, str]) -> list[list[str]]:
-        """Settings by their flags: a switch alone, anything else with its value."""
+        """Settings by their flags: a switch alone, anything else with its value. Several values stay unwritten."""
         result = []
         for name, flag in names.items():
-            value = self.take(name) if self.has(flag) else None
+            several = isinstance(self.settings.get(name), tuple | list)
+            value = self.take(name) if self.has(flag) and not several else None
             if value is not None and value is not False:
                 result.append([flag] if value is True else [flag, str(value)])
         return result
