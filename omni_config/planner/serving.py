@@ -130,7 +130,7 @@ def _batches(plan: Candidate, settings: Settings, target: Target, gpu: Gpu, limi
         if size == 1:
             taken, gib = [plan.seconds], plan.gib
         else:
-            q = target.quantities(changed | {"num_images_per_prompt": plan.images * size})
+            q = target.quantities(changed | {"num_images_per_prompt": changed["num_images_per_prompt"] * size})
             gib, whole, before = memory(q).peak, sum(seconds(q, gpu).values()), len(taken)
             taken += [taken[-1] + (whole - taken[-1]) * step / before for step in range(1, before + 1)]
         if round(gib, 1) > limit or (size > 1 and taken[-1] / size > _WORTH * taken[size // 2 - 1] / (size // 2)):

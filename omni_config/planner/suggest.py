@@ -203,7 +203,7 @@ def _suggested(base: Settings, candidate: Candidate, target: Target, gpu: Gpu) -
     settings = base | candidate.changes | {"gpus": candidate.gpus}
     if base["machine"] is None:
         settings["gpu"] = gpu.id
-    images = {"num_images_per_prompt": candidate.images * candidate.batch}
+    images = {"num_images_per_prompt": settings["num_images_per_prompt"] * candidate.batch}
     q = _quantities(settings | images, target)
     found = estimate(q, gpu)
     if candidate.rate is not None and target.engine.id == "native":  # whose server starts replicas, and batches
