@@ -60,6 +60,9 @@ REQUESTS: tuple[tuple[Settings, ...], ...] = (
 FRAMES: tuple[Settings, ...] = ({"num_frames": 5}, {"num_frames": 9}, {"num_frames": 4})
 
 
+MANY = 500  # configs, which are worth writing down
+
+
 @dataclass(frozen=True)
 class Agreement:
     """What drawn configs have shown."""

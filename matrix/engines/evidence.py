@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from math import inf
 from pathlib import Path
@@ -151,20 +152,25 @@ def _full(value: dict[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in parts.items() if part or (part == 0 and part is not False)}
 
 
-def whole(engine: str) -> dict[str, Any] | None:
-    """What a run of all cells took: ``runs``, ``seconds``, ``cpu_seconds``, ``cores`` and ``date``; None before one."""
-    path = _whole(engine)
+def summary(engine: str, name: str) -> dict[str, Any] | None:
+    """What is written about many runs of an engine, with its ``date``; None before them.
+
+    ``whole``: ``runs``, ``seconds``, ``cpu_seconds`` and ``cores`` that all cells took. ``drawn``: ``count`` and
+    ``seed`` of drawn configs, how many were ``told`` by a run, and of these, how many ``agree`` with the rules.
+    """
+    path = _summary(engine, name)
     found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     return found
 
 
-def write_whole(engine: str, taken: dict[str, Any]) -> None:
-    """Write down what a run of all cells took."""
-    _whole(engine).write_text(json.dumps(taken) + "\n", encoding="utf-8")
+def write_summary(engine: str, name: str, told: dict[str, Any]) -> None:
+    """Write it down, as of today."""
+    today = datetime.now(UTC).date().isoformat()
+    _summary(engine, name).write_text(json.dumps(told | {"date": today}) + "\n", encoding="utf-8")
 
 
-def _whole(engine: str) -> Path:
-    return FOLDER / engine.replace("==", "-") / "whole.json"
+def _summary(engine: str, name: str) -> Path:
+    return FOLDER / engine.replace("==", "-") / f"{name}.json"
 
 
 def mode_of(values: list[Any]) -> Any:

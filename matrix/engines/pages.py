@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from matrix.engines.environments import environments
-from matrix.engines.evidence import Entry, everything, whole
+from matrix.engines.evidence import Entry, everything, summary
 from matrix.engines.judge import OUTCOMES
 from omni_config.catalog.load import catalog
 
@@ -40,6 +40,7 @@ def page() -> list[str]:
             f"## `{engine}`",
             "",
             *_whole(engine),
+            *_drawn(engine),
             *_outcomes(models),
             "",
             *_singles(models),
@@ -69,13 +70,24 @@ def _introduction() -> list[str]:
 
 
 def _whole(engine: str) -> list[str]:
-    taken = whole(engine)
+    taken = summary(engine, "whole")
     if taken is None:
         return []
     minutes, busy = (round(taken[name] / 60) for name in ("seconds", "cpu_seconds"))
     return [
         f"All {taken['runs']} runs with their references: {minutes} minutes on {taken['cores']} cores, with {busy}",
         f"minutes of their time ({taken['date']}).",
+        "",
+    ]
+
+
+def _drawn(engine: str) -> list[str]:
+    found = summary(engine, "drawn")
+    if found is None:
+        return []
+    return [
+        f"{found['count']} drawn configs (`--seed {found['seed']}`): {found['told']} show something, and of these",
+        f"{found['agree']} do what the rules say ({found['date']}).",
         "",
     ]
 

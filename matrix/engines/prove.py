@@ -15,7 +15,7 @@ from time import monotonic
 
 from matrix.cell import ask, asked_of
 from matrix.engines.environments import Environment, environment
-from matrix.engines.evidence import Entry, code_of, write, write_whole
+from matrix.engines.evidence import Entry, code_of, write, write_summary
 from matrix.engines.judge import DEGREES, Judged, Measured, bears_out, judged
 from matrix.engines.server import Case, Ran, Server, started
 from matrix.engines.small import Small, small
@@ -99,8 +99,7 @@ def prove_cells(
             write(environment.engine, model, entries.values())
     if not (models or features):
         taken = {"runs": runs, "seconds": round(monotonic() - began), "cpu_seconds": round(_cpu() - used)}
-        today = datetime.now(UTC).date().isoformat()
-        write_whole(environment.engine, taken | {"cores": os.cpu_count(), "date": today})
+        write_summary(environment.engine, "whole", taken | {"cores": os.cpu_count()})
     return found
 
 

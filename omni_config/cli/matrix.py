@@ -157,19 +157,24 @@ def _prove_engines(engines: list[str], models: list[str], features: list[str]) -
 
 def _drawn(engines: list[str], count: int, seed: int) -> int:
     """Run drawn configs of engines; 1 where too few agree with the rules."""
-    from matrix.engines.drawn import agreement
+    from matrix.engines.drawn import MANY, agreement
     from matrix.engines.environments import environment
+    from matrix.engines.evidence import write_summary
     from omni_config.cli.running import bar
 
     holds = True
     for name in engines:
+        engine = environment(name)
         with bar() as show:
-            found = agreement(environment(name), count, seed, lambda done, all_: show("runs", done, all_))
+            found = agreement(engine, count, seed, lambda done, all_: show("runs", done, all_))
         holds &= found.holds
         for one in found.disagreeing:
             said = f"{one.trial.verdict} {' '.join(one.trial.codes)}".rstrip()
             typer.echo(f"the rules say {said}, and it is {one.judged.outcome}: {one.judged.why}\n  {one.trial.command}")
         told = len(found.told)
+        if count >= MANY:
+            agree = told - len(found.disagreeing)
+            write_summary(engine.engine, "drawn", {"count": count, "seed": seed, "told": told, "agree": agree})
         typer.echo(f"{name}: {found.share:.1%} of {told} drawn configs agree; {len(found.shown) - told} show nothing")
     return int(not holds)
 
