@@ -130,6 +130,7 @@ class Plan:
     offload: Literal["none", "model", "layerwise"] = field(metadata={"off": "none"})
     lora: list[Lora]
     quantization: Literal["fp8", "int8", "fp8_weight_only", "int8_weight_only"] | None = field(metadata={"off": None})
+    text_encoder_quantization: Literal["fp8_weight_only", "int8_weight_only"] | None = field(metadata={"off": None})
     text_encoder_tensor_parallel: bool = field(metadata={"off": False})
     compile: bool = field(metadata={"off": False})
     attention_backend: str = field(metadata={"off": "native"})

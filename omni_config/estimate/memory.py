@@ -90,8 +90,12 @@ def _loading(q: Mapping[str, Any], dit: float, size: int) -> dict[str, float]:
     diffusers_loader.py: hsdp_defer_to_cpu) makes a quantized DiT whole on the device before HSDP shards it.
     """
     if q["engine_name"] == "native":
-        early = q["quantization"] and q["tensor_parallel_size"] > 1  # slices are read whole, and quantized then
-        return {"loading": dit * (size - 1) if early else 0.0}
+        early = 0.0  # slices are read whole, and quantized then
+        if q["tensor_parallel_size"] > 1 and q["quantization"]:
+            early += dit * (size - 1)
+        if q["tensor_parallel_size"] > 1 and q["text_encoder_tensor_parallel"]:
+            early += _text_gib(q, size) - _text_gib(q, q["text_encoder_bytes"])
+        return {"loading": early}
     if q["engine_name"].startswith("vllm-omni") and q["use_hsdp"]:
         whole = q["quantization"] and q["hsdp_weight_load_strategy"] != "pre_sharded"
         return {"loading": _dit_gib(q, size) - dit if whole else 0.0}
@@ -130,9 +134,16 @@ def _weights(
         on_rank = total / q["hsdp_shards"]
     bytes_of_dit = on_rank * (1 if q["quantization"] else size)
     vae = decoder.parameters * 1e6 * size if decoder else 0.0
-    whole = q["text_encoder_whole_parameters"] or 0
-    text_share = (((text or 0) - whole) / q["text_encoder_ranks"] + whole) * 1e6 if text else 0.0
-    return bytes_of_dit / GIB, text_share * q["text_encoder_bytes"] / GIB, vae / GIB, tuple(missing)
+    return bytes_of_dit / GIB, _text_gib(q, q["text_encoder_bytes"]), vae / GIB, tuple(missing)
+
+
+def _text_gib(q: Mapping[str, Any], size: int) -> float:
+    """GiB of a rank's share of the text encoders; embeddings, heads and vision are neither shared nor quantized."""
+    text, whole = q["text_encoder_parameters"] or 0, q["text_encoder_whole_parameters"] or 0
+    if not text:
+        return 0.0
+    shared = (text - whole) / q["text_encoder_ranks"] * size
+    return float((shared + whole * max(size, q["text_encoder_whole_bytes"])) * 1e6 / GIB)
 
 
 def _transformers(q: Mapping[str, Any], work: Work | None) -> int:

@@ -87,6 +87,7 @@ def _plan(settings: Settings, target: Target) -> Plan:
         offload=offload,  # type: ignore[arg-type]
         lora=[Lora(item["path"], float(item["scale"])) for item in s["lora"]],
         quantization=s["quantization"],
+        text_encoder_quantization=s["text_encoder_quantization"],
         text_encoder_tensor_parallel=s["text_encoder_tensor_parallel"],
         compile=s["compile"],
         attention_backend=s["attention_backend"] or "native",

@@ -337,7 +337,13 @@ _FLOAT32_TEXT = frozenset(
 
 @quantity
 def text_encoder_bytes(q: Quantities) -> int:
-    """Bytes of a weight of the text encoder; 4 where the engine keeps it in float32 whatever the DiT has."""
+    """Bytes of a weight of the text encoder's blocks: 1 where they are quantized."""
+    return 1 if q["text_encoder_quantization"] else int(q["text_encoder_whole_bytes"])
+
+
+@quantity
+def text_encoder_whole_bytes(q: Quantities) -> int:
+    """The same before it is quantized; 4 where the engine keeps it in float32 whatever the DiT has."""
     wide = q["engine_name"].startswith("sglang") and q["pipeline_name"] in _FLOAT32_TEXT
     return 4 if wide else int(q["bytes_per_value"])
 

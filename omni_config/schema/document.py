@@ -213,6 +213,9 @@ class Execution(_Section):
         default=None,
         description="Quantize the DiT's weights, and, unless weight_only, what they are multiplied with.",
     )
+    text_encoder_quantization: Literal["fp8_weight_only", "int8_weight_only"] | None = Field(
+        default=None, description="Quantize the weights of the text encoders' blocks, too, or alone."
+    )
     compile: bool = Field(
         default=False,
         description="torch.compile of the repeated blocks. One word for it: vLLM-Omni's enforce_eager is its opposite.",

@@ -68,8 +68,9 @@ def keep(plans: Sequence[Plan]) -> None:
 
 def _split(pipe: Any, plan: Plan) -> list[Any]:
     """The models that features of the Plan read by themselves: this rank's share, or a layer at a time."""
-    takers = (tensor_parallel, hsdp, quantization)
-    split = models.transformers(pipe) if any(feature.wanted(plan) for feature in takers) else []
+    split = quantization.models_of(pipe, plan)
+    if tensor_parallel.wanted(plan) or hsdp.wanted(plan):
+        split += models.transformers(pipe)
     return [*split, text_encoder_parallel.encoder_of(pipe)] if text_encoder_parallel.wanted(plan) else split
 
 

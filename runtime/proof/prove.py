@@ -138,7 +138,7 @@ def kind(plan: Plan) -> Kind:
     """What a Plan switches on, and its reference does not, that bounds how near they can be."""
     if plan.cache is not None:
         return "cache"
-    if plan.quantization is not None:
+    if plan.quantization is not None or plan.text_encoder_quantization is not None:
         return "quantized"
     return "tiles" if plan.vae.use_tiling and not plan.plain().vae.use_tiling else "lossless"
 
@@ -163,7 +163,7 @@ def _controls(plan: Plan) -> dict[Part, Damage]:
     """A number is enough where latents must agree; images may differ by more than it changes, and so may latents
     where a prompt's tokens hardly heed it."""
     controls: dict[Part, Damage] = {"transformer": "number" if bound(plan).difference < math.inf else "matrix"}
-    if plan.text_encoder_tensor_parallel:
+    if plan.text_encoder_tensor_parallel or plan.text_encoder_quantization is not None:
         controls["text_encoder"] = "matrix"
     shared = len(plan.decoding_ranks) > 1 or kind(plan) == "tiles"
     return controls | {"vae": "matrix"} if shared else controls

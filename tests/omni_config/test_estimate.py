@@ -101,6 +101,16 @@ def test_weights_in_8_bits_are_half_and_only_products_in_8_bits_are_quicker() ->
     assert multiplied.terms["FFN"] == pytest.approx(whole.terms["FFN"] / 2)
 
 
+def test_blocks_of_text_encoders_in_8_bits_are_half_and_embeddings_are_whole() -> None:
+    whole, own = (estimated("Qwen/Qwen-Image", "h100", text_encoder_quantization=k) for k in (None, "int8_weight_only"))
+    card = catalog().model("Qwen/Qwen-Image")
+    assert card is not None
+    blocks = (card.dims["text_encoder_parameters"] - card.dims["text_encoder_whole_parameters"]) * 1e6 / 2**30
+    less = whole.memory.resident["text encoder weights"] - own.memory.resident["text encoder weights"]
+    assert less == pytest.approx(blocks)
+    assert own.memory.resident["DiT weights"] == whole.memory.resident["DiT weights"]
+
+
 def test_hsdp_divides_the_weights_and_gathers_two_blocks() -> None:
     alone = estimated("Qwen/Qwen-Image", "h100", ulysses_degree=4)
     sharded = estimated("Qwen/Qwen-Image", "h100", ulysses_degree=4, use_hsdp=True)

@@ -47,6 +47,7 @@ def tiny(**changes: Any) -> Plan:
         offload="none",
         lora=[],
         quantization=None,
+        text_encoder_quantization=None,
         text_encoder_tensor_parallel=False,
         compile=False,
         attention_backend="native",

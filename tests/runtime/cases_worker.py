@@ -30,7 +30,8 @@ pipelines: dict[Any, Any] = {}
 
 
 def pipeline(plan: Plan) -> Any:
-    waits = (plan.mesh.tensor > 1, plan.text_encoder_tensor_parallel, plan.hsdp is not None, bool(plan.quantization))
+    waits = (plan.mesh.tensor > 1, plan.text_encoder_tensor_parallel, plan.hsdp is not None)
+    waits += (bool(plan.quantization), bool(plan.text_encoder_quantization))
     key = (plan.model, plan.offload == "none", bool(plan.lora), *waits)  # models wait for a feature that reads them
     if key not in pipelines:
         pipelines[key] = pipe = load_pipeline(plan)
