@@ -40,7 +40,7 @@ def memory_of(q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, 
     dit, text, vae, unknown = _weights(q, work, decoder, size)
     # Some models have two transformers of one size that take turns; offload keeps one of them here.
     turns = _transformers(q, work)
-    phases = _loading(q, dit, size)
+    phases = _loading(q, dit, text, size)
     grown = 1 + share["fragments"]
     if work is not None:
         live = work.live_values * _batch(q, work) / q["sequence_ranks"]
@@ -82,7 +82,7 @@ def memory_of(q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, 
     return Memory({name: value for name, value in resident.items() if value}, phases, unknown)
 
 
-def _loading(q: Mapping[str, Any], dit: float, size: int) -> dict[str, float]:
+def _loading(q: Mapping[str, Any], dit: float, text: float, size: int) -> dict[str, float]:
     """GiB beyond what stays, while weights are read; empty where the engine's way is not known.
 
     A rank of the built-in runtime copies its share to the device, a weight at a time; what is not split is quantized on
@@ -94,7 +94,7 @@ def _loading(q: Mapping[str, Any], dit: float, size: int) -> dict[str, float]:
         if q["tensor_parallel_size"] > 1 and q["quantization"]:
             early += dit * (size - 1)
         if q["tensor_parallel_size"] > 1 and q["text_encoder_tensor_parallel"]:
-            early += _text_gib(q, size) - _text_gib(q, q["text_encoder_bytes"])
+            early += _text_gib(q, q["text_encoder_whole_bytes"]) - text
         return {"loading": early}
     if q["engine_name"].startswith("vllm-omni") and q["use_hsdp"]:
         whole = q["quantization"] and q["hsdp_weight_load_strategy"] != "pre_sharded"
@@ -143,7 +143,7 @@ def _text_gib(q: Mapping[str, Any], size: int) -> float:
     if not text:
         return 0.0
     shared = (text - whole) / q["text_encoder_ranks"] * size
-    return float((shared + whole * max(size, q["text_encoder_whole_bytes"])) * 1e6 / GIB)
+    return float((shared + whole * q["text_encoder_whole_bytes"]) * 1e6 / GIB)
 
 
 def _transformers(q: Mapping[str, Any], work: Work | None) -> int:

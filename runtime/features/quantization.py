@@ -120,9 +120,7 @@ def _linear(model: nn.Module) -> dict[str, nn.Linear]:
     from torch import nn
 
     return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and ".lora_" not in name
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".lora_" not in name
     }
 
 
@@ -182,7 +180,7 @@ class _Quantized(Handle):
     measured: dict[str, Any]
 
     def measure(self) -> dict[str, Any]:
-        """The layers that are quantized, and the bytes of their weights, scales included; text encoders by themselves."""
+        """The layers that are quantized, and the bytes of their weights, scales included; text encoders apart."""
         return self.measured
 
     def undo(self) -> None:

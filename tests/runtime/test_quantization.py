@@ -120,7 +120,9 @@ def test_text_encoders_of_other_families_keep_35_db(family: str, tmp_path: Path)
     def texts(prompt: str) -> list[torch.Tensor]:
         with torch.no_grad():
             found = pipe.encode_prompt(prompt)
-        return [one for one in (torch.as_tensor(part[0]) for part in found if part is not None and len(part)) if one.ndim]
+        return [
+            one for one in (torch.as_tensor(part[0]) for part in found if part is not None and len(part)) if one.ndim
+        ]
 
     def psnr(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
         return min(
