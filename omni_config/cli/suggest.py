@@ -18,9 +18,10 @@ from omni_config.checking.document import judge
 from omni_config.cli.explained import show_where_asked
 from omni_config.cli.flags import with_overrides
 from omni_config.cli.inputs import document_of
-from omni_config.estimate.data import Gpu, gpus
+from omni_config.estimate.data import gpus
 from omni_config.planner.candidates import Candidate
-from omni_config.planner.fit import Fitted, Moved
+from omni_config.planner.fit import Fitted, Moved, fit
+from omni_config.planner.runs import Recorded, runs_in
 from omni_config.planner.serving import Load, rate_in, seconds_in
 from omni_config.planner.suggest import CannotEstimateError, Objective, Suggested, Suggestion, document
 from omni_config.planner.suggest import suggest as find
@@ -48,7 +49,8 @@ def suggest(
     runs: Annotated[
         Path | None,
         typer.Option(
-            "--from", help="Fit the estimate to recorded runs: report.json or omni bench --json, or their folder."
+            "--from",
+            help="Fit the estimate to runs: report.json, omni bench --json, SGLang's perf dumps, or a folder.",
         ),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many plans to show.")] = 5,
@@ -90,7 +92,8 @@ def suggest(
         _fail("--gpus: say how many GPUs there are")
     target = done.unaccepted
     card = target.card
-    learned = None if runs is None else _learned(runs, gpu)
+    recorded = None if runs is None else _recorded(runs)
+    learned = None if recorded is None else fit(recorded.runs, gpu)
     gpu = gpu if learned is None else learned.gpu
     try:
         found = find(
@@ -113,14 +116,16 @@ def suggest(
     if save is not None and found.best:
         _write(save, config(found.best[0]))
     if as_json:
-        more = {} if learned is None else {"runs": [_moved(one) for one in learned.moved]}
+        more: dict[str, Any] = {}
+        if learned is not None and recorded is not None:
+            more = {"runs": [_moved(one) for one in learned.moved], "runs_refused": recorded.refused}
         shown = as_dict(found, load)
         for plan, command in zip(shown["plans"], commands, strict=False):
             plan["command"] = command
         typer.echo(json.dumps(shown | more, indent=2))
     else:
-        if learned is not None:
-            Console(highlight=False).print(_changes(learned))
+        if learned is not None and recorded is not None:
+            _show_changes(learned, recorded)
         unguided = bool(card.guidance and card.guidance.needs_negative_prompt and settings["negative_prompt"] is None)
         _show(found, f"{card.id} on {settings['gpus']} x {gpu.title}", objective, load, unguided, commands)
         if plot == _HERE and found.best:
@@ -243,20 +248,24 @@ def _under_load(found: Suggestion, load: Load) -> Table:
     return table
 
 
-def _learned(path: Path, gpu: Gpu) -> Fitted:
-    from omni_config.planner.fit import fit
-    from omni_config.planner.runs import runs_in, usable
-
+def _recorded(path: Path) -> Recorded:
     try:
         found = runs_in(path)
     except ValueError as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"{path}: {(error.strerror or str(error)).lower()}")
-    known = list(usable(found))
-    if not known:
-        _fail(f"{path}: none of its {len(found)} runs is without a cache, of a model whose card states its blocks")
-    return fit(known, gpu)
+    if not found.runs:
+        _fail("\n  ".join([f"{path}: none of its runs can be used", *found.refused]))
+    return found
+
+
+def _show_changes(learned: Fitted, recorded: Recorded) -> None:
+    console = Console(highlight=False)
+    console.print(_changes(learned))
+    unused = [f"{run.name}: not used: {'; '.join(run.unused)}" for run in recorded.runs if run.unused]
+    for line in (*unused, *(f"left out: {reason}" for reason in recorded.refused)):
+        console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
 def _changes(learned: Fitted) -> Table:
@@ -276,6 +285,7 @@ def _moved(one: Moved) -> dict[str, Any]:
     return {
         "run": one.run.name,
         "step_seconds": one.run.step_seconds,
+        "unused": one.run.unused,
         "before": one.before,
         "after": one.after,
         "efficiencies": {name: {"before": old, "after": new} for name, (old, new) in one.efficiencies.items()},

@@ -68,16 +68,17 @@ def decode_seconds(q: Quantities, gpu: Gpu, share: Mapping[str, float]) -> float
     return decode_flops(q, q["decoder"]) / float(gpu.tflops * 1e12 * (2 / q["bytes_per_value"]) * share["decode"])
 
 
-def fit(runs: Sequence[tuple[Run, Quantities]], gpu: Gpu) -> Fitted:
+def fit(runs: Sequence[Run], gpu: Gpu) -> Fitted:
     """The GPU as its runs have shown it, and what each run changed of what was known before it."""
     moved: list[Moved] = []
     known, start = gpu, dict[str, float]()
-    for count, (run, q) in enumerate(runs, start=1):
+    for count, run in enumerate(runs, start=1):
         posterior = _Posterior(runs[:count], gpu, start)
         start = posterior.moves
         learned = replace(gpu, learned={**gpu.learned, **posterior.ranges()})
         before, after = known.efficiencies(), learned.efficiencies()
         changed = {name: (before[name], after[name]) for name in start if abs(log(after[name] / before[name])) > 0.02}
+        q = run.quantities
         moved.append(Moved(run, step_seconds(q, known), step_seconds(q, learned), changed))
         known = learned
     return Fitted(known, tuple(moved))
@@ -86,10 +87,10 @@ def fit(runs: Sequence[tuple[Run, Quantities]], gpu: Gpu) -> Fitted:
 class _Posterior:
     """Efficiencies after some runs: ``moves`` are the logarithms of what they are over what they were, by id."""
 
-    def __init__(self, runs: Sequence[tuple[Run, Quantities]], gpu: Gpu, start: Mapping[str, float]) -> None:
+    def __init__(self, runs: Sequence[Run], gpu: Gpu, start: Mapping[str, float]) -> None:
         self.prior = gpu.efficiencies()
         self.worst, self.best = gpu.efficiencies("worst"), gpu.efficiencies("best")
-        self.rows = [row for run, q in runs for row in _rows(run, q, gpu)]
+        self.rows = [row for run in runs for row in _rows(run, gpu)]
         names = [name for name, value in self.prior.items() if value > 0 and name not in _SHARES and self._spread(name)]
         self.names = [name for name in names if any(self._felt(row, name) for row in self.rows)]
         self.moves = {name: start.get(name, 0.0) for name in self.names}
@@ -172,7 +173,8 @@ class _Row:
     seconds: Callable[[Mapping[str, float]], float]
 
 
-def _rows(run: Run, q: Quantities, gpu: Gpu) -> list[_Row]:
+def _rows(run: Run, gpu: Gpu) -> list[_Row]:
+    q = run.quantities
     rows = [_Row(run.step_seconds, lambda share: step_seconds(q, gpu, share))]
     if run.decode_seconds and q["decoder"] is not None:
         rows.append(_Row(run.decode_seconds, lambda share: decode_seconds(q, gpu, share)))

@@ -24,7 +24,7 @@ from typing import Any
 from omni_config.estimate.data import Gpu
 from omni_config.estimate.machine import machine_of
 from omni_config.planner.fit import fit, step_seconds
-from omni_config.planner.runs import Run, runs_in, usable
+from omni_config.planner.runs import Run, runs_in
 
 STEPS = 7
 ALONE: dict[str, int] = {}
@@ -85,7 +85,8 @@ class Row:
 def judged(runs: Sequence[Run], gpu: Gpu) -> list[Row]:
     """Every run with its estimate."""
     rows = []
-    for run, q in usable(runs):
+    for run in runs:
+        q = run.quantities
         ends = (step_seconds(q, gpu, gpu.efficiencies(bound)) for bound in ("best", "worst"))
         low, high = sorted(ends)
         rows.append(Row(run.name, run.step_seconds, step_seconds(q, gpu), low, high))
@@ -129,7 +130,7 @@ def main(learned: Sequence[Wanted] = LEARNED, others: Sequence[Wanted] = JUDGED,
         machine = folder / "machine.yaml"
         _omni("calibrate", "machine", "--ranks", "2", "--seconds", str(seconds), "--out", str(machine))
         gpu = machine_of(machine)
-        known = list(usable(_launched(learned, folder / "learned", folder)))
+        known = list(_launched(learned, folder / "learned", folder))
         fitted = fit(known, gpu)
         for moved in fitted.moved:
             changed = ", ".join(f"{name} {old:.3g} to {new:.3g}" for name, (old, new) in moved.efficiencies.items())
@@ -162,10 +163,10 @@ def _launched(wanted: Sequence[Wanted], folder: Path, models: Path) -> Iterator[
         file = models / "config.yaml"
         file.write_text(json.dumps(config), encoding="utf-8")
         _omni("launch", str(file), "--json")
-        (run,) = runs_in(folder / str(number) / "report.json")
+        (run,) = runs_in(folder / str(number) / "report.json").runs
         degree = ", ".join(f"{name.partition('_')[0]} {size}" for name, size in one.parallel.items())
         name = f"{one.model}, {one.pixels} px{', guided' * one.guided}, {degree or 'one rank'}"
-        yield Run(name, run.plan, run.step_seconds)
+        yield Run(name, run.quantities, run.step_seconds)
 
 
 def _folder(pipeline: str, models: Path) -> Path:

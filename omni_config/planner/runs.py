@@ -1,10 +1,9 @@
-"""Runs that were recorded: ``report.json`` of a launch, and what ``omni bench --json`` prints."""
+"""Runs that were recorded: ``report.json`` of a launch, what ``omni bench --json`` prints, and SGLang's perf dumps."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -13,6 +12,7 @@ from typing import Any
 from omni_config.catalog.load import catalog
 from omni_config.mesh import AXES
 from omni_config.plan import Plan
+from omni_config.planner.perf_dump import is_perf_dump, measured
 from omni_config.resolving.target import target_of
 from omni_config.rules.quantities import Quantities
 from omni_config.schema.settings import DEFAULTS, FIELDS, Settings
@@ -21,17 +21,33 @@ MOST = 1000  # files of a folder
 MAX_BYTES = 20_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """One run: a plan, and its seconds a step without the first one, and of decoding where they are known."""
+    """One run: what it computed, and its seconds a step without the first one, and of decoding where they are known.
+
+    ``unused`` is what its file says and nothing is learned from, for people.
+    """
 
     name: str
-    plan: Plan
+    quantities: Quantities
     step_seconds: float
     decode_seconds: float | None = None
+    unused: tuple[str, ...] = ()
 
 
-def runs_in(path: Path) -> list[Run]:
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """The runs of a file or folder that can be estimated, and why others cannot, each as "name: reason"."""
+
+    runs: tuple[Run, ...]
+    refused: tuple[str, ...] = ()
+
+
+class NotARunError(ValueError):
+    """A file is of another tool, or of another version."""
+
+
+def runs_in(path: Path) -> Recorded:
     """The runs of a file, or of all ``.json`` files of a folder and those below it, by name; others are passed over.
 
     Raises:
@@ -39,37 +55,78 @@ def runs_in(path: Path) -> list[Run]:
         OSError: it cannot be read.
     """
     if path.is_file():
-        return list(_of_file(path))
-    found: list[Run] = []
+        return _sorted(list(_of_file(path, path.parent)))
+    found: list[Run | str] = []
     files = sorted(path.rglob("*.json"))
     if len(files) > MOST:
         raise ValueError(f"{path} holds {len(files)} .json files; at most {MOST} are read")
     for file in files:
-        with suppress(ValueError, OSError):  # another tool's file, or a report of another version
-            found += _of_file(file)
+        try:
+            found += _of_file(file, path)
+        except NotARunError:  # another tool's file
+            continue
+        except (ValueError, OSError) as error:
+            found.append(str(error))
     if not found:
-        kind = "holds no report.json and no output of omni bench --json" if path.is_dir() else "no such file or folder"
-        raise ValueError(f"{path}: {kind}")
-    return found
+        kinds = "holds no report.json, no output of omni bench --json and no perf dump of SGLang"
+        raise ValueError(f"{path}: {kinds if path.is_dir() else 'no such file or folder'}")
+    return _sorted(found)
 
 
-def _of_file(path: Path) -> Iterator[Run]:
+def _sorted(found: list[Run | str]) -> Recorded:
+    runs = tuple(one for one in found if isinstance(one, Run))
+    return Recorded(runs, tuple(one for one in found if isinstance(one, str)))
+
+
+def _of_file(path: Path, folder: Path) -> Iterator[Run | str]:
+    """The runs of one file, each or why it cannot be used; the commands of dumps stand no higher than ``folder``."""
     if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path}: larger than any report")
+        raise NotARunError(f"{path}: larger than any report")
+    kinds = "neither a report.json, nor what omni bench --json prints, nor a perf dump of SGLang"
     try:
         values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise NotARunError(f"{path}: {kinds} ({error})") from None
+    if is_perf_dump(values):
+        q, step, decode, unused = measured(values, path, folder)
+        yield _estimable(Run(str(path), q, step, decode, unused))
+        return
+    if not _is_ours(values):
+        raise NotARunError(f"{path}: {kinds}")
+    try:
         if "step_seconds" in values:  # a report
-            yield Run(str(path), _plan(values["plan"]), float(values["step_seconds"]), float(values["decode_seconds"]))
+            seconds = float(values["step_seconds"]), float(values["decode_seconds"])
+            yield _of_plan(str(path), values["plan"], *seconds)
             return
         for name in [name for name in ("config", "against") if name in values] or ["config"]:
             series = values[name]
-            yield Run(f"{path} ({name})", _plan(series["plan"]), float(median(series["step_seconds"])))
+            yield _of_plan(f"{path} ({name})", series["plan"], float(median(series["step_seconds"])), None)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: neither a report.json nor what omni bench --json prints ({error})") from None
+        raise ValueError(f"{path}: {kinds} ({error})") from None
 
 
-def _plan(values: Any) -> Plan:
-    return Plan.from_json(json.dumps(values))
+def _is_ours(values: Any) -> bool:
+    """Whether JSON is a report, or what our bench prints."""
+    if not isinstance(values, dict):
+        return False
+    series = values.get("config")
+    return "plan" in values or (isinstance(series, dict) and "plan" in series)
+
+
+def _of_plan(name: str, values: Any, step_seconds: float, decode_seconds: float | None) -> Run | str:
+    plan = Plan.from_json(json.dumps(values))
+    if plan.cache is not None:
+        return f"{name}: has a cache; how many steps it reuses is the prompt's affair"
+    q = quantities_of(plan)
+    if q is None:
+        return f"{name}: {plan.model.id} is not known here"
+    return _estimable(Run(name, q, step_seconds, decode_seconds))
+
+
+def _estimable(run: Run) -> Run | str:
+    if run.quantities["work"] is None:
+        return f"{run.name}: the card of its model does not state its blocks"
+    return run if run.step_seconds > 0 else f"{run.name}: its steps took no time"
 
 
 def quantities_of(plan: Plan) -> Quantities | None:
@@ -114,14 +171,3 @@ def settings_of(plan: Plan, guidance: str) -> Settings:
         "vae_use_slicing": plan.vae.use_slicing,
         "vae_patch_parallel_size": plan.vae.patch_parallel_size,
     }
-
-
-def usable(runs: Iterable[Run]) -> Iterator[tuple[Run, Quantities]]:
-    """The runs that can be estimated, with their quantities: the model's work is known, and all steps are computed.
-
-    How many steps a cache reuses is the prompt's affair.
-    """
-    for run in runs:
-        q = quantities_of(run.plan) if run.plan.cache is None else None
-        if q is not None and q["work"] is not None and run.step_seconds > 0:
-            yield run, q

@@ -11,7 +11,7 @@ from omni_config.checking.files import check_bytes
 from omni_config.planner import judge_cpu
 from omni_config.planner.fit import fit
 from omni_config.planner.judge_cpu import JUDGED, LEARNED, Row, judged, summary, table
-from omni_config.planner.runs import Run
+from omni_config.planner.runs import Recorded
 
 
 def test_nothing_that_judges_was_learned_from() -> None:
@@ -39,7 +39,7 @@ def test_errors_ranges_and_order_are_counted() -> None:
 
 
 def test_runs_make_the_estimate_of_others_better() -> None:
-    others = [run for run, _ in runs_of([plan(1280), plan(1792, ulysses_degree=2), plan(768)], TRUE)]
+    others = runs_of([plan(1280), plan(1792, ulysses_degree=2), plan(768)], TRUE)
     before = summary(judged(others, H100))
     after = summary(judged(others, fit(runs_of(PLANS, TRUE), H100).gpu))
     assert after["median_error"] < 0.5 * before["median_error"]
@@ -56,8 +56,9 @@ def test_every_run_is_a_config_that_can_be_launched(tmp_path: Path, monkeypatch:
         assert checked.exit_code == 0, checked.findings
         seen.append(words[0])
 
+    (run,) = runs_of([plan()], H100)
     monkeypatch.setattr(judge_cpu, "_omni", omni)
-    monkeypatch.setattr(judge_cpu, "runs_in", lambda path: [Run(str(path), plan(), 1.0)])
+    monkeypatch.setattr(judge_cpu, "runs_in", lambda path: Recorded((run,)))
     embedded = [one for one in (*LEARNED, *JUDGED) if one.model.startswith("tiny")]
     runs = list(judge_cpu._launched(embedded, tmp_path / "runs", tmp_path))
     assert seen == ["launch"] * len(embedded)

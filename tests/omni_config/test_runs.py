@@ -17,10 +17,9 @@ from omni_config.cli import app
 from omni_config.estimate.data import Gpu, gpus
 from omni_config.plan import Plan
 from omni_config.planner.fit import fit, step_seconds
-from omni_config.planner.runs import Run, quantities_of, runs_in, usable
+from omni_config.planner.runs import Run, quantities_of, runs_in
 from omni_config.resolving.resolver import resolve
 from omni_config.resolving.target import target_of
-from omni_config.rules.quantities import Quantities
 from omni_config.schema.document import Document
 
 H100 = gpus()["h100"]
@@ -54,12 +53,12 @@ PLANS = [
 ]
 
 
-def runs_of(plans: list[Plan], gpu: Gpu, noise: float = 0.02, seed: int = 1) -> list[tuple[Run, Quantities]]:
+def runs_of(plans: list[Plan], gpu: Gpu, noise: float = 0.02, seed: int = 1) -> list[Run]:
     chance, result = random.Random(seed), []
     for number, one in enumerate(plans):
         q = quantities_of(one)
         assert q is not None
-        result.append((Run(f"run {number}", one, step_seconds(q, gpu) * chance.lognormvariate(0, noise)), q))
+        result.append(Run(f"run {number}", q, step_seconds(q, gpu) * chance.lognormvariate(0, noise)))
     return result
 
 
@@ -79,7 +78,8 @@ def test_runs_find_what_is_true_and_tell_of_plans_that_were_not_run() -> None:
         )
     others = [plan(1280), plan(1792, ulysses_degree=2, cfg_parallel_size=2), plan(1024, "Tongyi-MAI/Z-Image")]
     inside = 0
-    for run, q in runs_of(others, TRUE):
+    for run in runs_of(others, TRUE):
+        q = run.quantities
         assert step_seconds(q, learned) == pytest.approx(run.step_seconds, rel=0.1)
         low, high = (step_seconds(q, learned, learned.efficiencies(end)) for end in ("best", "worst"))
         sheet = [step_seconds(q, H100, H100.efficiencies(end)) for end in ("best", "worst")]
@@ -98,8 +98,8 @@ def test_without_a_run_that_depends_on_it_an_efficiency_stays() -> None:
 
 
 def test_one_run_far_off_does_not_move_what_is_certain_beyond_reason() -> None:
-    (run, q), *_ = runs_of([plan()], H100, noise=0)
-    learned = fit([(replace(run, step_seconds=run.step_seconds * 1.02), q)], H100).gpu
+    run, *_ = runs_of([plan()], H100, noise=0)
+    learned = fit([replace(run, step_seconds=run.step_seconds * 1.02)], H100).gpu
     for name, value in learned.efficiencies().items():
         assert H100.efficiencies()[name] == 0 or 0.9 < value / H100.efficiencies()[name] < 1.1
 
@@ -117,17 +117,18 @@ def test_files_of_a_folder_are_read_and_others_passed_over(tmp_path: Path) -> No
     (tmp_path / "other.json").write_text("[1, 2]")
     (tmp_path / "broken.json").write_text('{"step_seconds": 1, "plan": {"version": 1}}')
     found = runs_in(tmp_path)
-    assert [run.step_seconds for run in found] == [0.3, 0.2, 0.2]
-    assert len(list(usable(found))) == 3
-    with pytest.raises(ValueError, match=r"neither a report.json nor"):
+    assert [run.step_seconds for run in found.runs] == [0.3, 0.2, 0.2]
+    (refused,) = found.refused  # broken.json is one of ours, of another version; other.json is nobody's
+    assert refused.startswith(f"{tmp_path / 'broken.json'}: ")
+    with pytest.raises(ValueError, match=r"neither a report.json, nor"):
         runs_in(tmp_path / "other.json")
     with pytest.raises(ValueError, match="no such file or folder"):
         runs_in(tmp_path / "none")
 
 
 def test_the_command_shows_what_each_run_changed(tmp_path: Path) -> None:
-    for number, (run, _) in enumerate(runs_of(PLANS, TRUE)):
-        (tmp_path / f"{number}.json").write_text(json.dumps(report(run.plan, run.step_seconds)))
+    for number, (one, run) in enumerate(zip(PLANS, runs_of(PLANS, TRUE), strict=True)):
+        (tmp_path / f"{number}.json").write_text(json.dumps(report(one, run.step_seconds)))
     words = [
         "suggest",
         "--model",
