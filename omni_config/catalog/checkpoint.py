@@ -5,22 +5,19 @@ of its pipeline in diffusers, which is read as text where it is installed. No we
 from __future__ import annotations
 
 import ast
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from omni_config.cards import ModelCard
 from omni_config.catalog.folder_card import TEXT_ENCODERS, card_of_folder
 from omni_config.catalog.load import Catalog
+from omni_config.reading.safetensors import MOST, numbers_of
 from omni_config.rules.quantities import DIMS
 
-#: For all headers of a component together: those of 100 billion parameters have about 2 MB.
-MAX_HEADERS = 32_000_000
 MAX_FILES = 512
 MAX_SOURCE = 2_000_000
 #: Ours and theirs: what a pipeline's arguments are called.
@@ -99,38 +96,16 @@ def weights_of(folder: Path) -> Weights | None:
     Raises:
         ValueError: a header is damaged, or larger than any real one.
     """
-    numbers, left = Counter[str](), MAX_HEADERS
+    numbers, left = Counter[str](), MOST  # for all headers of a component together
     files = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     variants = [path for path in files if path.name.count(".") > 1]  # such as model.fp16.safetensors, a second copy
     files = [path for path in files if path not in variants] or variants
     if len(files) > MAX_FILES:
         raise ValueError(f"{folder.name} has {len(files)} safetensors files")
     for path in files:
-        found, length = _header(path, left)
+        found, length = numbers_of(path, left)
         numbers, left = numbers + found, left - length
     return Weights(dict(numbers)) if files else None
-
-
-def _header(path: Path, most: int) -> tuple[Counter[str], int]:
-    """How many numbers of each dtype a file holds, and the bytes of its header, of which ``most`` are read."""
-    where, numbers = f"{path.name} of {path.parent.name}", Counter[str]()
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= most:
-                raise ValueError
-            header = json.loads(file.read(length))
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                dtype, shape = tensor["dtype"], tensor["shape"]
-                if not isinstance(dtype, str) or not all(type(size) is int and 0 <= size < 1 << 40 for size in shape):
-                    raise ValueError
-                numbers[dtype] += prod(shape[:8])
-    except OSError as error:
-        raise ValueError(f"{where}: {(error.strerror or 'unreadable').lower()}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise ValueError(f"{where} has no readable header") from None
-    return numbers, length
 
 
 def _millions(parts: list[Weights | None]) -> int | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from omni_config.estimate.data import Decoder
 from omni_config.estimate.work import Work
 from omni_config.mesh import RANKS, degree
+from omni_config.reading.safetensors import numbers_of
 
 GIB = 2**30
 #: Blocks of a text encoder: those of T5-XXL (24), Qwen2.5-VL 7B (28), Mistral Small (40).
@@ -79,6 +82,12 @@ def memory_of(q: Mapping[str, Any], work: Work | None, decoder: Decoder | None, 
         phases["VAE decode"] += vae
     else:
         resident["VAE weights"] = vae
+    if q["lora"]:
+        adapters = _adapters(q, size)
+        if adapters is None:
+            unknown += ("LoRA adapters",)
+        else:
+            resident["LoRA adapters"] = adapters
     return Memory({name: value for name, value in resident.items() if value}, phases, unknown)
 
 
@@ -144,6 +153,27 @@ def _text_gib(q: Mapping[str, Any], size: int) -> float:
         return 0.0
     shared = (text - whole) / q["text_encoder_ranks"] * size
     return float((shared + whole * q["text_encoder_whole_bytes"]) * 1e6 / GIB)
+
+
+def _adapters(q: Mapping[str, Any], size: int) -> float | None:
+    """GiB of LoRA adapters beside the weights; None where a file is not here, or it is not known what an engine keeps.
+
+    The built-in runtime keeps them in the pipeline's precision, whole on each rank: tensor parallelism takes them off
+    its slices again. HSDP shards them with the layers that they are beside.
+    """
+    if q["engine_name"] != "native":
+        return None
+    paths = [Path(item["path"] if isinstance(item, dict) else item.path) for item in q["lora"]]
+    try:
+        numbers = sum(_numbers(path, path.stat().st_mtime_ns) for path in paths)  # read again where it has changed
+    except (OSError, ValueError):
+        return None
+    return numbers * size / (q["hsdp_shards"] if q["use_hsdp"] else 1) / GIB
+
+
+@cache
+def _numbers(path: Path, _: int) -> int:
+    return sum(numbers_of(path)[0].values())
 
 
 def _transformers(q: Mapping[str, Any], work: Work | None) -> int:

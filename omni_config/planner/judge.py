@@ -2,6 +2,7 @@
 
 python -m omni_config.planner.judge          # published tables
 python -m omni_config.planner.judge cpu      # runs on this machine's CPU, see judge_cpu.py
+python -m omni_config.planner.judge memory   # their memory, see judge_memory_cpu.py
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from omni_config.estimate.estimate import seconds
 from omni_config.mesh import AXES
 from omni_config.planner.judge_cpu import main as judge_cpu
 from omni_config.planner.judge_cpu import ranks
+from omni_config.planner.judge_memory_cpu import main as judge_memory
 from omni_config.resolving.target import target_of
 from omni_config.rules.quantities import Quantities
 from omni_config.schema.settings import validate
@@ -131,5 +133,7 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["cpu"]:
         judge_cpu()
+    elif sys.argv[1:] == ["memory"]:
+        judge_memory()
     else:
         main()

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from omni_config.cards import ModelCard
 from omni_config.catalog.load import catalog
 from omni_config.mesh import AXES
 from omni_config.plan import Plan
@@ -132,7 +133,7 @@ def _estimable(run: Run) -> Run | str:
 def quantities_of(plan: Plan) -> Quantities | None:
     """The quantities of a plan of the built-in runtime; None where its model is not known here any more."""
     known = catalog()
-    card, engine = known.model(plan.model.id), known.engine(plan.engine)
+    card = known.model(plan.model.id)
     if card is None and Path(plan.model.source).is_dir():
         from omni_config.catalog.folder_card import alike_of, card_of_folder
 
@@ -142,8 +143,13 @@ def quantities_of(plan: Plan) -> Quantities | None:
             card = replace(card, dims={"text_tokens": padded} | dict(card.dims))
         except ValueError:
             return None
-    if card is None or engine is None:
-        return None
+    return None if card is None or known.engine(plan.engine) is None else quantities_with(card, plan)
+
+
+def quantities_with(card: ModelCard, plan: Plan) -> Quantities:
+    """The quantities of a plan of the built-in runtime, of a model with this card."""
+    engine = catalog().engine(plan.engine)
+    assert engine is not None
     target = target_of(card, engine).by(())
     return target.quantities(target.with_defaults(settings_of(plan, card.guidance.argument if card.guidance else "")))
 
@@ -165,6 +171,10 @@ def settings_of(plan: Plan, guidance: str) -> Settings:
         "cfg_scale": plan.sampling.guidance.get(guidance, 0.0),
         "enable_cpu_offload": plan.offload == "model",
         "enable_layerwise_offload": plan.offload == "layerwise",
+        "prompt": tuple(plan.sampling.prompts) if len(plan.sampling.prompts) > 1 else plan.sampling.prompts[0],
+        "lora": tuple(plan.lora),
+        "quantization": plan.quantization,
+        "text_encoder_tensor_parallel": plan.text_encoder_tensor_parallel,
         "compile": plan.compile,
         "attention_backend": plan.attention_backend,
         "vae_use_tiling": plan.vae.use_tiling,

@@ -136,7 +136,7 @@ def memory_breakdown(q: Quantities) -> str:
     for name, size in memory.phases.items():
         note = f" ({_tiled(q):.1f} with tiling)" if name == "VAE decode" and not q["vae_use_tiling"] else ""
         parts.append(f"{'then ' if name == memory.largest_phase else 'or '}{name} {size:.1f}{note}")
-    missing = f"; not counted, as the card does not state it: {', '.join(memory.unknown)}" if memory.unknown else ""
+    missing = f"; not counted, as nothing here states it: {', '.join(memory.unknown)}" if memory.unknown else ""
     return f"{', '.join(parts)}{missing}"
 
 

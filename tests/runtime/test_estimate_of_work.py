@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from omni_config.catalog.load import catalog
 from omni_config.estimate.data import decoders
 from omni_config.estimate.work import Work, work_of
+from omni_config.planner.judge_memory_cpu import VALUES
 from omni_config.resolving.target import target_of
 from omni_config.schema.settings import validate
 
@@ -27,8 +28,9 @@ HALF = torch.bfloat16
 class LiveValues(TorchDispatchMode):
     """Counts the bfloat16 values that are live at once, views not counted twice, with the workspace of convolutions."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, workspace: bool = True) -> None:
         super().__init__()
+        self.workspace = workspace
         self.live = self.peak = 0
         self.users: dict[int, list[int]] = {}
 
@@ -43,7 +45,7 @@ class LiveValues(TorchDispatchMode):
                     self.peak = max(self.peak, self.live)
                 self.users[storage._cdata][0] += 1
                 weakref.finalize(tensor, self.leave, storage._cdata)
-        if "convolution" in str(function):  # it copies its input and its output to channels last
+        if self.workspace and "convolution" in str(function):  # it copies its input and its output to channels last
             self.peak = max(self.peak, self.live + args[0].numel() + out.numel())
         return out
 
@@ -208,3 +210,12 @@ def test_flops_and_memory_of_a_decoder(name: str, monkeypatch: pytest.MonkeyPatc
 
 def test_every_decoder_is_counted() -> None:
     assert LATENTS.keys() == decoders().keys()
+
+
+def test_live_values_of_the_decoder_that_the_judge_of_memory_builds() -> None:
+    quarter = KL | {"block_out_channels": (32, 64, 128, 128), "norm_num_groups": 8}
+    with torch.device("meta"):
+        vae = diffusers.AutoencoderKL(**quarter).to(HALF).eval()
+    with torch.no_grad(), LiveValues(workspace=False) as values:
+        vae.decode(empty(1, 16, 32, 32), return_dict=False)
+    assert values.peak / 256**2 == pytest.approx(VALUES, rel=0.01)
