@@ -37,6 +37,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 from live_server import Server, image
 
+from omni_config.planner.queueing import percentile_99
+
 GENERATE = "/v1/images/generations"
 QUEUE = 32
 REQUESTS, CONCURRENCY, SEEDS = 1000, 16, 8
@@ -138,7 +140,8 @@ def compare(servers: dict[str, Server], rounds: int = 6, each: int = 16) -> None
 
 def waiting(seconds: float = 100, count: int = 2) -> None:
     """Requests that arrive at random, at 70% of what the replicas make; and the same ones where each takes as long as
-    the mean, the front takes nothing, and the first that is free takes the next (a queue M/D/c).
+    the mean, the front takes nothing, and the first that is free takes the next (a queue M/D/c). And what the planner
+    says of that queue, for arrivals that are as likely as these.
     """
     server = start(
         "--data-parallel-size", str(count), "--num-inference-steps", "8", "--max-queue", "1000", "--json-logs"
@@ -170,15 +173,33 @@ def waiting(seconds: float = 100, count: int = 2) -> None:
     taken = requests_of(server)[before:]
     assert len(taken) == len(arrivals)
     mean = statistics.mean(made for _, made in taken)
-    measured, least = sorted(waited for waited, _ in taken), sorted(waits(arrivals, mean, count))
+    waited = waits(arrivals, mean, count)
+    came = len(arrivals) / arrivals[-1]
     print(f"{len(arrivals)} requests in {seconds:g} s, {count} replicas, 8 steps of 64 px: {mean * 1000:.0f} ms each")
-    print(f"  busy {rate * mean / count:.0%} of the time (aim: 70%)")
-    places = {"p50": len(arrivals) // 2, "p99": int(0.99 * (len(arrivals) - 1))}
-    shown = {name: (measured[at], least[at]) for name, at in places.items()}
-    for name, (own, theirs) in (shown | {"mean": (statistics.mean(measured), statistics.mean(least))}).items():
-        ratio = f"{own / theirs:.2f}" if theirs else "none, as that is 0"
-        print(f"  {name:<4} waits {own * 1000:8.0f} ms   M/D/{count} {theirs * 1000:8.0f} ms   ratio {ratio}")
+    print(f"  busy {came * mean / count:.0%} of the time (aim: 70%)")
+    print(f"  {'ms':<12} {'measured':>9} {f'M/D/{count}':>9} {'ratio':>6}   the same arrivals, each taking the mean")
+    compared("waits", [wait for wait, _ in taken], waited)
+    compared("answers", [wait + made for wait, made in taken], [wait + mean for wait in waited])
+    answered, simulated = place([wait + made for wait, made in taken], 0.99), place(waited, 0.99) + mean
+    planned = percentile_99(came, count, [mean])
+    print(f"  the planner, of no arrivals in particular: 99% answered in {planned * 1000:.0f} ms; ", end="")
+    print(f"measured / planned {answered / planned:.2f}, simulated / planned {simulated / planned:.2f}")
+    within = abs(answered / simulated - 1) <= 0.15
+    print(f"  goal, 99% of answers within 15% of the queue's: {'holds' if within else 'does not hold'}")
     end(server)
+
+
+def compared(name: str, measured: Sequence[float], simulated: Sequence[float]) -> None:
+    """A row each of the median, of what 99% keep, and of the mean."""
+    for what, of in (("p50", lambda v: place(v, 0.5)), ("p99", lambda v: place(v, 0.99)), ("mean", statistics.mean)):
+        own, theirs = of(measured), of(simulated)
+        ratio = f"{own / theirs:6.2f}" if theirs else "  none, as that is 0"
+        print(f"  {name:<7} {what:<4} {own * 1000:9.0f} {theirs * 1000:9.0f} {ratio}")
+
+
+def place(values: Sequence[float], share: float) -> float:
+    """The value that a share of them does not exceed."""
+    return sorted(values)[int(share * (len(values) - 1))]
 
 
 def requests_of(server: Server) -> list[tuple[float, float]]:
