@@ -16,7 +16,7 @@ from typing import Any
 
 from omni_config.cards import Guidance, ModelCard
 from omni_config.catalog.load import catalog
-from omni_config.estimate.data import gpus
+from omni_config.estimate.data import Bound, gpus
 from omni_config.estimate.estimate import seconds
 from omni_config.mesh import AXES
 from omni_config.planner.judge_cpu import main as judge_cpu
@@ -27,12 +27,17 @@ from omni_config.rules.quantities import Quantities
 from omni_config.schema.settings import validate
 
 _INITIALS = {axis.name[0]: axis.setting for axis in AXES}  # by which a table names its columns
+_UNSTATED = ("taken", "estimated as", "seconds a step")  # words of a source that leaves something open
 _NOT_DENOISING = ("text encoder", "VAE decode")
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One table: measured and estimated seconds, row by row. The first row is what the others are compared with."""
+    """One table: measured and estimated seconds, row by row. The first row is what the others are compared with.
+
+    ``ends`` are the estimate's at best and at worst. ``is_stated``: its source says all that seconds depend on, which
+    are those of a whole call or of all its steps.
+    """
 
     id: str
     use: str
@@ -40,6 +45,8 @@ class Judged:
     rows: tuple[str, ...]
     measured: tuple[float, ...]
     estimated: tuple[float, ...]
+    ends: tuple[tuple[float, float], ...]
+    is_stated: bool
 
     @property
     def errors(self) -> list[float]:
@@ -78,20 +85,40 @@ def summary(use: str) -> dict[str, float]:
     }
 
 
+def absolute(use: str) -> dict[str, float]:
+    """Errors of the seconds themselves, of tables whose sources state all, and how many rows lie in their range."""
+    chosen = [table for table in tables() if table.use == use and table.is_stated]
+    rows = [row for one in chosen for row in zip(one.measured, one.estimated, one.ends, strict=True)]
+    return {
+        "rows": len(rows),
+        "median_error": median(abs(ours / theirs - 1) for theirs, ours, _ in rows),
+        "largest_error": max(abs(ours / theirs - 1) for theirs, ours, _ in rows),
+        "inside": sum(low <= theirs <= high for theirs, _, (low, high) in rows),
+    }
+
+
 def _judge(table: dict[str, Any]) -> Judged:
-    names, ours = [], []
+    names, ours, ends = [], [], []
     for row in table["rows"]:
-        terms = seconds(_quantities(table, row), gpus()[table["gpu"]])
-        if table.get("what") == "denoising":
-            terms = {name: value for name, value in terms.items() if name not in _NOT_DENOISING}
-        ours.append(sum(terms.values()))
+        q = _quantities(table, row)
+        ours.append(_seconds(table, q, "value"))
+        ends.append((_seconds(table, q, "best"), _seconds(table, q, "worst")))
         names.append(" ".join(f"{key}{value}" for key, value in row.items() if key != "seconds") or "1 GPU")
     measured = tuple(row["seconds"] for row in table["rows"])
-    return Judged(table["id"], table["use"], table["source"], tuple(names), measured, tuple(ours))
+    is_stated = not any(word in table["source"] for word in _UNSTATED)
+    return Judged(
+        table["id"], table["use"], table["source"], tuple(names), measured, tuple(ours), tuple(ends), is_stated
+    )
+
+
+def _seconds(table: dict[str, Any], q: Quantities, bound: Bound) -> float:
+    terms = seconds(q, gpus()[table["gpu"]], bound)
+    left_out = _NOT_DENOISING if table.get("what") == "denoising" else ()
+    return sum(value for name, value in terms.items() if name not in left_out)
 
 
 def _quantities(table: dict[str, Any], row: dict[str, Any]) -> Quantities:
-    engine = catalog().engine("vllm-omni")
+    engine = catalog().engine(table.get("engine", "vllm-omni"))
     assert engine is not None
     card = _card(table)
     settings = validate({"version": 1, "model": card.id, "engine": engine.id}) | table["settings"]
@@ -124,6 +151,7 @@ def main() -> None:
     print(report())
     for use in ("calibrate", "judge"):
         print(use, {name: round(value, 3) for name, value in summary(use).items()})
+        print(use, "seconds", {name: round(value, 3) for name, value in absolute(use).items()})
     for table in tables():
         print(f"\n{table.id} ({table.source})")
         for name, theirs, ours in zip(table.rows, table.measured, table.estimated, strict=True):
