@@ -38,7 +38,7 @@ TEXTS = {
     "ulysses_mode",
 }
 _DTYPES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "float32", "fp32": "float32"}
-_QUANTIZATIONS = ("fp8", "int8")
+_QUANTIZATIONS = ("fp8", "int8", "fp8_weight_only", "int8_weight_only")
 
 
 @dataclass(slots=True)
