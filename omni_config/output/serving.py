@@ -111,6 +111,7 @@ def ray(server: Server) -> str:
         comment=server.comment,
         name=server.name,
         module=server.name.replace("-", "_"),
+        program=server.command[0],
         config=server.config,
         command=command,
         environment=server.environment,
@@ -128,7 +129,10 @@ def said(values: dict[str, Any]) -> dict[str, Any]:
 
 
 _RAY = '''\
-{comment}"""Ray Serve: {copies} copies of a server, each on {gpus} GPUs. Start: serve run {module}:app"""
+{comment}"""Ray Serve: a server on {gpus} GPU(s), {copies} time(s). Save it as {module}.py; start: serve run {module}:app
+
+Of Python it needs what ray[serve] installs; {program} is to be on the PATH of each node.
+"""
 
 import os
 import socket
@@ -138,9 +142,8 @@ import time
 import urllib.error
 import urllib.request
 
-import httpx
+import aiohttp
 from ray import serve
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
@@ -161,7 +164,7 @@ class Server:
     def __init__(self):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+            self.port = port = free.getsockname()[1]
         self.folder = tempfile.TemporaryDirectory()
         file = os.path.join(self.folder.name, "config.yaml")
         if CONFIG is not None:
@@ -170,7 +173,7 @@ class Server:
         command = [word.format(port=port) if word == "{{port}}" else word for word in COMMAND]
         command = [file if word == "{{config}}" else word for word in command]
         self.process = subprocess.Popen(command, env={{**os.environ, **ENVIRONMENT}})
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{{port}}", timeout=None)
+        self.session = None  # of the loop that requests come from
         end = time.monotonic() + {slowest}
         while True:
             self.check_health()
@@ -187,13 +190,22 @@ class Server:
             raise RuntimeError(f"the server ended with code {{self.process.returncode}}")
 
     async def __call__(self, request: Request):
+        if self.session is None:
+            self.session = aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None))
         headers = [(name, value) for name, value in request.headers.items() if name not in HOP_BY_HOP]
-        target = httpx.URL(path=request.url.path, query=request.url.query.encode())
+        target = request.url.replace(scheme="http", netloc=f"127.0.0.1:{{self.port}}")
         body = None if request.method in ("GET", "HEAD", "DELETE") else request.stream()
-        asked = self.client.build_request(request.method, target, headers=headers, content=body)
-        answer = await self.client.send(asked, stream=True)
-        kept = {{name: value for name, value in answer.headers.items() if name not in HOP_BY_HOP}}
-        return StreamingResponse(answer.aiter_raw(), answer.status_code, kept, background=BackgroundTask(answer.aclose))
+        answer = await self.session.request(
+            request.method, str(target), headers=headers, data=body, allow_redirects=False
+        )
+
+        async def passed_on():
+            async with answer:
+                async for part in answer.content.iter_any():
+                    yield part
+
+        kept = {{name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}}
+        return StreamingResponse(passed_on(), answer.status, kept)
 
     def __del__(self):
         self.process.terminate()
