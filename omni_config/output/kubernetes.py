@@ -32,7 +32,7 @@ def kubernetes(server: Server) -> str:
     labels = {"app.kubernetes.io/name": server.name}
     asked = labels | (_LEADER if server.nodes > 1 else {})  # the machine that requests go to
     documents = [
-        _document("v1", "Service", server, {"selector": asked, "ports": [{"name": "http", "port": server.port}]}),
+        _service(server, asked),
         _group(server, labels) if server.nodes > 1 else _deployment(server, labels),
         _document(
             "policy/v1", "PodDisruptionBudget", server, {"maxUnavailable": 1, "selector": {"matchLabels": labels}}
@@ -50,7 +50,8 @@ def kubernetes(server: Server) -> str:
 
 
 def _to_be_there(server: Server) -> list[str]:
-    lines = []
+    image = f"The image {server.image} and the" if server.config is not None else "The"
+    lines = [f"{image} claim omni-models, which all nodes can mount: to be there."]
     if server.config is not None or server.key_variable is not None:
         lines.append(f"The key: kubectl create secret generic {server.name}-key --from-literal=api-key=...")
     if server.nodes > 1:
@@ -65,6 +66,14 @@ def _to_be_there(server: Server) -> list[str]:
 def _document(version: str, kind: str, server: Server, spec: dict[str, Any]) -> dict[str, Any]:
     labels = {"app.kubernetes.io/name": server.name}
     return {"apiVersion": version, "kind": kind, "metadata": {"name": server.name, "labels": labels}, "spec": spec}
+
+
+def _service(server: Server, asked: dict[str, str]) -> dict[str, Any]:
+    """Not of the name of a LeaderWorkerSet: its controller makes a headless Service of that, by which pods meet."""
+    service = _document("v1", "Service", server, {"selector": asked, "ports": [{"name": "http", "port": server.port}]})
+    if server.nodes > 1:
+        service["metadata"]["name"] += "-http"
+    return service
 
 
 def _deployment(server: Server, labels: dict[str, str]) -> dict[str, Any]:
@@ -167,6 +176,7 @@ def _pod(server: Server, *, answers: bool = True) -> dict[str, Any]:
     return {
         "terminationGracePeriodSeconds": server.drain + 30,
         "automountServiceAccountToken": False,
+        "shareProcessNamespace": True,  # a process 1 would not hear SIGTERM before it has a handler for it
         "containers": [said(container)],
         "volumes": volumes,
     }

@@ -86,6 +86,7 @@ def compose(server: Server) -> str:
         "configs": [{"source": "config", "target": CONFIG}] if native else None,
         "secrets": [{"source": "api-key", "target": KEY}] if native else None,
         "ipc": "host",
+        "init": True,  # a process 1 would not hear SIGTERM before it has a handler for it
         "restart": "unless-stopped",
         "stop_grace_period": f"{server.drain + 30}s",
         "healthcheck": {"test": ["CMD", *program], "interval": "10s", "start_period": f"{SLOWEST_START}s"},
@@ -98,7 +99,8 @@ def compose(server: Server) -> str:
         "configs": {"config": {"content": server.config.replace("$", "$$")}} if server.config is not None else None,
         "secrets": {"api-key": {"file": "./api-key"}} if native else None,
     }
-    return server.comment + dumped([said(document)])
+    files = f"# The image {server.image} and, beside this file, api-key are to be there.\n" if native else ""
+    return server.comment + files + dumped([said(document)])
 
 
 def ray(server: Server) -> str:
@@ -129,7 +131,7 @@ def said(values: dict[str, Any]) -> dict[str, Any]:
 
 
 _RAY = '''\
-{comment}"""Ray Serve: a server on {gpus} GPU(s), {copies} time(s). Save it as {module}.py; start: serve run {module}:app
+{comment}"""Ray Serve: a server on {gpus} GPU(s), {copies} time(s). As {module}.py, start: serve run {module}:app
 
 Of Python it needs what ray[serve] installs; {program} is to be on the PATH of each node.
 """

@@ -174,6 +174,8 @@ def test_a_plan_over_machines_is_a_group_of_pods_that_meet(tmp_path: Path) -> No
     assert [container["resources"]["limits"] for container in containers] == [{"nvidia.com/gpu": 4}] * 2
     # Of the two only the first answers requests: SGLang has no HTTP server on the others.
     assert ["ports" in container and "readinessProbe" in container for container in containers] == [True, False]
+    # kubernetes-sigs/lws 0.9, pkg/controllers/leaderworkerset_controller.go: a headless Service of the group's name.
+    assert found["Service"]["metadata"]["name"] != group["metadata"]["name"]
     selector = found["Service"]["spec"]["selector"]
     assert selector == leader["metadata"]["labels"] | {"leaderworkerset.sigs.k8s.io/worker-index": "0"}
     (tmp_path / "emitted.yaml").write_text(text)

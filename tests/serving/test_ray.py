@@ -1,4 +1,4 @@
-"""What an emitted application of Ray Serve starts, without Ray and, where it is installed, by it: a server and a proxy."""
+"""What an emitted application of Ray Serve starts, without Ray and by it: one server, behind a proxy."""
 
 from __future__ import annotations
 
@@ -145,8 +145,6 @@ def test_ray_starts_what_is_emitted(emitted: str, tmp_path: Path, monkeypatch: p
 
 def running(path: str) -> list[psutil.Process]:
     """The servers that were found by a PATH with this folder."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if "omni_config" in (process.info["cmdline"] or []) and path in process.environ().get("PATH", ""):
-            found.append(process)
-    return found
+    commands = psutil.process_iter(["cmdline"])
+    servers = [process for process in commands if "omni_config" in (process.info["cmdline"] or [])]
+    return [process for process in servers if path in process.environ().get("PATH", "")]
