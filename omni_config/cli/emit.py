@@ -19,7 +19,7 @@ from omni_config.cli.inputs import checked_config, engine_of, with_server
 from omni_config.cli.running import fail
 from omni_config.output.cluster import name_of, paths
 from omni_config.output.kubernetes import MEET, kubernetes
-from omni_config.output.serving import CONFIG, KEY, Server, compose, image_of, ray
+from omni_config.output.serving import CONFIG, KEY, STORE, Server, compose, image_of, ray
 from omni_config.plan import Plan
 from omni_config.rules.rule import Rule
 from omni_config.schema.overrides import Override
@@ -118,6 +118,7 @@ def _overrides(family: str, cluster: str, settings: Settings, *, apart: bool) ->
         said["server", "port"] = _port(family, cluster, settings)
     if family == "native" and cluster != "ray":
         said["server", "api_key_file"] = KEY
+        said["server", "store"] = STORE  # what one copy has made, another one or the next gives out
     if apart and settings["data_parallel_size"]:
         said["parallel", "data_parallel_size"] = 1
     return [Override(path, value, ()) for path, value in said.items()]

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from omni_config.output.cluster import PORT, dumped
-from omni_config.output.serving import CONFIG, KEY, MODELS, SLOWEST_START, Server, said
+from omni_config.output.serving import CONFIG, KEY, MODELS, SLOWEST_START, STORE, Server, said
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 (NCCL needs more of it than a container's 64 MiB)
 _WAITING_A_COPY = 4  # requests, on average, before another copy is started
@@ -27,7 +27,7 @@ def kubernetes(server: Server) -> str:
 
     Where copies may be added, also what adds them: a HorizontalPodAutoscaler, or KEDA's ScaledObject and a PodMonitor.
 
-    The image, the claim ``omni-models`` and the Secret of the key are to be there or renamed.
+    The image, the claims and the Secret of the key are to be there or renamed.
     """
     labels = {"app.kubernetes.io/name": server.name}
     asked = labels | (_LEADER if server.nodes > 1 else {})  # the machine that requests go to
@@ -50,8 +50,9 @@ def kubernetes(server: Server) -> str:
 
 
 def _to_be_there(server: Server) -> list[str]:
-    image = f"The image {server.image} and the" if server.config is not None else "The"
-    lines = [f"{image} claim omni-models, which all nodes can mount: to be there."]
+    lines = ["The claim omni-models is to be there, on what all nodes can mount."]
+    if server.config is not None:
+        lines.append(f"So is the claim {_store(server)}, and the image {server.image}.")
     if server.config is not None or server.key_variable is not None:
         lines.append(f"The key: kubectl create secret generic {server.name}-key --from-literal=api-key=...")
     if server.nodes > 1:
@@ -143,6 +144,10 @@ def _key(server: Server) -> dict[str, str]:
     return {"name": f"{server.name}-key", "key": "api-key"}
 
 
+def _store(server: Server) -> str:
+    return f"{server.name}-store"
+
+
 def _pod(server: Server, *, answers: bool = True) -> dict[str, Any]:
     mounts = {"models": MODELS, "shm": _SHARED_MEMORY}
     volumes: list[dict[str, Any]] = [
@@ -155,7 +160,8 @@ def _pod(server: Server, *, answers: bool = True) -> dict[str, Any]:
     if server.config is not None:
         volumes.append({"name": "config", "configMap": {"name": server.name}})
         volumes.append({"name": "key", "secret": {"secretName": _key(server)["name"]}})
-        mounts |= {"config": str(PurePosixPath(CONFIG).parent), "key": str(PurePosixPath(KEY).parent)}
+        volumes.append({"name": "store", "persistentVolumeClaim": {"claimName": _store(server)}})
+        mounts |= {"config": str(PurePosixPath(CONFIG).parent), "key": str(PurePosixPath(KEY).parent), "store": STORE}
     elif server.key_variable is not None:
         environment.append({"name": server.key_variable, "valueFrom": {"secretKeyRef": _key(server)}})
     probes = {

@@ -15,6 +15,7 @@ from omni_config.output.cluster import dumped
 CONFIG = "/etc/omni/config.yaml"
 KEY = "/run/secrets/omni/api-key"
 MODELS = "/models"
+STORE = "/var/lib/omni"  # of the built-in runtime: images behind URLs, and videos
 SLOWEST_START = 3600  # seconds, as weights may have to be downloaded
 
 #: Images of the engines, and what comes before their version in a tag.
@@ -82,7 +83,7 @@ def compose(server: Server) -> str:
         "entrypoint": server.command,
         "environment": environment,
         "ports": [f"127.0.0.1:{server.port}:{server.port}"],
-        "volumes": [f"models:{MODELS}"],
+        "volumes": [f"models:{MODELS}", *([f"store:{STORE}"] if native else [])],
         "configs": [{"source": "config", "target": CONFIG}] if native else None,
         "secrets": [{"source": "api-key", "target": KEY}] if native else None,
         "ipc": "host",
@@ -95,7 +96,7 @@ def compose(server: Server) -> str:
     document: dict[str, Any] = {
         "name": server.name,
         "services": {"server": said(service)},
-        "volumes": {"models": {}},
+        "volumes": {"models": {}} | ({"store": {}} if native else {}),
         "configs": {"config": {"content": server.config.replace("$", "$$")}} if server.config is not None else None,
         "secrets": {"api-key": {"file": "./api-key"}} if native else None,
     }

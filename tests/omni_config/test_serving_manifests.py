@@ -253,7 +253,7 @@ def test_the_config_in_a_manifest_is_the_one_that_is_served_behind_a_key(tmp_pat
     ours = json.loads(run("serve", *NATIVE, "--dry-run").stdout)
     theirs = json.loads(run("serve", str(tmp_path / "config.yaml"), "--dry-run").stdout)
     assert theirs["plan"] == ours["plan"]
-    assert theirs["server"] == ours["server"] | {"host": "0.0.0.0"}
+    assert theirs["server"] == ours["server"] | {"host": "0.0.0.0", "store": "/var/lib/omni"}
     assert yaml.safe_load(config)["server"]["api_key_file"] == "/run/secrets/omni/api-key"
 
 
