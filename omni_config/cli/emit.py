@@ -17,7 +17,7 @@ from omni_config.checking.export import export
 from omni_config.cli.exchange import as_yaml
 from omni_config.cli.inputs import checked_config, engine_of, with_server
 from omni_config.cli.running import fail
-from omni_config.output.cluster import name_of, paths
+from omni_config.output.cluster import files, name_of, on_nodes
 from omni_config.output.kubernetes import MEET, kubernetes
 from omni_config.output.serving import CONFIG, KEY, STORE, Server, compose, image_of, ray
 from omni_config.plan import Plan
@@ -126,12 +126,17 @@ def _overrides(family: str, cluster: str, settings: Settings, *, apart: bool) ->
 
 def _server(family: str, cluster: str, checked: CheckResult, plan: Plan, settings: Settings, *, apart: bool) -> Server:
     replicas = settings["data_parallel_size"] or 1
+    read = files(plan) + ([settings["lora_folder"]] if settings["lora_folder"] else [])
+    relative = [path for path in read if not path.startswith("/")]
+    if relative and cluster != "ray":
+        fail("serve", f"a container has no folder from which {relative[0]} leads anywhere; give an absolute path")
     common: dict[str, Any] = {
         "name": name_of(plan),
         "gpus": plan.mesh.ranks_per_node * (1 if apart else replicas),
         "nodes": plan.mesh.nodes,
         "copies": replicas if apart else 1,
-        "comment": paths(plan) + (_POOLED if cluster == "llm-d" else ""),
+        "files": read,
+        "comment": on_nodes(read) + (_POOLED if cluster == "llm-d" else ""),
         "labels": _POOL if cluster == "llm-d" else {},
         "port": _port(family, cluster, settings),
     }

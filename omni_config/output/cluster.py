@@ -35,7 +35,7 @@ def slurm(plan: Plan, config: str) -> str:
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node={plan.mesh.ranks_per_node}
 #SBATCH --exclusive
-{paths(plan)}# Partition, account and time are given to sbatch. omni must be on the PATH of each node.
+{on_nodes(files(plan))}# Partition, account and time are given to sbatch. omni must be on the PATH of each node.
 set -euo pipefail
 config="$SLURM_SUBMIT_DIR/{name_of(plan)}-$SLURM_JOB_ID.yaml"
 cat > "$config" <<'END_OF_CONFIG'
@@ -113,7 +113,7 @@ def kubernetes(plan: Plan, config: str) -> str:
             },
         },
     ]
-    return paths(plan) + dumped(documents)
+    return on_nodes(files(plan)) + dumped(documents)
 
 
 EMITTERS: dict[str, Callable[[Plan, str], str]] = {"slurm": slurm, "kubernetes": kubernetes}
@@ -139,12 +139,16 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
 _Dumper.add_representer(str, _text)
 
 
-def paths(plan: Plan) -> str:
-    """A comment on what the config expects to find on each node, beside itself."""
+def files(plan: Plan) -> list[str]:
+    """Paths of what a plan reads, beside what it downloads."""
     local = plan.model.source.startswith(("/", ".", "~"))
     paths = [*([plan.model.source] if local else []), *(lora.path for lora in plan.lora), plan.sampling.image]
-    found = ", ".join(path for path in paths if path)
-    return f"# Each node must have, under the same path: {found}\n" if found else ""
+    return [path for path in paths if path]
+
+
+def on_nodes(paths: list[str]) -> str:
+    """A comment on what each node is to have, beside the config."""
+    return f"# Each node must have, under the same path: {', '.join(paths)}\n" if paths else ""
 
 
 def name_of(plan: Plan) -> str:

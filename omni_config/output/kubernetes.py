@@ -164,6 +164,8 @@ def _pod(server: Server, *, answers: bool = True) -> dict[str, Any]:
         mounts |= {"config": str(PurePosixPath(CONFIG).parent), "key": str(PurePosixPath(KEY).parent), "store": STORE}
     elif server.key_variable is not None:
         environment.append({"name": server.key_variable, "valueFrom": {"secretKeyRef": _key(server)}})
+    read = [{"name": f"files-{number}", "mountPath": path} for number, path in enumerate(server.files)]
+    volumes += [{"name": mount["name"], "hostPath": {"path": mount["mountPath"]}} for mount in read]
     probes = {
         "startupProbe": _probe(server.is_ready, period=10, failures=SLOWEST_START // 10),
         "readinessProbe": _probe(server.is_ready, period=5, failures=1),
@@ -177,7 +179,10 @@ def _pod(server: Server, *, answers: bool = True) -> dict[str, Any]:
         "ports": [{"name": "http", "containerPort": server.port}] if answers else None,
         "resources": {"limits": {"nvidia.com/gpu": server.gpus}},
         **(probes if answers else {}),
-        "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
+        "volumeMounts": [
+            *({"name": name, "mountPath": path} for name, path in mounts.items()),
+            *({**mount, "readOnly": True} for mount in read),
+        ],
     }
     return {
         "terminationGracePeriodSeconds": server.drain + 30,

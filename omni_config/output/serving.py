@@ -6,7 +6,7 @@ Nothing in them is decided here: GPUs, command and version are those of the conf
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,8 @@ class Server:
     """The address by which KEDA asks for the queue."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """By which others find the pods that answer requests."""
+    files: Sequence[str] = ()
+    """Paths that its machine has, and it reads; absolute where it is in a container."""
 
     @property
     def key_variable(self) -> str | None:
@@ -71,19 +73,22 @@ def image_of(engine: str, version: str) -> str:
 
 def compose(server: Server) -> str:
     """A compose file of one service; the key is in the file ``api-key`` beside it."""
-    environment = server.environment | {"HF_HOME": MODELS}
+    environment = {name: _literal(value) for name, value in server.environment.items()} | {"HF_HOME": MODELS}
     if server.key_variable is not None:
         environment[server.key_variable] = f"${{{server.key_variable}:-}}"
     gpus = {"driver": "nvidia", "count": server.gpus, "capabilities": ["gpu"]}
     url = f"http://127.0.0.1:{server.port}{server.is_ready}"
     program = ["python3", "-c", f"import urllib.request as r; r.urlopen('{url}', timeout=5)"]
     native = server.config is not None
+    binds = [
+        {"type": "bind", "source": path, "target": path, "read_only": True} for path in map(_literal, server.files)
+    ]
     service = {
         "image": server.image,
-        "entrypoint": server.command,
+        "entrypoint": [_literal(word) for word in server.command],
         "environment": environment,
         "ports": [f"127.0.0.1:{server.port}:{server.port}"],
-        "volumes": [f"models:{MODELS}", *([f"store:{STORE}"] if native else [])],
+        "volumes": [f"models:{MODELS}", *([f"store:{STORE}"] if native else []), *binds],
         "configs": [{"source": "config", "target": CONFIG}] if native else None,
         "secrets": [{"source": "api-key", "target": KEY}] if native else None,
         "ipc": "host",
@@ -97,11 +102,16 @@ def compose(server: Server) -> str:
         "name": server.name,
         "services": {"server": said(service)},
         "volumes": {"models": {}} | ({"store": {}} if native else {}),
-        "configs": {"config": {"content": server.config.replace("$", "$$")}} if server.config is not None else None,
+        "configs": {"config": {"content": _literal(server.config)}} if server.config is not None else None,
         "secrets": {"api-key": {"file": "./api-key"}} if native else None,
     }
     files = f"# The image {server.image} and, beside this file, api-key are to be there.\n" if native else ""
     return server.comment + files + dumped([said(document)])
+
+
+def _literal(text: str) -> str:
+    """As Compose reads it: a dollar begins a variable, two are one."""
+    return text.replace("$", "$$")
 
 
 def ray(server: Server) -> str:

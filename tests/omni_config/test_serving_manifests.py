@@ -271,6 +271,36 @@ def test_a_compose_file_is_valid_and_our_check_reads_it(kind: str, tmp_path: Pat
     assert service["image"].startswith(IMAGES.get(kind, "omni-config:"))
 
 
+def test_what_a_config_reads_of_a_machine_is_in_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, path = tmp_path / "lo$ras", tmp_path / "config.yaml"
+    folder.mkdir()
+    config = "version: 1\nmodel: Qwen/Qwen-Image\nserver: {lora_folder: %s}\n"
+    path.write_text(config % folder)
+    read = [str(folder)]
+    text = emit("compose", [str(path)])
+    assert text.startswith(f"# Each node must have, under the same path: {', '.join(read)}\n")
+    (service,) = yaml.safe_load(text)["services"].values()
+    binds = [volume for volume in service["volumes"] if isinstance(volume, dict)]
+    assert [bind["source"].replace("$$", "$") for bind in binds] == read
+    assert all(bind == {**bind, "type": "bind", "target": bind["source"], "read_only": True} for bind in binds)
+    (tmp_path / "compose.yaml").write_text(text)
+    program = Path(sys.executable).with_name("check-jsonschema")
+    line = [program, "--builtin-schema", "vendor.compose-spec", tmp_path / "compose.yaml"]
+    subprocess.run(line, check=True, capture_output=True)
+    deployment = objects(emit("kubernetes", [str(path)]))["Deployment"]
+    kubernetes_validate.validate(deployment, KUBERNETES, strict=True)
+    pod = deployment["spec"]["template"]["spec"]
+    of_nodes = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    mounts = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] in of_nodes]
+    assert [(of_nodes[mount["name"]], mount["mountPath"], mount["readOnly"]) for mount in mounts] == [
+        (one, one, True) for one in read
+    ]
+    monkeypatch.chdir(tmp_path)
+    path.write_text(config % folder.name)
+    assert "give an absolute path" in run("serve", str(path), "--emit", "compose").output
+    assert folder.name in emit("ray", [str(path)]).splitlines()[0]
+
+
 def test_a_finding_in_a_manifest_is_where_its_config_says_it(tmp_path: Path) -> None:
     text = emit("kubernetes", NATIVE).replace("ulysses_degree: 2", "tensor_parallel_size: 3")
     (tmp_path / "emitted.yaml").write_text(text)
