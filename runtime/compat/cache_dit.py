@@ -58,6 +58,25 @@ def share_tokens(
     return remove
 
 
+def order_mask(transformer: Module, mask: str, ranks: int) -> Undo:
+    """Put the mask of text and image into the order in which cache-dit's (1.5.3) attention has their tokens.
+
+    Each rank has a part of the text, then a part of the image, and the parts are joined rank by rank; the mask, which is
+    for all tokens on each rank, begins with all of the text.
+    """
+    import torch
+
+    def reorder(_: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if kwargs.get(mask) is None:
+            return None
+        tokens = [kwargs[name].shape[1] for name in ("encoder_hidden_states", "hidden_states")]
+        parts = [places.tensor_split(ranks) for places in torch.arange(sum(tokens)).split(tokens)]
+        order = torch.cat([part for of_a_rank in zip(*parts, strict=True) for part in of_a_rank])
+        return args, kwargs | {mask: kwargs[mask][:, order]}
+
+    return transformer.register_forward_pre_hook(reorder, with_kwargs=True).remove
+
+
 def tensor_planner(transformer: Module, part: DeviceMesh) -> Any:
     """What splits a transformer over ``part`` with cache-dit (1.5.3); its own mesh would span the world.
 
@@ -136,6 +155,19 @@ def split_single_layers(transformer: Module, lists: Iterable[str], hooks: dict[s
     return hooks | {name: [split, hooks[name]] for name in alone}
 
 
+def leave_text_whole(hooks: dict[str, Any]) -> dict[str, Any]:
+    """cache-dit's (1.5.3) plan without the splitting of text, which it has for VACE.
+
+    Each rank attends to the text by itself (diffusers 0.42), and would to its part of it only.
+    """
+    return {
+        name: {key: split for key, split in inputs.items() if key != "encoder_hidden_states"}
+        if isinstance(inputs, dict)
+        else inputs
+        for name, inputs in hooks.items()
+    }
+
+
 def ring_attention_on_cpu() -> Undo:
     """Let cache-dit's ring attention (1.5.3) run on a CPU, and with a mask.
 
@@ -179,6 +211,9 @@ def ring_attention_on_cpu() -> Undo:
             ulysses = _cp_config._ulysses_mesh.size()
             parts = attn_mask.tensor_split(ring.size() * ulysses, dim=-1)  # as the tokens are, evenly or not
             attn_mask = torch.cat(parts[owner * ulysses : (owner + 1) * ulysses], dim=-1)
+            if attn_mask.shape[-2] > 1:  # a row for each query, of which those of this rank are here
+                rows, own = attn_mask.tensor_split(ring.size() * ulysses, dim=-2), ring.get_local_rank() * ulysses
+                attn_mask = torch.cat(rows[own : own + ulysses], dim=-2)
             if attn_mask.dtype == torch.bool:
                 attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, float("-inf"))
             attn_mask = attn_mask.expand(query.shape[0], 1, query.shape[1], key.shape[1])

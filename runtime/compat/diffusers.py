@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,37 @@ def leave_out_of_offload(pipe: Any, part: str) -> Undo:
         del pipe.model_cpu_offload_seq, pipe._exclude_from_cpu_offload
 
     return undo
+
+
+def name_branches(pipe: Any) -> None:
+    """Let each call of the transformer within a step stand in a cache context, as those of other pipelines do.
+
+    Kontext, Fill and Chroma (diffusers 0.42) open none. Of two calls a step the first has the prompt.
+    """
+    transformer, scheduler = pipe.transformer, pipe.scheduler
+    if hasattr(transformer, "_omni_calls"):
+        return
+    calls = transformer._omni_calls = []
+
+    def begin(*_: Any) -> None:
+        context = transformer.cache_context("uncond" if calls else "cond")
+        calls.append(context)
+        context.__enter__()
+
+    def end(*_: Any) -> None:
+        calls[-1].__exit__(None, None, None)
+
+    def forgetting(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def forget(*args: Any, **kwargs: Any) -> Any:
+            calls.clear()
+            return method(*args, **kwargs)
+
+        return forget
+
+    transformer.register_forward_pre_hook(begin)
+    transformer.register_forward_hook(end, always_call=True)
+    scheduler.step, scheduler.set_timesteps = forgetting(scheduler.step), forgetting(scheduler.set_timesteps)
 
 
 def forget(states: Any) -> None:

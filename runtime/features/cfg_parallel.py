@@ -9,12 +9,14 @@ have been called, or, in a step without guidance, when the scheduler is about to
 from __future__ import annotations
 
 import functools
+import inspect
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
 from runtime import models
+from runtime.compat.patches import Undo, replaced
 from runtime.errors import CannotRunError
 from runtime.features.feature import Feature, Handle
 
@@ -51,17 +53,19 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
             call = functools.partial(_two_calls, inner, transformer, family, exchange)
             transformer.cache_context = exchange.track(transformer.cache_context)
         else:
-            call = functools.partial(_one_call, inner, family, mesh, counts)
+            signature = inspect.signature(type(transformer).forward.__get__(transformer))
+            call = functools.partial(_one_call, inner, signature, family.batched_arguments, mesh, counts)
         transformer.forward = functools.wraps(inner)(call)
-    pipe.scheduler.step = exchange.finish_before(pipe.scheduler.step)
-    return _Branches(pipe, inners, counts)
+    scheduler = pipe.scheduler
+    undo = replaced(scheduler, "step", exchange.finish_before(scheduler.step))
+    return _Branches(inners, counts, undo)
 
 
 @dataclass(frozen=True, slots=True)
 class _Branches(Handle):
-    pipe: Any
     inners: list[tuple[Any, Callable[..., Any]]]  # transformers, and how each computes what it is given
     counts: dict[str, int]
+    patch: Undo
 
     def measure(self) -> dict[str, Any]:
         """Calls of the transformer whose branches were shared, and calls that had one branch only."""
@@ -73,18 +77,26 @@ class _Branches(Handle):
         for transformer, inner in self.inners:
             transformer.forward = inner
             transformer.__dict__.pop("cache_context", None)
-        self.pipe.scheduler.__dict__.pop("step", None)
+        self.patch()
 
 
 def _one_call(
-    inner: Callable[..., Any], family: Family, mesh: DeviceMesh, counts: dict[str, int], *args: Any, **kwargs: Any
+    inner: Callable[..., Any],
+    signature: inspect.Signature,
+    names: tuple[str, ...],
+    mesh: DeviceMesh,
+    counts: dict[str, int],
+    *args: Any,
+    **kwargs: Any,
 ) -> Any:
-    """The first arguments are lists of length 2B, the first half with the prompt; without guidance, of length B."""
-    import torch
-    import torch.distributed as dist
+    """Arguments of these ``names`` have 2B items, a half for each branch; without guidance, B.
 
-    batched, others = args[: family.batched_arguments], args[family.batched_arguments :]
-    latents = batched[0]
+    They are lists, or tensors. The first ones are the latents.
+    """
+    import torch
+
+    given = signature.bind(*args, **kwargs).arguments
+    latents = given[names[0]]
     half = len(latents) // 2
     # Guidance repeats the latents; without it, each image has its own.
     if len(latents) % 2 or not all(torch.equal(a, b) for a, b in zip(latents[:half], latents[half:], strict=True)):
@@ -93,13 +105,23 @@ def _one_call(
     counts["shared"] += 1
     first = mesh.get_local_rank("cfg") * half
     mine = slice(first, first + half)
-    output = inner(*(argument[mine] for argument in batched), *others, **kwargs)
-    sample = output[0]
-    own = torch.stack(list(sample)).contiguous()
+    own = {name: value[mine] if name in names and value is not None else value for name, value in given.items()}
+    output = inner(**own)
+    if isinstance(output, tuple):
+        return tuple(_of_both(part, mesh) for part in output)
+    return type(output)(**{name: _of_both(part, mesh) for name, part in output.items()})
+
+
+def _of_both(mine: Any, mesh: DeviceMesh) -> Any:
+    """What both ranks have made, a list or a tensor of one item an image."""
+    import torch
+    import torch.distributed as dist
+
+    own = torch.stack(list(mine)).contiguous()
     gathered = [torch.empty_like(own) for _ in BRANCHES]
     dist.all_gather(gathered, own, group=mesh.get_group("cfg"))
-    both = list(torch.cat(gathered).unbind())
-    return (both,) if isinstance(output, tuple) else type(output)(sample=both)
+    both = torch.cat(gathered)
+    return list(both.unbind()) if isinstance(mine, list) else both
 
 
 class _Exchange:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
-from runtime import compat
+from runtime import compat, models
 from runtime.errors import CannotRunError
 from runtime.features.feature import Feature, Handle
-from runtime.models import transformers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,19 +27,17 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     Compiled again for a second size, they take any; layers split over tensor ranks are compiled for each.
 
     Raises:
-        CannotRunError: this machine lacks the compiler, or the transformer does not name its repeated blocks.
+        CannotRunError: this machine lacks the compiler.
     """
     _need_a_compiler()
     compat.torch.remove_unfinished_libraries()
     graphs: list[int] = []
     runs: list[int] = []
     dynamic = False if plan.mesh.tensor > 1 else None  # torch (2.13) fails at DTensors of a size that is not known
-    for transformer in transformers(pipe):
-        try:
-            transformer.compile_repeated_blocks(backend=_counting(graphs, runs), dynamic=dynamic)
-        except ValueError as error:
-            name = type(transformer).__name__
-            raise CannotRunError(f"{name} names no repeated blocks; set compile to false") from error
+    for transformer in models.transformers(pipe):
+        if not transformer._repeated_blocks:  # of the instance, which hides that of the class
+            transformer._repeated_blocks = sorted({type(block).__name__ for block in models.of(pipe).blocks_of(transformer)})
+        transformer.compile_repeated_blocks(backend=_counting(graphs, runs), dynamic=dynamic)
     return _Compiled(pipe, graphs, runs)
 
 
@@ -56,7 +53,7 @@ class _Compiled(Handle):
 
     def undo(self) -> None:
         """Run the blocks as Python again."""
-        for transformer in transformers(self.pipe):
+        for transformer in models.transformers(self.pipe):
             compat.torch.run_as_python(transformer)
 
 

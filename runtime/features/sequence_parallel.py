@@ -56,8 +56,12 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     counts = []
     for transformer in models.transformers(pipe):
         hooks = planner.apply(transformer=transformer, parallelism_config=degrees)
+        if family.text_stays_whole:
+            hooks = compat.cache_dit.leave_text_whole(hooks)
         hooks = compat.cache_dit.split_single_layers(transformer, family.lists_of_their_own, hooks)
         patches.callback(compat.cache_dit.share_tokens(transformer, hooks, part, device(), uneven))
+        if family.mask is not None:
+            patches.callback(compat.cache_dit.order_mask(transformer, family.mask, part.size()))
         transformer.set_attention_backend("native")
         tokens, handles = _count_tokens(transformer)
         counts.append(tokens)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from omni_config.mesh import WITHIN_A_BRANCH
 from omni_config.plan import Plan, TeaCache
 from runtime import compat, models
+from runtime.compat.patches import Undo, replaced
 from runtime.errors import CannotRunError
 from runtime.features.feature import Feature, Handle
 
@@ -67,15 +68,16 @@ def attach(pipe: Any, cache: Cache) -> Handle:
         HookRegistry.check_if_exists_or_initialize(block).register_hook(hook, HOOK)
     # A pipeline that was called before has a list of its hooks, to which diffusers tells the branch of guidance.
     HookRegistry.check_if_exists_or_initialize(pipe.transformer).invalidate_child_registries_cache()
-    pipe.scheduler.set_timesteps = cache.reset_before(pipe.scheduler.set_timesteps)
-    return _Hooks(pipe, blocks, cache)
+    scheduler = pipe.scheduler
+    undo = replaced(scheduler, "set_timesteps", cache.reset_before(scheduler.set_timesteps))
+    return _Hooks(pipe, blocks, cache, undo)
 
 
 @dataclass(frozen=True, slots=True)
 class _Hooks(Handle):
-    pipe: Any
     blocks: list[Any]
     cache: Cache
+    patch: Undo
 
     def measure(self) -> dict[str, Any]:
         """The steps that were reused, counted from 0, in the branch that this rank computed first; of all branches."""
@@ -88,8 +90,7 @@ class _Hooks(Handle):
 
         for block in self.blocks:
             HookRegistry.check_if_exists_or_initialize(block).remove_hook(HOOK, recurse=False)
-        # The replacement on the instance hid the method of the class.
-        self.pipe.scheduler.__dict__.pop("set_timesteps", None)
+        self.patch()
 
     def adapt(self, plan: Plan) -> None:
         """Expect a call with the steps of this Plan."""

@@ -30,7 +30,9 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
                 raise CannotRunError(f"{type(pipe.vae).__name__} has no {name}; leave vae_use_{name} out")
             getattr(pipe.vae, f"enable_{name}")()
     images: list[int] = []
-    hook = pipe.vae.decoder.register_forward_hook(lambda _, __, decoded: images.append(len(decoded)))
+    hook = pipe.vae.decoder.register_forward_hook(
+        lambda _, __, decoded: images.append(len(decoded[0] if isinstance(decoded, tuple) else decoded))
+    )
     return _Decoder(pipe.vae, images, hook)
 
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from runtime.errors import CannotRunError
-from runtime.models import flux, qwen_image, wan, z_image
+from runtime.models import chroma, cog_video_x, flux, qwen_image, sana, wan, z_image
 from runtime.models.family import Family
 
-FAMILIES = (z_image.FAMILY, qwen_image.FAMILY, flux.FAMILY, wan.FAMILY)
+FAMILIES = (
+    z_image.FAMILY,
+    qwen_image.FAMILY,
+    flux.FAMILY,
+    chroma.FAMILY,
+    wan.FAMILY,
+    wan.VACE,
+    sana.FAMILY,
+    cog_video_x.FAMILY,
+)
 
 
 def of(pipe: Any) -> Family:
@@ -28,3 +37,16 @@ def of(pipe: Any) -> Family:
 def transformers(pipe: Any) -> list[Any]:
     """The diffusion transformers of a pipeline: one, or, in Wan 2.2, two that take turns."""
     return [pipe.transformer, *([pipe.transformer_2] if getattr(pipe, "transformer_2", None) is not None else [])]
+
+
+def arguments(pipeline: str, usual: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of a pipeline class, from those that most classes take."""
+    for family in FAMILIES:
+        if pipeline in family.call:
+            return family.call[pipeline](usual)
+    return usual
+
+
+def fills(pipeline: str) -> bool:
+    """Whether a pipeline class makes new what is transparent in its input image."""
+    return pipeline == "FluxFillPipeline"

@@ -30,10 +30,18 @@ class Family:
     """The number of tokens is a multiple of this; 1: it is any number."""
     lists_of_their_own: tuple[str, ...] = ()
     """Lists of layers before the blocks whose tokens cache-dit splits and gathers by themselves."""
+    text_stays_whole: bool = False
+    """Each rank attends to all of the text, which cache-dit's plan would split."""
+    mask: str | None = None
+    """Argument of the transformer that masks tokens of text and image, (batch, tokens)."""
     heads_stay: bool = False
     """Its attention takes the size of a head from the number of heads, which tensor parallelism must leave as it is."""
-    batched_arguments: int = 0
-    """Positional arguments of a batched call of guidance that have one item an image, of both branches."""
+    batched_arguments: tuple[str, ...] = ()
+    """Arguments of a batched call of guidance that have one item an image, of both branches; the latents first."""
+    call: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=dict)
+    """By pipeline class that is not called as most are: its arguments, from those of most."""
+    without_contexts: tuple[str, ...] = ()
+    """Pipeline classes that do not say of which branch of guidance a call is."""
     text_encoder: str = "text_encoder"
     """The encoder that is worth splitting."""
     random: Mapping[str, Callable[[], Any]] = field(default_factory=dict)

@@ -24,5 +24,5 @@ FAMILY = Family(
     modulated_input=_modulated_input,
     padded_to=32,
     lists_of_their_own=("noise_refiner", "context_refiner"),
-    batched_arguments=3,  # latents, times, embeddings of the prompts
+    batched_arguments=("x", "t", "cap_feats"),
 )

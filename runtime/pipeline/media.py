@@ -25,8 +25,10 @@ class ImageError(ValueError):
     """An image that cannot be used; the text goes on from "the image ..."."""
 
 
-def open_image(source: Path | BinaryIO, *, formats: tuple[str, ...] = (), max_pixels: int | None = None) -> Image:
-    """An image as RGB, turned upright as its camera says.
+def open_image(
+    source: Path | BinaryIO, *, formats: tuple[str, ...] = (), max_pixels: int | None = None, mode: str = "RGB"
+) -> Image:
+    """An image in a mode of PIL, turned upright as its camera says.
 
     ``formats`` are those of PIL that are read, all where there are none. More than ``max_pixels``, and more than PIL's
     limit of 89 million, are known before they are decoded.
@@ -42,7 +44,7 @@ def open_image(source: Path | BinaryIO, *, formats: tuple[str, ...] = (), max_pi
             with Image.open(source, formats=formats or None) as image:
                 if max_pixels is not None and image.width * image.height > max_pixels:
                     raise ImageError(f"has more than {max_pixels} pixels")
-                return ImageOps.exif_transpose(image).convert("RGB")
+                return ImageOps.exif_transpose(image).convert(mode)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ImageError("has too many pixels") from None
     except UnidentifiedImageError:
@@ -53,8 +55,8 @@ def open_image(source: Path | BinaryIO, *, formats: tuple[str, ...] = (), max_pi
         raise ImageError(f"is damaged or cannot be read: {str(error) or type(error).__name__}") from error
 
 
-def input_image(path: str) -> Image:
-    """The input image of a Plan.
+def input_image(path: str, mode: str = "RGB") -> Image:
+    """The input image of a Plan, in a mode of PIL.
 
     Raises:
         CannotRunError: there is no such file, or it is no image that can be used.
@@ -62,7 +64,7 @@ def input_image(path: str) -> Image:
     if not Path(path).is_file():
         raise CannotRunError(f"the input image {path} is not there, or is no file; next: correct sampling.image")
     try:
-        return open_image(Path(path))
+        return open_image(Path(path), mode=mode)
     except ImageError as error:
         raise CannotRunError(f"the input image {path} {error}; next: save it again, as PNG or JPEG") from error
 

@@ -155,8 +155,13 @@ def bound(plan: Plan) -> Bound:
     if kind(plan) in ("cache", "quantized"):
         return Bound(math.inf, 35.0)
     if kind(plan) == "tiles":
-        return Bound(1e-4 if exact and not plan.model.task.startswith("image_to_") else math.inf, 20.0)
+        return Bound(1e-4 if exact and not _encodes(plan) else math.inf, 20.0)
     return Bound(1e-4, 48.0) if exact else Bound(math.inf, 40.0)  # each value off by one: 48.1 dB
+
+
+def _encodes(plan: Plan) -> bool:
+    """Whether the VAE encodes an input: VACE's does, of grey frames where none are given."""
+    return plan.model.task.startswith("image_to_") or plan.model.pipeline == "WanVACEPipeline"
 
 
 def _controls(plan: Plan) -> dict[Part, Damage]:
@@ -209,6 +214,8 @@ def _problem(
         return f"the image is {distance.psnr:.1f} dB from that of the plain pipeline, and {limit.psnr:g} are needed"
     if kind(plan) == "cache" and not measured.steps_cached:
         return "no step was cached, so nothing was compared; more steps, or a higher threshold"
+    if plan.mesh.cfg > 1 and not measured.features["cfg_parallel"]["calls_shared"]:
+        return "no call of the transformer was shared by the branches of guidance, so nothing was compared"
     if kind(plan) == "tiles" and decoded["decoder_calls"] < 2:
         return "the image is no larger than a tile, so nothing was compared; choose a larger width or height"
     if plan.vae.use_slicing and decoded["most_pictures_a_call"] > 1:

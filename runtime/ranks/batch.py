@@ -319,7 +319,7 @@ def _weight(pipe: Any, part: str) -> Any:
     from runtime.features.text_encoder_parallel import encoder_of
 
     if part == "vae":
-        weight = pipe.vae.decoder.conv_in.weight
+        weight = next(pipe.vae.decoder.conv_in.parameters())
     else:
         model = pipe.transformer if part == "transformer" else encoder_of(pipe)
         values = [

@@ -147,6 +147,7 @@ def arguments(plan: Plan, rank: int = 0) -> dict[str, Any]:
     """
     import torch
 
+    from runtime import models
     from runtime.errors import CannotRunError
     from runtime.pipeline.media import input_image
 
@@ -162,7 +163,7 @@ def arguments(plan: Plan, rank: int = 0) -> dict[str, Any]:
         **sampling.guidance,
     }
     if sampling.image is not None:
-        arguments["image"] = input_image(sampling.image)
+        arguments["image"] = input_image(sampling.image, "RGBA" if models.fills(plan.model.pipeline) else "RGB")
     elif plan.model.task.startswith("image_to_"):
         raise CannotRunError(f"{plan.model.id} edits an image; next: set sampling.image")
     if sampling.video is not None:
@@ -172,7 +173,7 @@ def arguments(plan: Plan, rank: int = 0) -> dict[str, Any]:
     negative = sampling.negative_prompt
     if negative is not None:
         arguments["negative_prompt"] = negative if isinstance(prompt, str) else [negative] * len(prompt)
-    return arguments
+    return models.arguments(plan.model.pipeline, arguments)
 
 
 def _peak_memory() -> float:
