@@ -142,23 +142,28 @@ def _resolve(wanted: Settings, names: tuple[str, ...], target: Target) -> Resolu
 def _helped(names: tuple[str, ...], cell: Cell, target: Target) -> Cell:
     """The cell that other settings make of one that is refused or adjusted, where any do."""
     asked = dict(cell.settings)
-    for help_ in (help_ for name in names for help_ in catalog().features[name].helped_by):
+    helps = [help_ for name in names for help_ in catalog().features[name].helped_by]
+    for help_ in helps:
         helped = asked | help_
         within = _cell(helped, _resolve(helped, names, target))
         if within.rank < _RANK["only"]:
-            return Cell(
-                "only", cell.codes, " and ".join(spoken(*item) for item in help_.items()), within.settings, within
-            )
+            return Cell("only", cell.codes, _with(help_), within.settings, within)
     switches = [name for name, value in asked.items() if value is True]  # of what is asked for, so they stay
     all_on = target.by((*target.rules, _all_on(names)))
     broken = [rule.code for rule in all_on.rules if rule.code in cell.codes and not rule.adjusts] or [_ASKED]
     plain = _plain(target.card.id, target.engine.id)
-    found = nearest(plain | asked, all_on, fixed=switches, broken=broken)
-    if not found:
-        return cell
-    works = asked | found[0]
-    within = _cell(works, _resolve(works, names, target))
-    return Cell("only", cell.codes, _alternatives(found), within.settings, within)
+    for help_ in ({}, *helps):
+        found = nearest(plain | asked | help_, all_on, fixed=[*switches, *help_], broken=None if help_ else broken)
+        if found:
+            works = asked | help_ | found[0]
+            within = _cell(works, _resolve(works, names, target))
+            words = " and ".join(filter(None, (_with(help_), _alternatives(found))))
+            return Cell("only", cell.codes, words, within.settings, within)
+    return cell
+
+
+def _with(help_: Settings) -> str:
+    return " and ".join(spoken(*item) for item in help_.items())
 
 
 def _alternatives(found: list[Settings]) -> str:

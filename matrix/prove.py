@@ -33,8 +33,17 @@ QUANTIZATION = "int8_weight_only"  # what is proven of it, as float8 needs a GPU
 STEPS, CACHED_STEPS = 2, 20  # one finds what another left behind; a cache needs steps to skip
 SIDE = 64  # pixels
 TILED = 288, 32  # pixels, or a little more: more than one tile of most decoders, and few of the transformer's tokens
-#: Of pipelines whose decoders have larger tiles.
-LARGE_TILES = {"SanaPipeline": (544, 32), "LTX2Pipeline": (544, 32)}
+#: Of the input image, of pipelines that make theirs as tall.
+SHAPES = {"QwenImageLayeredPipeline": (SIDE, SIDE)}
+#: Pixels that some make whatever is asked for.
+OWN_SIZE = {"QwenImageLayeredPipeline": 640}
+#: Of pipelines whose decoders have larger tiles, or smaller ones.
+OTHER_TILES = {
+    "SanaPipeline": (544, 32),
+    "LTX2Pipeline": (544, 32),
+    "Flux2Pipeline": (80, 32),
+    "Flux2KleinPipeline": (80, 32),
+}
 #: By whether weights are trained: thresholds for so few steps, each further from the next than the 50 that DBCache's
 #: default is for; and for random weights, for which nobody has chosen any.
 CACHES: dict[bool, dict[str, Settings]] = {
@@ -44,6 +53,9 @@ CACHES: dict[bool, dict[str, Settings]] = {
         "cache_dit": {"residual_diff_threshold": 0.3},
     },
 }
+#: Of pipeline classes of random weights that change more from step to step.
+RESTLESS = ("CogVideoXImageToVideoPipeline", "Flux2KleinPipeline", "Flux2Pipeline", "StableDiffusion3Pipeline")
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -128,7 +140,7 @@ def _subject(model: str, folder: Path) -> Subject:
         raise ValueError(f"{model} is too large to be run once a cell; next: name one of {', '.join(pipelines())}")
     assert known is not None
     # Tall, as pipelines scale it to a million pixels, of which torch computes the first layer four times faster so.
-    noise = Image.effect_noise((SIDE // 4, SIDE * 4), 80)
+    noise = Image.effect_noise(SHAPES.get(card.pipeline, (SIDE // 4, SIDE * 4)), 80)
     noise.putalpha(noise.point(lambda light: 255 * (light > 128)))  # what is transparent is for one that fills it
     noise.save(folder / "input.png")
     adapter = {"path": str(small.adapter(small.transformer_of(source), folder)), "scale": 1.0}
@@ -184,7 +196,9 @@ def _request(settings: Settings, subject: Subject) -> Settings:
         engine = catalog().engine("native")
         assert engine is not None
         multiple = target_of(subject.card, engine).quantities({})["pixel_multiple"]
-        width, height = (-(-side // multiple) * multiple for side in LARGE_TILES.get(subject.card.pipeline, TILED))
+        width, height = (-(-side // multiple) * multiple for side in OTHER_TILES.get(subject.card.pipeline, TILED))
+    if own := OWN_SIZE.get(subject.card.pipeline):
+        width = height = own
     request = {
         "prompt": "a red circle",
         "negative_prompt": "a blue heart" if compiled else "blue",
@@ -201,6 +215,8 @@ def _request(settings: Settings, subject: Subject) -> Settings:
         request["num_images_per_prompt"] = 2
     for changes in caches:
         request |= changes
+    if settings.get("cache_dit") and subject.card.pipeline in RESTLESS:
+        request["residual_diff_threshold"] = 0.5
     return request
 
 

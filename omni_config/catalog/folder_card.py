@@ -45,9 +45,12 @@ def card_of_folder(folder: Path, known: Catalog) -> ModelCard:
     of_a_kind = decoder.removesuffix(WIDE) == (alike.vae or "").removesuffix(WIDE)
     known_vae = of_a_kind and vae.get("sample_size") in (None, PIXELS_OF_A_TILE)
     splits = tuple(name for name in alike.tensor_parallel_splits if name in dims)
+    # Wan 2.2's 5B, whose folder names the pipeline that takes none.
+    from_image = read_config(folder / "model_index.json").get("expand_timesteps") is True
     return replace(
         alike,
         id=str(folder),
+        takes_image=alike.takes_image or from_image,
         dims=dims,
         vae=decoder if known_vae else None,
         tensor_parallel_splits=splits,

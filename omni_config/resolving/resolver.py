@@ -95,7 +95,7 @@ def _plan(settings: Settings, target: Target) -> Plan:
         sampling=Sampling(
             prompt=list(s["prompt"]) if isinstance(s["prompt"], tuple) else s["prompt"],
             negative_prompt=s["negative_prompt"],
-            image=s["image"] if card.task.startswith("image_to_") else None,  # OMNI508 says so
+            image=s["image"] if q["takes_image"] else None,  # OMNI508 says so
             width=s["width"],
             height=s["height"],
             num_images_per_prompt=s["num_images_per_prompt"],

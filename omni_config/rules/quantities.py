@@ -424,10 +424,15 @@ def task(q: Quantities) -> str:
     return q.card.task
 
 
+#: Pipelines of the built-in runtime that look at an image where one is given; WanPipeline is exchanged for another.
+_OPTIONAL_IMAGE = frozenset(("Flux2Pipeline", "Flux2KleinPipeline", "WanVACEPipeline", "WanPipeline"))
+
+
 @quantity
 def takes_image(q: Quantities) -> bool:
-    """Whether a pipeline of the model looks at an input image; the built-in runtime has those of the task only."""
-    return q.card.task.startswith("image_to_") or (q.card.takes_image and q["engine_name"] != "native")
+    """Whether a pipeline of the model looks at an input image; not all that engines take does the built-in runtime."""
+    runs = q["engine_name"] != "native" or q["pipeline_name"] in _OPTIONAL_IMAGE
+    return q.card.task.startswith("image_to_") or (q.card.takes_image and runs)
 
 
 @quantity

@@ -61,8 +61,8 @@ def share_tokens(
 def order_mask(transformer: Module, mask: str, ranks: int) -> Undo:
     """Put the mask of text and image into the order in which cache-dit's (1.5.3) attention has their tokens.
 
-    Each rank has a part of the text, then a part of the image, and the parts are joined rank by rank; the mask, which is
-    for all tokens on each rank, begins with all of the text.
+    Each rank has a part of the text, then a part of the image, and the parts are joined rank by rank. The mask, which
+    each rank has for all tokens, begins with all of the text.
     """
     import torch
 

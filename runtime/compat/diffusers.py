@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from runtime.compat.patches import Undo
+from runtime.compat.patches import Undo, replaced
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +26,11 @@ def processor_without_video() -> None:
         from transformers import Qwen2VLProcessor
 
         Qwen2VLProcessor.get_attributes = staticmethod(lambda: ["image_processor", "tokenizer"])
+
+
+def has_attention_backends(transformer: Any) -> bool:
+    """Whether an attention of a transformer heeds diffusers' (0.42) backends; it sets them on those that do only."""
+    return any(hasattr(getattr(module, "processor", None), "_attention_backend") for module in transformer.modules())
 
 
 def attention_kernel(backend: str) -> Callable[..., Any]:
@@ -109,6 +117,31 @@ def name_branches(pipe: Any) -> None:
     transformer.register_forward_pre_hook(begin)
     transformer.register_forward_hook(end, always_call=True)
     scheduler.step, scheduler.set_timesteps = forgetting(scheduler.step), forgetting(scheduler.set_timesteps)
+
+
+@contextmanager
+def steps_called_back(pipe: Any, arguments: dict[str, Any]) -> Iterator[None]:
+    """Call ``callback_on_step_end`` after each step of a pipeline that has no such argument, from which it is taken.
+
+    HunyuanVideo 1.5's (diffusers 0.42) have none; its scheduler is called once a step.
+    """
+    name = "callback_on_step_end"
+    if name not in arguments or name in inspect.signature(pipe.__call__).parameters:
+        yield
+        return
+    callback, steps, step = arguments.pop(name), itertools.count(), pipe.scheduler.step
+
+    @functools.wraps(step)
+    def called_back(*args: Any, **kwargs: Any) -> Any:
+        output = step(*args, **kwargs)
+        callback(pipe, next(steps), None, {"latents": output[0]})
+        return output
+
+    undo = replaced(pipe.scheduler, "step", called_back)
+    try:
+        yield
+    finally:
+        undo()
 
 
 def forget(states: Any) -> None:

@@ -29,13 +29,17 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     diffusers looks for a package, but not for a device and a precision; those fail in the middle of the first step.
 
     Raises:
-        CannotRunError: the backend's package is missing, or it cannot run on this device in this precision.
+        CannotRunError: the backend's package is missing, it cannot run on this device in this precision, or this
+            transformer computes its attention without asking for one.
     """
     import torch
 
     from runtime.device import device
 
     name = plan.attention_backend
+    if not compat.diffusers.has_attention_backends(pipe.transformer):
+        which = type(pipe.transformer).__name__
+        raise CannotRunError(f"{which} computes its attention by itself; next: remove execution.attention_backend")
     try:
         _set(pipe, name)
         kernel = compat.diffusers.attention_kernel(name)

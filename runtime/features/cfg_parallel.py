@@ -139,7 +139,7 @@ class _Exchange:
 
         @contextmanager
         def tracked(name: str, **where: Any) -> Iterator[None]:
-            self.branch = name
+            self.branch = name.removeprefix("pred_")  # as guiders call them
             try:
                 with context(name, **where):
                     yield

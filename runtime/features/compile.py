@@ -36,7 +36,9 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> Handle:
     dynamic = False if plan.mesh.tensor > 1 else None  # torch (2.13) fails at DTensors of a size that is not known
     for transformer in models.transformers(pipe):
         if not transformer._repeated_blocks:  # of the instance, which hides that of the class
-            transformer._repeated_blocks = sorted({type(block).__name__ for block in models.of(pipe).blocks_of(transformer)})
+            transformer._repeated_blocks = sorted(
+                {type(block).__name__ for block in models.of(pipe).blocks_of(transformer)}
+            )
         transformer.compile_repeated_blocks(backend=_counting(graphs, runs), dynamic=dynamic)
     return _Compiled(pipe, graphs, runs)
 

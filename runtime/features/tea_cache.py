@@ -213,10 +213,12 @@ def _make_hook(cache: Cache, family: Family, block: type[nn.Module], first: bool
             if cache.skipping:
                 if first:
                     hidden = hidden + cache.states.get_state().residual
-                return hidden if text is None else (bound[text], hidden)
+                if text is None:
+                    return hidden
+                return (hidden, bound[text]) if family.image_comes_first else (bound[text], hidden)
             output = original(*args, **kwargs)
             if last:
-                out = output if text is None else output[1]
+                out = output if text is None else output[0 if family.image_comes_first else 1]
                 keep(out - cache.entered)
             return output
 

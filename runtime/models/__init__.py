@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from runtime.errors import CannotRunError
-from runtime.models import chroma, cog_video_x, flux, qwen_image, sana, wan, z_image
+from runtime.models import (
+    chroma,
+    cog_video_x,
+    flux,
+    flux_2,
+    hunyuan_video_1_5,
+    ltx_2,
+    qwen_image,
+    sana,
+    stable_diffusion_3,
+    wan,
+    z_image,
+)
 from runtime.models.family import Family
 
 FAMILIES = (
@@ -17,6 +29,10 @@ FAMILIES = (
     wan.VACE,
     sana.FAMILY,
     cog_video_x.FAMILY,
+    stable_diffusion_3.FAMILY,
+    flux_2.FAMILY,
+    hunyuan_video_1_5.FAMILY,
+    ltx_2.FAMILY,
 )
 
 
@@ -39,14 +55,39 @@ def transformers(pipe: Any) -> list[Any]:
     return [pipe.transformer, *([pipe.transformer_2] if getattr(pipe, "transformer_2", None) is not None else [])]
 
 
+def for_image(pipe: Any) -> Any:
+    """The pipeline for a call with an input image: that of Wan 2.2's 5B is another class with the same parts.
+
+    Raises:
+        CannotRunError: a Wan that makes videos of text only.
+    """
+    import diffusers
+
+    if not isinstance(pipe, diffusers.WanPipeline):
+        return pipe
+    if not pipe.config.expand_timesteps:
+        raise CannotRunError(
+            "this Wan takes no input image; next: remove sampling.image, or choose an I2V or TI2V model"
+        )
+    other = diffusers.WanImageToVideoPipeline(
+        **pipe.components, image_encoder=None, image_processor=None, expand_timesteps=True
+    )
+    other.set_progress_bar_config(disable=True)
+    return other
+
+
 def arguments(pipeline: str, usual: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call of a pipeline class, from those that most classes take."""
+    """The arguments of a call of a pipeline class, from those that most classes take.
+
+    Raises:
+        CannotRunError: the class cannot be called so.
+    """
     for family in FAMILIES:
         if pipeline in family.call:
             return family.call[pipeline](usual)
     return usual
 
 
-def fills(pipeline: str) -> bool:
-    """Whether a pipeline class makes new what is transparent in its input image."""
-    return pipeline == "FluxFillPipeline"
+def keeps_transparency(pipeline: str) -> bool:
+    """Whether a pipeline class looks at what is transparent in its input image: it fills it, or makes layers of it."""
+    return pipeline in ("FluxFillPipeline", "QwenImageLayeredPipeline")

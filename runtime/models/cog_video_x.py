@@ -60,6 +60,12 @@ def _parts(in_channels: int = 4) -> dict[str, Any]:
     }
 
 
+def _modulated_input(
+    block: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, temb: torch.Tensor, **_: Any
+) -> Any:
+    return block.norm1(hidden_states, encoder_hidden_states, temb)[0]
+
+
 def _video_out(transformer: Any, video: torch.Tensor) -> list[int]:
     """(batch, frames, channels, height, width)."""
     return [*video.shape[:2], transformer.config.out_channels, *video.shape[3:]]
@@ -70,7 +76,9 @@ FAMILY = Family(
     blocks=("transformer_blocks",),
     image_tokens="hidden_states",
     text_tokens="encoder_hidden_states",
+    image_comes_first=True,
     output_shape=_video_out,
+    modulated_input=_modulated_input,
     batched_arguments=("hidden_states", "encoder_hidden_states", "timestep"),
     random={"CogVideoXPipeline": cog_video_x, "CogVideoXImageToVideoPipeline": cog_video_x_image},
 )

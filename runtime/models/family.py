@@ -26,6 +26,8 @@ class Family:
     """The shape of what the transformer returns, from itself and its input."""
     modulated_input: Callable[..., torch.Tensor] | None = None
     """What the first block's attention gets, from the block and its arguments, for TeaCache; None: unknown."""
+    image_comes_first: bool = False
+    """Whether a block with two streams returns (image, text)."""
     padded_to: int = 1
     """The number of tokens is a multiple of this; 1: it is any number."""
     lists_of_their_own: tuple[str, ...] = ()
@@ -55,3 +57,8 @@ class Family:
 def tokens_out(transformer: Any, tokens: torch.Tensor) -> list[int]:
     """(batch, tokens, channels of a patch), of a transformer that takes tokens and returns tokens."""
     return [*tokens.shape[:-1], transformer.proj_out.out_features]
+
+
+def latents_out(transformer: Any, latents: torch.Tensor) -> list[int]:
+    """(batch, channels, height, width), or (batch, channels, frames, height, width)."""
+    return [len(latents), transformer.config.out_channels, *latents.shape[2:]]

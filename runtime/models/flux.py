@@ -89,7 +89,8 @@ def _with_a_mask(arguments: dict[str, Any]) -> dict[str, Any]:
             "next: erase what is to be made new, and save it as PNG"
         )
     mask = image.getchannel("A").point(lambda opacity: 255 - opacity)
-    return arguments | {"image": image.convert("RGB"), "mask_image": mask}
+    kept = {name: value for name, value in arguments.items() if name != "negative_prompt"}  # it has no second branch
+    return kept | {"image": image.convert("RGB"), "mask_image": mask}
 
 
 FAMILY = Family(

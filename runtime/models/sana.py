@@ -3,12 +3,9 @@
 # mypy: allow-untyped-calls
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from runtime.models.family import Family
-
-if TYPE_CHECKING:
-    import torch
+from runtime.models.family import Family, latents_out
 
 
 def sana() -> Any:
@@ -50,17 +47,12 @@ def sana() -> Any:
     )
 
 
-def _latents_out(transformer: Any, latents: torch.Tensor) -> list[int]:
-    """(batch, channels, height, width)."""
-    return [len(latents), transformer.config.out_channels, *latents.shape[2:]]
-
-
 FAMILY = Family(
     transformer="SanaTransformer2DModel",
     blocks=("transformer_blocks",),
     image_tokens="hidden_states",
     text_tokens=None,
-    output_shape=_latents_out,
+    output_shape=latents_out,
     batched_arguments=("hidden_states", "encoder_hidden_states", "encoder_attention_mask", "timestep"),
     call={"SanaPipeline": lambda arguments: arguments | {"use_resolution_binning": False}},  # or another size is made
     random={"SanaPipeline": sana},

@@ -3,17 +3,9 @@
 # mypy: allow-untyped-calls
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from runtime.models.family import Family
-
-if TYPE_CHECKING:
-    import torch
-
-
-def _video_out(transformer: Any, video: torch.Tensor) -> list[int]:
-    """(batch, channels, frames, height, width)."""
-    return [len(video), transformer.config.out_channels, *video.shape[2:]]
+from runtime.models.family import Family, latents_out
 
 
 def wan(**changes: Any) -> Any:
@@ -102,9 +94,16 @@ FAMILY = Family(
     blocks=("blocks",),
     image_tokens="hidden_states",
     text_tokens=None,
-    output_shape=_video_out,
+    output_shape=latents_out,
     random={"WanPipeline": wan, "WanImageToVideoPipeline": wan_image_to_video},
 )
+
+
+def _with_a_reference(arguments: dict[str, Any]) -> dict[str, Any]:
+    """An input image is one that the video is to refer to."""
+    image = {"reference_images": [arguments["image"]]} if "image" in arguments else {}
+    return {name: value for name, value in arguments.items() if name != "image"} | image
+
 
 #: VACE: a further list of blocks, of which the others add what they make.
 VACE = Family(
@@ -112,7 +111,8 @@ VACE = Family(
     blocks=("blocks",),
     image_tokens="hidden_states",
     text_tokens=None,
-    output_shape=_video_out,
+    output_shape=latents_out,
     text_stays_whole=True,
+    call={"WanVACEPipeline": _with_a_reference},
     random={"WanVACEPipeline": wan_vace},
 )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import struct
+import subprocess
 import warnings
+import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from omni_config.plan import Plan
@@ -101,17 +104,19 @@ def refuse_what_is_no_number(plan: Plan) -> Iterator[None]:
 def save(output: Any, plan: Plan) -> list[str]:
     """Write what a pipeline made into the output folder, named by prompt, seed and, of several, number; the paths.
 
-    Videos are MP4 (H.264).
+    Videos are MP4 (H.264; AAC where there is sound).
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
     video = plan.sampling.video
     if video is None:
-        count = plan.sampling.num_images_per_prompt
+        images = images_of(output)
+        prompts = plan.sampling.prompts
+        count = len(images) // len(prompts)
         which = [f"-{number}of{count}" if count > 1 else "" for number in range(1, count + 1)]
-        names = [(prompt, f"{one}.png") for prompt in plan.sampling.prompts for one in which]
-        return [_write(plan, *name, _png(image)) for name, image in zip(names, output.images, strict=True)]
+        names = [(prompt, f"{one}.png") for prompt in prompts for one in which]
+        return [_write(plan, *name, _png(image)) for name, image in zip(names, images, strict=True)]
     assert video.fps is not None
     [prompt] = plan.sampling.prompts
     return [_write(plan, prompt, ".mp4", partial(write_mp4, frames, video.fps)) for frames in output.frames]
@@ -146,6 +151,11 @@ def _is_whole(path: Path) -> bool:
     return at == end and b"moov" in kinds
 
 
+def images_of(output: Any) -> list[Image]:
+    """The images that a pipeline made; some make a list of layers in the place of each."""
+    return [image for one in output.images for image in (one if isinstance(one, list) else [one])]
+
+
 def _write(plan: Plan, prompt: str, end: str, fill: Callable[[Path], Any]) -> str:
     made = "video" if plan.sampling.video else "image"
     slug = re.sub(r"\W+", "-", prompt.lower())[:48].strip("-") or made
@@ -156,3 +166,25 @@ def _png(image: Image) -> Callable[[Path], Any]:
     data = BytesIO()
     image.save(data, "PNG")
     return lambda path: path.write_bytes(data.getvalue())
+
+
+def _with_sound(silent: Callable[[Path], Any], sound: Any, rate: int) -> Callable[[Path], Any]:
+    """``silent`` writes a video; ``sound`` is (channels, samples) from -1 to 1, of ``rate`` samples a second."""
+
+    def write(path: Path) -> None:
+        import imageio_ffmpeg
+
+        with TemporaryDirectory() as folder:
+            video, audio = Path(folder, "video.mp4"), Path(folder, "sound.wav")
+            silent(video)
+            samples = (sound.float().cpu().clamp(-1, 1) * 32767).short().T.contiguous().numpy()
+            with wave.open(str(audio), "wb") as file:
+                file.setnchannels(samples.shape[1])
+                file.setsampwidth(2)
+                file.setframerate(rate)
+                file.writeframes(samples.tobytes())
+            command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error"]
+            command += ["-i", str(video), "-i", str(audio), "-c:v", "copy", "-c:a", "aac", str(path)]
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+    return write

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from runtime.errors import CannotRunError
+
 
 def preview(pipe: Any, step: int, before: Any, after: Any, height: int, width: int) -> list[Any]:
     """Images (PIL) that the model expected at ``step`` (from 0), from the latents before and after it.
 
     A step of flow matching moves the latents along the velocity v from noise level s to s': x' = x + (s' - s) v. The
     image at the end of that line is x' - s' v. Collective where the VAE is shared by ranks.
+
+    Raises:
+        CannotRunError: the latents are normalized in a way that is not known here, as FLUX.2's are.
     """
     import torch
 
+    if hasattr(pipe.vae, "bn"):
+        raise CannotRunError(f"{type(pipe).__name__} has no previews; next: ask for the image alone")
     level, following = (float(pipe.scheduler.sigmas[index]) for index in (step, step + 1))
     with torch.no_grad():
         latents = after - following * (after - before) / (following - level)
@@ -30,6 +37,6 @@ def _unscaled(config: Any, latents: Any) -> Any:
     import torch
 
     if config.get("latents_mean") is None:
-        return latents / config.scaling_factor + config.shift_factor
+        return latents / config.scaling_factor + (config.get("shift_factor") or 0.0)
     mean, std = (torch.tensor(numbers).view(1, -1, 1, 1, 1) for numbers in (config.latents_mean, config.latents_std))
     return latents * std.to(latents) + mean.to(latents)

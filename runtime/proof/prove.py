@@ -34,7 +34,7 @@ class Distance:
     """How far a run is from the reference."""
 
     difference: float
-    """Largest absolute difference of any rank's last latents."""
+    """Largest absolute difference of any rank's last latents, and of rank 0's sound, where there is any."""
     psnr: float
     """Of rank 0's image, in dB of its 8-bit values; infinite where the images are equal."""
 
@@ -216,6 +216,8 @@ def _problem(
         return "no step was cached, so nothing was compared; more steps, or a higher threshold"
     if plan.mesh.cfg > 1 and not measured.features["cfg_parallel"]["calls_shared"]:
         return "no call of the transformer was shared by the branches of guidance, so nothing was compared"
+    if plan.attention_backend != "native" and not measured.features["attention_backend"]["calls"]:
+        return "no attention was computed by the backend, so nothing was compared"
     if kind(plan) == "tiles" and decoded["decoder_calls"] < 2:
         return "the image is no larger than a tile, so nothing was compared; choose a larger width or height"
     if plan.vae.use_slicing and decoded["most_pictures_a_call"] > 1:
@@ -232,6 +234,8 @@ def _distance(own: Outcome, plain: Outcome, prefix: str = "") -> Distance:
 
     expected: Arrays = plain.arrays[0]
     latents = [float(np.abs(arrays[f"{prefix}latents"] - expected["latents"]).max()) for arrays in own.arrays]
+    if "sound" in expected:
+        latents.append(float(np.abs(own.arrays[0][f"{prefix}sound"] - expected["sound"]).max()))
     images = (own.arrays[0][f"{prefix}image"], expected["image"])
     error = float(np.mean((images[0].astype(float) - images[1]) ** 2))
     return Distance(float(np.max(latents)), 10 * math.log10(255**2 / error) if error else math.inf)

@@ -25,13 +25,15 @@ def build(pipeline: str, folder: Path) -> Path:
     """Save the pipeline of a class into ``folder``, the same weights each time.
 
     Raises:
-        KeyError: the class is none of ``PIPELINES``.
+        KeyError: the class is none of ``PIPELINES``, nor of those beside them.
     """
+    from runtime.proof import small_pipelines
+
     transformers.logging.set_verbosity_error()  # the configs here name no tokens for a beginning and an end
     transformers.logging.disable_progress_bar()
     diffusers.logging.disable_progress_bar()
     torch.manual_seed(0)
-    pipe = PIPELINES[pipeline]()
+    pipe = (PIPELINES | small_pipelines.PIPELINES)[pipeline]()
     for name, layer in pipe.transformer.named_modules():
         if name.endswith("to_v"):  # or attention would hardly matter, and a picture not show whether it is right
             layer.weight.data *= 100

@@ -238,6 +238,8 @@ def _run(file: Path, case: dict[str, Any], plan: Plan, rank: int, timeout: float
     """Call the pipeline, then once more for each control; write the results."""
     import numpy as np
 
+    from runtime.pipeline import media
+
     started = time.monotonic()
     pipes: list[Any] = []
     arrays: dict[str, Any] = {}
@@ -253,8 +255,10 @@ def _run(file: Path, case: dict[str, Any], plan: Plan, rank: int, timeout: float
     def keep(output: Any, prefix: str = "") -> None:
         arrays[f"{prefix}latents"] = latents[0].float().cpu().numpy()
         if output is not None:
-            images = output.images if hasattr(output, "images") else output.frames[0]
+            images = media.images_of(output) if hasattr(output, "images") else output.frames[0]
             arrays[f"{prefix}image"] = np.stack([np.asarray(image) for image in images])
+            if getattr(output, "audio", None) is not None:
+                arrays[f"{prefix}sound"] = output.audio.float().cpu().numpy()
 
     def save(output: Any, _: Plan) -> list[str]:
         keep(output)
@@ -275,7 +279,8 @@ def _run(file: Path, case: dict[str, Any], plan: Plan, rank: int, timeout: float
         whole = weight.clone()
         if rank == last:
             weight.mul_(-1000.0) if damage == "matrix" else weight.view(-1)[:1].add_(100.0)
-        output = pipes[0](**generate.arguments(plan, rank), callback_on_step_end=job.step_callback(after_step))
+        given = generate.arguments(plan, rank)
+        output = generate.call(pipes[0], plan, **given, callback_on_step_end=job.step_callback(after_step))
         weight.copy_(whole)
         keep(output if rank == 0 else None, f"{part} ")
     np.savez(file.with_suffix(".npz"), **arrays)

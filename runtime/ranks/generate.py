@@ -53,12 +53,15 @@ def build(plan: Plan, rank: int, timeout: float) -> tuple[Any, dict[str, Handle]
     """
     import torch
 
+    from runtime import models
     from runtime.pipeline import apply, load, mesh
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     device_mesh = mesh.build(plan, rank, timeout)
     pipe = load.pipeline(plan)
+    if plan.sampling.image is not None:
+        pipe = models.for_image(pipe)
     return pipe, apply.apply(pipe, plan, device_mesh)
 
 
@@ -132,11 +135,18 @@ def call(pipe: Any, plan: Plan, **arguments: Any) -> Any:
     Raises:
         CannotRunError: what it made is not a number.
     """
+    from runtime import compat
     from runtime.pipeline.media import refuse_what_is_no_number
 
+    for name in [name for name in arguments if "." in name]:  # of a component, such as guider.guidance_scale
+        component, _, setting = name.partition(".")
+        setattr(getattr(pipe, component), setting, arguments.pop(name))
     # Not in torch's inference mode: pipelines switch gradients off, and DTensor is slow to begin with in that mode.
-    with refuse_what_is_no_number(plan):
-        return pipe(**arguments)
+    with refuse_what_is_no_number(plan), compat.diffusers.steps_called_back(pipe, arguments):
+        output = pipe(**arguments)
+    if getattr(output, "audio", None) is not None:
+        output.sampling_rate = pipe.vocoder.config.output_sampling_rate
+    return output
 
 
 def arguments(plan: Plan, rank: int = 0) -> dict[str, Any]:
@@ -163,11 +173,14 @@ def arguments(plan: Plan, rank: int = 0) -> dict[str, Any]:
         **sampling.guidance,
     }
     if sampling.image is not None:
-        arguments["image"] = input_image(sampling.image, "RGBA" if models.fills(plan.model.pipeline) else "RGB")
+        mode = "RGBA" if models.keeps_transparency(plan.model.pipeline) else "RGB"
+        arguments["image"] = input_image(sampling.image, mode)
     elif plan.model.task.startswith("image_to_"):
         raise CannotRunError(f"{plan.model.id} edits an image; next: set sampling.image")
     if sampling.video is not None:
         arguments["num_frames"] = sampling.video.num_frames
+        if plan.model.pipeline == "LTX2Pipeline":
+            arguments["fps"] = sampling.video.fps
     else:
         arguments["num_images_per_prompt"] = sampling.num_images_per_prompt
     negative = sampling.negative_prompt

@@ -9,11 +9,15 @@ import diffusers
 import torch
 import transformers
 
-from runtime.models.flux import flux
-from runtime.models.qwen_image import qwen_image_edit, qwen_image_edit_plus, qwen_image_parts
+from runtime.models.chroma import chroma
+from runtime.models.cog_video_x import cog_video_x, cog_video_x_image
+from runtime.models.flux import flux, flux_fill, flux_kontext
+from runtime.models.qwen_image import qwen_image_edit, qwen_image_edit_plus, qwen_image_layered, qwen_image_parts
 from runtime.models.random_parts import ENCODER, autoencoder_kl, byte_tokenizer, vocabulary
-from runtime.models.wan import wan, wan_transformer, wan_vae
+from runtime.models.sana import sana
+from runtime.models.wan import wan, wan_image_to_video, wan_transformer, wan_vace, wan_vae
 from runtime.proof.random_pipelines import adapter
+from runtime.proof.small_pipelines import PIPELINES as SMALL
 
 __all__ = ["FAMILIES", "PIPELINES", "adapter", "build", "byte_tokenizer"]
 
@@ -102,6 +106,16 @@ FAMILIES = {
         large_z_image,
         large_qwen_image,
         large_qwen_image_edit,
+        qwen_image_layered,
+        flux_kontext,
+        flux_fill,
+        chroma,
+        wan_image_to_video,
+        wan_vace,
+        sana,
+        cog_video_x,
+        cog_video_x_image,
+        *SMALL.values(),
     )
 }
 
@@ -115,4 +129,14 @@ PIPELINES = {
     "wan": "WanPipeline",
     "wan_two": "WanPipeline",
     "wan_5b": "WanPipeline",
+    "qwen_image_layered": "QwenImageLayeredPipeline",
+    "flux_kontext": "FluxKontextPipeline",
+    "flux_fill": "FluxFillPipeline",
+    "chroma": "ChromaPipeline",
+    "wan_image_to_video": "WanImageToVideoPipeline",
+    "wan_vace": "WanVACEPipeline",
+    "sana": "SanaPipeline",
+    "cog_video_x": "CogVideoXPipeline",
+    "cog_video_x_image": "CogVideoXImageToVideoPipeline",
+    **{builder.__name__: name for name, builder in SMALL.items()},
 }

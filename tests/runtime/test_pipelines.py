@@ -44,12 +44,43 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "wan": {"cfg_scale": 4.0, "num_frames": 5},
     "wan_two": {"cfg_scale": 4.0, "num_frames": 5},
     "wan_5b": {"cfg_scale": 4.0, "num_frames": 5},
+    "qwen_image_layered": {"cfg_scale": 3.0, "width": 640, "height": 640},
+    "flux_kontext": {"cfg_scale": 3.0, "guidance_scale": 3.5},
+    "flux_fill": {"guidance_scale": 30.0, "negative_prompt": None},
+    "chroma": {"cfg_scale": 3.0},
+    "wan_image_to_video": {"cfg_scale": 4.0, "num_frames": 5, "fps": 16},
+    "wan_vace": {"cfg_scale": 4.0, "num_frames": 5},
+    "sana": {"cfg_scale": 3.0},
+    "cog_video_x": {"cfg_scale": 3.0, "num_frames": 5},
+    "cog_video_x_image": {"cfg_scale": 3.0, "num_frames": 5},
+    "stable_diffusion_3": {"cfg_scale": 3.0},
+    "flux_2": {"guidance_scale": 4.0, "negative_prompt": None},
+    "flux_2_klein": {"negative_prompt": None},
+    "hunyuan_video_15": {"cfg_scale": 3.0, "num_frames": 5, "num_inference_steps": 2},
+    "ltx_2": {"cfg_scale": 3.0, "num_frames": 5},
 }
 #: Of a sample, the families that have every feature, and the one that undoes each.
 WHOLE = ("z_image", "qwen_image")
 UNDONE = "z_image"
 #: The same pipelines with other weights: two kinds of rank are enough of a sample.
 ALIKE = ("qwen_image_edit_plus", "wan_two", "wan_5b")
+#: Each cell of these is proven by `omni matrix prove`; of a sample, one kind of rank shows that their files hold.
+PROVEN = {
+    "qwen_image_layered": "ulysses",
+    "flux_kontext": "cfg_parallel",
+    "flux_fill": "ulysses",
+    "chroma": "ulysses",
+    "wan_image_to_video": "ulysses",
+    "wan_vace": "ulysses",
+    "sana": "cfg_parallel",
+    "cog_video_x": "cfg_parallel",
+    "cog_video_x_image": "tensor_parallel",
+    "stable_diffusion_3": "cfg_parallel",
+    "flux_2": "tensor_parallel",
+    "flux_2_klein": "ulysses",
+    "hunyuan_video_15": "cfg_parallel",
+    "ltx_2": "cfg_parallel",
+}
 #: Random weights change their minds at every step, so these caches reuse whatever the difference is.
 SWITCHED_ON: dict[str, dict[str, Any]] = {
     "tea_cache": {"tea_cache": True, "rel_l1_thresh": 1e6, "coefficients": (0.0, 0.0, 0.0, 1.0, 0.0)},
@@ -104,9 +135,12 @@ def plan(family: str, folder: Path, on: Collection[str]) -> Plan | None:
         "seed": 7,
         **FAMILIES[family],
     }
-    if card.task == "image_to_image":
+    if card.task.startswith("image_to_"):
         picture = folder / "input.png"
-        Image.effect_noise((64, 64), 80).save(picture) if not picture.exists() else None
+        if not picture.exists():
+            noise = Image.effect_noise((64, 64), 80)
+            noise.putalpha(noise.point(lambda light: 255 * (light > 128)))  # for one that fills what is transparent
+            noise.save(picture)
         settings["image"] = str(picture)
     for name in on:
         settings |= SWITCHED_ON.get(name, catalog().features[name].switch_on)
@@ -125,6 +159,8 @@ def features_of(family: str) -> list[str]:
     features = [*claim.supported, *claim.only]
     if every_pair(family):
         return features
+    if family in PROVEN:
+        return [PROVEN[family]]
     if family in ALIKE:
         return ["cfg_parallel", "tensor_parallel"]
     if family not in WHOLE:
@@ -134,7 +170,7 @@ def features_of(family: str) -> list[str]:
 
 def undoes(family: str) -> bool:
     """Whether each feature alone is undone as well."""
-    return family == UNDONE or (every_pair(family) and family not in ALIKE)
+    return family == UNDONE or (every_pair(family) and family not in (*ALIKE, *PROVEN))
 
 
 def every_pair(family: str) -> bool:
@@ -169,7 +205,7 @@ def combinations_of(family: str) -> Iterator[tuple[str, ...]]:
         yield from combinations(features, 2)
     elif family == PATCHED:
         yield from ((name, "vae_patch_parallel") for name in PARALLEL)
-    elif family not in ALIKE:
+    elif family not in ALIKE and family not in PROVEN:
         yield "ulysses", "vae_patch_parallel"  # which needs ranks
     yield from (axes for axes, of in TRIPLES.items() if every_pair(family) or of == family)
 
