@@ -22,6 +22,7 @@ Prompts = Annotated[tuple[str, ...], Field(min_length=1, max_length=64, strict=F
 
 # Those of diffusers that download no code: its names with `hub` do.
 AttentionBackend = Literal[
+    "auto",
     "native",
     "_native_cudnn",
     "_native_efficient",
@@ -221,7 +222,8 @@ class Execution(_Section):
         description="torch.compile of the repeated blocks. One word for it: vLLM-Omni's enforce_eager is its opposite.",
     )
     attention_backend: AttentionBackend | None = Field(
-        default=None, description="Kernel of the DiT's attention, by diffusers' names; left out, the engine's default."
+        default=None,
+        description="Kernel of the DiT's attention, by diffusers' names, or auto; left out, the engine's default.",
     )
     attention_quantization: Annotated[
         AttentionQuantization | None, BeforeValidator(switch, json_schema_input_type=bool | AttentionQuantization)

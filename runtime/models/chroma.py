@@ -43,6 +43,7 @@ FAMILY = Family(
     text_tokens="encoder_hidden_states",
     output_shape=tokens_out,
     mask="attention_mask",
+    masked=True,
     without_contexts=("ChromaPipeline",),
     random={"ChromaPipeline": chroma},
 )

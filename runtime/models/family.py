@@ -34,6 +34,8 @@ class Family:
     """Lists of layers before the blocks whose tokens cache-dit splits and gathers by themselves."""
     text_stays_whole: bool = False
     """Each rank attends to all of the text, which cache-dit's plan would split."""
+    masked: bool = False
+    """Whether its attention always has a mask."""
     mask: str | None = None
     """Argument of the transformer that masks tokens of text and image, (batch, tokens)."""
     heads_stay: bool = False

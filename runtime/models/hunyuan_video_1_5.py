@@ -20,6 +20,7 @@ FAMILY = Family(
     image_tokens="hidden_states",
     text_tokens="encoder_hidden_states",
     image_comes_first=True,
+    masked=True,
     output_shape=latents_out,
     modulated_input=_modulated_input,
 )

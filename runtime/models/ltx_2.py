@@ -23,5 +23,6 @@ FAMILY = Family(
     text_tokens=None,
     output_shape=tokens_out,
     batched_arguments=_BOTH + _ALSO,
+    masked=True,
     call={"LTX2Pipeline": _at_its_rate},
 )
