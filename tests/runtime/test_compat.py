@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -623,6 +625,95 @@ def test_diffusers_says_which_models_stay_on_the_device_by_class() -> None:
     undo()
     assert (pipe.model_cpu_offload_seq, pipe._exclude_from_cpu_offload) == before
     assert compat.diffusers.hook_of(torch.nn.Linear(1, 1), "group_offloading") is None
+
+
+def test_some_pipelines_open_no_cache_context() -> None:
+    import inspect
+
+    import diffusers
+
+    for name in ("FluxKontextPipeline", "FluxFillPipeline", "ChromaPipeline"):
+        assert "cache_context" not in inspect.getsource(getattr(diffusers, name).__call__)
+    transformer = models.chroma().transformer
+    pipe = SimpleNamespace(transformer=transformer, scheduler=SimpleNamespace(step=list, set_timesteps=list))
+    names: list[str] = []
+
+    @contextmanager
+    def context(name: str) -> Iterator[None]:
+        names.append(name)
+        yield
+        names.append("out")
+
+    transformer.cache_context = context
+    transformer.forward = lambda: None
+    compat.diffusers.name_branches(pipe)
+    compat.diffusers.name_branches(pipe)  # once is enough
+    for _ in range(2):
+        transformer()
+        transformer()
+        pipe.scheduler.step()
+    transformer()
+    assert names == ["cond", "out", "uncond", "out"] * 2 + ["cond", "out"]
+
+
+def test_hunyuan_video_15_calls_nobody_after_a_step() -> None:
+    import inspect
+
+    import diffusers
+
+    name = "callback_on_step_end"
+    assert name not in inspect.signature(diffusers.HunyuanVideo15Pipeline.__call__).parameters
+
+    class Pipe:
+        scheduler = SimpleNamespace(step=lambda latents: (latents + 1,))
+
+        def __call__(self) -> int:
+            return sum(self.scheduler.step(step)[0] for step in (1, 2))
+
+    pipe, told = Pipe(), []
+    arguments = {name: lambda pipe, step, _, tensors: told.append((step, tensors["latents"]))}
+    before = pipe.scheduler.step
+    with compat.diffusers.steps_called_back(pipe, arguments):
+        assert pipe(**arguments) == 5
+    assert told == [(0, 2), (1, 3)]
+    assert pipe.scheduler.step is before
+
+
+def test_some_transformers_do_not_ask_for_an_attention_backend() -> None:
+    assert compat.diffusers.has_attention_backends(models.chroma().transformer)
+    cog_video_x = models.cog_video_x().transformer
+    cog_video_x.set_attention_backend("_native_math")  # without a word
+    assert not compat.diffusers.has_attention_backends(models.sana().transformer)
+
+
+def test_cache_dit_joins_text_and_image_rank_by_rank() -> None:
+    import torch
+
+    transformer, seen = torch.nn.Identity(), []
+    transformer.forward = lambda **given: seen.append(given["mask"])  # type: ignore[method-assign]
+    text, image = torch.zeros(1, 3, 1), torch.zeros(1, 4, 1)
+    mask = torch.tensor([[0, 1, 2, 10, 11, 12, 13]])
+    undo = compat.cache_dit.order_mask(transformer, "mask", 2)
+    transformer(encoder_hidden_states=text, hidden_states=image, mask=mask)
+    transformer(encoder_hidden_states=text, hidden_states=image, mask=None)
+    undo()
+    transformer(encoder_hidden_states=text, hidden_states=image, mask=mask)
+    assert seen[0].tolist() == [[0, 1, 10, 11, 2, 12, 13]]
+    assert seen[1] is None
+    assert seen[2] is mask
+
+
+def test_cache_dit_splits_the_text_of_vace() -> None:
+    from cache_dit.distributed.config import ParallelismConfig
+
+    transformer = models.wan_vace().transformer
+    planner = compat.cache_dit.sequence_planner(transformer)
+    hooks = planner.apply(transformer=transformer, parallelism_config=ParallelismConfig(ulysses_size=2))
+    assert "encoder_hidden_states" in hooks["vace_blocks.*"]
+    left = compat.cache_dit.leave_text_whole(hooks)
+    assert left.keys() == hooks.keys()
+    assert left["vace_blocks.*"].keys() == {"hidden_states"}
+    assert left["proj_out"] is hooks["proj_out"]
 
 
 @pytest.mark.parametrize("module", [compat.torch, compat.diffusers, compat.cache_dit])
