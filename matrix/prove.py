@@ -199,7 +199,7 @@ def _request(settings: Settings, subject: Subject) -> Settings:
         width, height = (-(-side // multiple) * multiple for side in OTHER_TILES.get(subject.card.pipeline, TILED))
     if own := OWN_SIZE.get(subject.card.pipeline):
         width = height = own
-    request = {
+    request: Settings = {
         "prompt": "a red circle",
         "negative_prompt": "a blue heart" if compiled else "blue",
         "num_inference_steps": CACHED_STEPS if caches else STEPS,

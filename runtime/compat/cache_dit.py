@@ -70,7 +70,7 @@ def order_mask(transformer: Module, mask: str, ranks: int) -> Undo:
         if kwargs.get(mask) is None:
             return None
         tokens = [kwargs[name].shape[1] for name in ("encoder_hidden_states", "hidden_states")]
-        parts = [places.tensor_split(ranks) for places in torch.arange(sum(tokens)).split(tokens)]
+        parts = [places.tensor_split(ranks) for places in torch.split_with_sizes(torch.arange(sum(tokens)), tokens)]
         order = torch.cat([part for of_a_rank in zip(*parts, strict=True) for part in of_a_rank])
         return args, kwargs | {mask: kwargs[mask][:, order]}
 

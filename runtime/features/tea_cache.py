@@ -70,7 +70,7 @@ def attach(pipe: Any, cache: Cache) -> Handle:
     HookRegistry.check_if_exists_or_initialize(pipe.transformer).invalidate_child_registries_cache()
     scheduler = pipe.scheduler
     undo = replaced(scheduler, "set_timesteps", cache.reset_before(scheduler.set_timesteps))
-    return _Hooks(pipe, blocks, cache, undo)
+    return _Hooks(blocks, cache, undo)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from safetensors.torch import save_file
 
 from runtime.models import FAMILIES, random_parts
 from runtime.pipeline.load import FOLDERS
+from runtime.proof import small_pipelines
+from runtime.proof.adapter import adapter as adapter
 
 #: What builds each class.
 PIPELINES = {name: builder for family in FAMILIES for name, builder in family.random.items()}
@@ -27,8 +28,6 @@ def build(pipeline: str, folder: Path) -> Path:
     Raises:
         KeyError: the class is none of ``PIPELINES``, nor of those beside them.
     """
-    from runtime.proof import small_pipelines
-
     transformers.logging.set_verbosity_error()  # the configs here name no tokens for a beginning and an end
     transformers.logging.disable_progress_bar()
     diffusers.logging.disable_progress_bar()
@@ -44,20 +43,6 @@ def build(pipeline: str, folder: Path) -> Path:
 def transformer_of(source: str) -> Any:
     """The transformer of a diffusers folder, or of an embedded model."""
     return diffusers.AutoModel.from_pretrained(str(FOLDERS.get(source, source)), subfolder="transformer")
-
-
-def adapter(transformer: Any, folder: Path, seed: int = 0, rank: int = 4) -> Path:
-    """Save a LoRA adapter of random weights for the attention and the feed-forward of a transformer."""
-    from peft import LoraConfig, get_peft_model_state_dict
-
-    torch.manual_seed(seed)
-    layers = r".*(to_[qkv]|to_out\.0|w[13]|net\.2|single_transformer_blocks\.\d+\.proj_(mlp|out))"
-    transformer.add_adapter(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers, init_lora_weights=False))
-    weights = {f"transformer.{key}": weight for key, weight in get_peft_model_state_dict(transformer).items()}
-    transformer.delete_adapters("default")
-    path = folder / f"lora-{seed}.safetensors"
-    save_file({key: weight.contiguous() for key, weight in weights.items()}, path)
-    return path
 
 
 def build_large(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 from safetensors.torch import load_file, save_file
 
 from runtime.models import random_parts as parts
-from runtime.proof.random_pipelines import adapter
+from runtime.proof.adapter import adapter
 
 VIDEO = 128  # channels of the latents of a video, as published: SGLang's pipeline counts on them
 CHANNELS = 16  # of those of a sound
