@@ -67,7 +67,7 @@ class Entry:
     def agrees(self) -> bool:
         """Whether the run bears the rules out."""
         told = self.judged
-        return bears_out(self.verdict, told.outcome) if told else self.verdict == "refused"
+        return bears_out(self.verdict, self.codes, told.outcome) if told else self.verdict == "refused"
 
     def stale(self) -> str:
         """What has changed since the run, as one phrase; empty where nothing has."""

@@ -38,6 +38,8 @@ INEXACT = LOSSY - {"lora"}
 #: Stages of a pipeline work with what other parts of the image were a step ago.
 STALE = frozenset({"pipeline_parallel"})
 ALIKE = 10.0  # dB of an image where a cache or tiles change it, or more
+#: Warnings of what is refused for some sizes or prompts only.
+SOMETIMES = {"OMNI106", "OMNI149"}
 EARLY = ("arguments", "before weights")  # of moments, those at which a refusal is one of the settings
 NEARER = 3.0  # dB that a run must be nearer than its control
 SAVED = 0.98  # of the work, or less, is left where something is saved
@@ -119,11 +121,13 @@ class Judged:
     ignored: tuple[str, ...] = ()
 
 
-def bears_out(verdict: Verdict, outcome: Outcome) -> bool:
+def bears_out(verdict: Verdict, codes: Collection[str], outcome: Outcome) -> bool:
     """Whether a run bears the rules out: what they refuse must not run as it should, and the rest must."""
     if verdict == "refused":
         return outcome not in RUNS or outcome == "not shown"
-    return outcome in RUNS or (verdict == "warned" and outcome in ("ignored", "wrong"))
+    if verdict == "warned" and (outcome in ("ignored", "wrong") or (outcome == "refused" and SOMETIMES & {*codes})):
+        return True
+    return outcome in RUNS
 
 
 def judged(run: Measured, settings: Settings, features: Collection[str], rounding: float) -> Judged:

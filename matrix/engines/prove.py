@@ -43,7 +43,7 @@ class Shown:
     @property
     def agrees(self) -> bool:
         """Whether the run bears the rules out."""
-        return bears_out(self.trial.verdict, self.judged.outcome)
+        return bears_out(self.trial.verdict, self.trial.codes, self.judged.outcome)
 
 
 def card_of(environment: Environment) -> EngineCard:
