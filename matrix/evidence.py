@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mode
 from typing import Any
 
-from matrix.cell import ask, asked_of
+from matrix.cell import Cell, ask, asked_of
 from omni_config.catalog.load import catalog
 
 FOLDER = Path(__file__).with_name("evidence")
@@ -95,6 +95,11 @@ def everything() -> dict[str, dict[str, Evidence]]:
                 continue
             found.setdefault(name, {})[path.stem] = entry
     return found
+
+
+def is_of_a_plan(cell: Cell) -> bool:
+    """Whether a run can show it: not where it works in a server only, of which tests/serving show what works."""
+    return not dict(cell.settings).get("server")
 
 
 def key(features: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from matrix.cell import Cell, ask, asked_of
 from matrix.compatibility import features_of
-from matrix.evidence import ROOT, SHARED, Evidence, add, digest, key
+from matrix.evidence import ROOT, SHARED, Evidence, add, digest, is_of_a_plan, key
 from omni_config.cards import ModelCard
 from omni_config.catalog.folder_card import card_of_folder
 from omni_config.catalog.load import catalog
@@ -152,7 +152,9 @@ def _cells(card: ModelCard) -> Iterator[tuple[tuple[str, ...], Cell]]:
     assert engine is not None
     for size in (1, 2):
         for names in combinations(features_of(engine), size):
-            yield names, ask(names, asked_of(card, engine))
+            cell = ask(names, asked_of(card, engine))
+            if is_of_a_plan(cell):
+                yield names, cell
 
 
 def _plan(names: tuple[str, ...], cell: Cell, subject: Subject) -> Plan | None:

@@ -70,6 +70,7 @@ def fleet(served: ServedConfig, metrics: Metrics, *, timeout: float = 600.0, wor
                 replica=number,
                 started=started,
                 environment=environment,
+                by_steps=served.settings["step_execution"],
                 max_loras=served.settings["max_loras"],
                 max_restarts=served.settings["max_restarts"],
                 timeout=timeout,

@@ -49,7 +49,8 @@ def make_all(
 
     async def run() -> dict[str, str]:
         replicas = fleet(served, metrics, timeout=timeout, worker=worker)
-        queue = Queue(replicas.replicas, metrics, max_waiting=window, max_batch_size=size)
+        by_steps = settings["step_execution"]
+        queue = Queue(replicas.replicas, metrics, max_waiting=window, max_batch_size=size, by_steps=by_steps)
         main = asyncio.current_task()
         assert main is not None
 

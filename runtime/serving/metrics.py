@@ -34,4 +34,6 @@ class Metrics:
         )
         self.ready = Gauge("omni_ready", "1 while the workers can make images.", ["replica"], registry=own)
         self.videos = Counter("omni_videos", "Video jobs, by what came of them.", ["outcome"], registry=own)
+        self.making = Gauge("omni_replica_making", "Images that a replica makes now.", ["replica"], registry=own)
+        self.joined = Counter("omni_joined", "Images that were begun beside others under way.", registry=own)
         self.made = Counter("omni_replica_images", "Images that a replica has made.", ["replica"], registry=own)

@@ -1,4 +1,8 @@
-"""The line in front of all replicas: bounded, first come first served, compatible images together."""
+"""The line in front of all replicas: bounded, first come first served, compatible images together.
+
+Images of a batch begin and end together. By steps, each is a batch of its own, and the first in line begins beside
+those that are under way if it may share calls of the transformer with them.
+"""
 
 from __future__ import annotations
 
@@ -91,17 +95,32 @@ class _Image:
         common = replace(asked, prompt="", negative_prompt=negative, num_images_per_prompt=1, seed=0)
         return common, self.ticket.adapters
 
+    @property
+    def step(self) -> tuple[Sampling, Sequence[Adapter]]:
+        """What images have in common whose steps may be done together: of those, each has as many as it wants."""
+        common, adapters = self.call
+        return replace(common, num_inference_steps=1), adapters
+
 
 class Queue:
     """Takes tickets and gives their images to the workers of whichever replica is free."""
 
-    def __init__(self, replicas: Sequence[Workers], metrics: Metrics, *, max_waiting: int, max_batch_size: int) -> None:
+    def __init__(
+        self,
+        replicas: Sequence[Workers],
+        metrics: Metrics,
+        *,
+        max_waiting: int,
+        max_batch_size: int,
+        by_steps: bool = False,
+    ) -> None:
         self._replicas = replicas
         self._metrics = metrics
         self._max_waiting = max_waiting
         self._max_batch_size = max_batch_size
+        self._by_steps = by_steps
         self._waiting: deque[_Image] = deque()
-        self._making: dict[Workers, list[_Image]] = {}
+        self._making: dict[Workers, dict[Batch, list[_Image]]] = {workers: {} for workers in replicas}
         self._changed = asyncio.Event()
         self._image_seconds = 1.0  # lately, for Retry-After
 
@@ -118,7 +137,7 @@ class Queue:
     @property
     def running(self) -> set[Ticket]:
         """Tickets of which an image is in work."""
-        return {image.ticket for images in self._making.values() for image in images}
+        return {image.ticket for workers in self._replicas for image in self._images_of(workers)}
 
     def require_room(self) -> None:
         """Refuse what would have to wait behind too many.
@@ -146,13 +165,14 @@ class Queue:
         ticket.result.cancel()
         self._waiting = deque(image for image in self._waiting if image.ticket is not ticket)
         self._update()
-        for workers, images in self._making.items():
-            if all(image.ticket.result.done() for image in images):
-                workers.cancel()
+        for workers, batches in self._making.items():
+            for batch, images in batches.items():
+                if all(image.ticket.result.done() for image in images):
+                    workers.cancel(batch)
 
     def fail(self, error: Exception) -> None:
         """Tell everybody who waits that nothing will come."""
-        for image in chain(self._waiting, *self._making.values()):
+        for image in chain(self._waiting, *map(self._images_of, self._replicas)):
             if not image.ticket.result.done():
                 image.ticket.result.set_exception(error)
         self._waiting.clear()
@@ -166,15 +186,35 @@ class Queue:
 
     async def _work(self, workers: Workers) -> None:
         """Make batches for ever; waits while the workers are not ready."""
-        while True:
-            await workers.ready.wait()
-            if not self._waiting:
-                self._changed.clear()
-                await self._changed.wait()
-                continue
-            self._making[workers] = images = self._take()
-            await self._make(workers, images)
-            del self._making[workers]
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await workers.ready.wait()
+                if not self._waiting or not self._may_begin(self._waiting[0], workers):
+                    self._changed.clear()
+                    await self._changed.wait()
+                elif self._by_steps:
+                    group.create_task(self._make(workers, self._begin([self._waiting[0]])))
+                    await asyncio.sleep(0)  # it is among those under way then
+                else:
+                    await self._make(workers, self._take())
+
+    def _may_begin(self, image: _Image, workers: Workers) -> bool:
+        """Whether the first in line may begin beside what the workers are at.
+
+        Others do not overtake one that may not. One whose workers have died is made alone.
+        """
+        making = self._images_of(workers)
+        if not making:
+            return True
+        fits = len(making) < self._max_batch_size and image.step == making[0].step
+        return self._by_steps and fits and not image.again and not making[0].again and not self._idle()
+
+    def _images_of(self, workers: Workers) -> list[_Image]:
+        return [image for images in self._making[workers].values() for image in images]
+
+    def _idle(self) -> int:
+        """How many replicas wait for something to do."""
+        return sum(workers.ready.is_set() and not self._making[workers] for workers in self._replicas)
 
     async def _make(self, workers: Workers, images: list[_Image]) -> None:
         first = images[0].ticket
@@ -194,8 +234,9 @@ class Queue:
                     ticket.shown += 1
 
         started = time.monotonic()
+        batch = Batch([image.sampling for image in images], first.adapters, previews, on_step, on_preview)
+        self._making[workers][batch] = images
         try:
-            batch = Batch([image.sampling for image in images], first.adapters, previews, on_step, on_preview)
             made = await workers.make(batch)
         except Cancelled:
             return
@@ -205,10 +246,13 @@ class Queue:
                     self._try_again(image)
                 else:
                     self._give_up(image.ticket, error)
-            self._update()
             return
+        finally:
+            together = len(self._images_of(workers))
+            del self._making[workers][batch]
+            self._update()
         self._metrics.made.labels(replica=workers.replica).inc(len(images))
-        self._image_seconds = (time.monotonic() - started) / len(images)
+        self._image_seconds = (time.monotonic() - started) / together
         for image, png in zip(images, made, strict=True):
             ticket = image.ticket
             ticket.images[image.index] = png
@@ -236,8 +280,10 @@ class Queue:
         # An input image is one file of one request.
         size = 1 if first.ticket.sampling.image is not None or first.again else self._max_batch_size
         alike = [image for image in self._waiting if image.call == call and image.again == first.again]
-        idle = sum(workers.ready.is_set() and workers not in self._making for workers in self._replicas)
-        taken = alike[: min(size, ceil(len(alike) / max(1, idle)))]
+        return self._begin(alike[: min(size, ceil(len(alike) / max(1, self._idle())))])
+
+    def _begin(self, taken: list[_Image]) -> list[_Image]:
+        """Take images out of the line."""
         chosen = set(taken)
         self._waiting = deque(image for image in self._waiting if image not in chosen)
         now = time.monotonic()
@@ -246,7 +292,8 @@ class Queue:
                 image.ticket.waited = now - image.ticket.arrived
                 self._metrics.queue_wait.observe(image.ticket.waited)
                 image.ticket.on_begin()
-        self._metrics.batch_size.observe(len(taken))
+        if not self._by_steps:
+            self._metrics.batch_size.observe(len(taken))
         self._update()
         return taken
 

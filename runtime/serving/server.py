@@ -98,7 +98,11 @@ def serve(
         metrics = Metrics()
         replicas = fleet(served, metrics, timeout=timeout, worker=worker)
         queue = Queue(
-            replicas.replicas, metrics, max_waiting=settings["max_queue"], max_batch_size=settings["max_batch_size"]
+            replicas.replicas,
+            metrics,
+            max_waiting=settings["max_queue"],
+            max_batch_size=settings["max_batch_size"],
+            by_steps=settings["step_execution"],
         )
         videos = None
         if served.makes_videos:

@@ -1,4 +1,4 @@
-"""The workers of a replica: started under torchrun, given one batch at a time, started again when they fail."""
+"""The workers of a replica: started under torchrun, given batches, started again when they fail."""
 
 from __future__ import annotations
 
@@ -77,6 +77,7 @@ class Workers:
         replica: int,
         started: asyncio.Event,
         environment: Mapping[str, str],
+        by_steps: bool,
         max_loras: int,
         max_restarts: int,
         timeout: float,
@@ -92,6 +93,7 @@ class Workers:
         self.failure: str | None = None
         """Why they ended; None again once they are ready."""
         self._environment = environment
+        self._by_steps = by_steps
         self._ended = False
         self._metrics = metrics
         self._max_loras = max_loras
@@ -100,7 +102,7 @@ class Workers:
         self._worker = worker
         self._run: _Run | None = None
         self._number = 0
-        self._batch: Batch | None = None
+        self._batches: dict[int, Batch] = {}  # that are being made, the oldest first: several by steps, or one
         self._stopping = False
 
     async def run(self, warm_up: Sampling) -> None:
@@ -123,8 +125,9 @@ class Workers:
             finally:
                 self.ready.clear()
                 self._metrics.ready.labels(replica=self.replica).set(0)
-                if self._batch is not None and not self._batch.result.done():
-                    self._batch.result.set_exception(told)
+                for batch in self._batches.values():
+                    if not batch.result.done():
+                        batch.result.set_exception(told)
             if self._stopping:
                 return
             # What cannot start at all does not get better.
@@ -139,14 +142,14 @@ class Workers:
         """What operators look at, JSON-ready."""
         state = "failed" if self._ended else "loading"
         if self.ready.is_set():
-            state = "ready" if self._batch is None else "busy"
+            state = "busy" if self._batches else "ready"
         gpus = next((value for name, value in self._environment.items() if name.endswith("VISIBLE_DEVICES")), None)
         told = {"replica": self.replica, "state": state, "restarts": self.restarts, "gpus": gpus}
         return told | {"failure": self.failure}
 
     async def _once(self, warm_up: Sampling) -> None:
         # A thread of its own, for as long as the workers run: those that the loop has are few, and others need them.
-        with _Run(self.plan, self._max_loras, self._heard) as run, ThreadPoolExecutor(1) as thread:
+        with _Run(self.plan, self._by_steps, self._max_loras, self._heard) as run, ThreadPoolExecutor(1) as thread:
             self._run = run
             loop = asyncio.get_running_loop()
             follow = loop.run_in_executor(thread, run.follow, self._worker, self._timeout, self._environment)
@@ -173,29 +176,35 @@ class Workers:
     async def make(self, batch: Batch) -> list[bytes]:
         """Make the images of a batch: a PNG each, or the videos, an MP4 each. The workers must be idle.
 
+        By steps, they may be at batches of one image; this one then has the same size, adapters and guidance.
+
         Raises:
             Cancelled: ``cancel`` was called.
             WorkersDied: they ended meanwhile, or run no more.
             Refused: they cannot use its adapters.
             WorkersFailed: they cannot make it, or not be told to.
         """
-        assert self._batch is None
+        assert self._by_steps or not self._batches
         if self._run is None:
             raise WorkersDied(self.failure or "the workers are not running")
-        self._batch = batch
-        self._number += 1
+        self._number = number = self._number + 1
+        self._batches[number] = batch
+        self._metrics.joined.inc(len(self._batches) > 1)
+        self._count()
         try:
-            self._run.send(self._number, batch)
+            self._run.send(number, batch)
             return await batch.result
         except OSError as error:  # no rank has heard of it
             raise WorkersFailed(f"the batch cannot be written: {error.strerror}") from error
         finally:
-            self._batch = None
+            del self._batches[number]
+            self._count()
 
-    def cancel(self) -> None:
-        """End the batch that is being made at its next step."""
-        if self._run is not None and self._batch is not None:
-            (self._run.batches / f"{self._number}.cancel").touch()
+    def cancel(self, batch: Batch) -> None:
+        """End a batch that is being made at its next step."""
+        for number, other in self._batches.items():
+            if other is batch and self._run is not None:
+                (self._run.batches / f"{number}.cancel").touch()
 
     def stop(self) -> None:
         """Let the workers end when they are idle."""
@@ -208,14 +217,16 @@ class Workers:
         if "memory" in message:
             self._metrics.rank_memory.labels(replica=self.replica, rank=message["rank"]).set(message["memory"])
             return
-        batch = self._batch
-        if batch is None or self._run is None or message["number"] != self._number:
+        number = message["number"]
+        batch = self._batches.get(number)
+        if batch is None or self._run is None or batch.result.done():
             return
         if "step" in message:
-            self._metrics.step_seconds.observe(message["seconds"])
+            if number == min(self._batches):  # the others did the same step
+                self._metrics.step_seconds.observe(message["seconds"])
             batch.on_step(message["step"])
         elif "preview" in message:
-            name = f"{self._number}-preview{message['preview']}-"
+            name = f"{number}-preview{message['preview']}-"
             batch.on_preview(message["preview"], self._run.files(name, len(batch.samplings), ".png"))
         else:
             self._metrics.steps.labels(kind="computed").inc(message["computed"])
@@ -227,15 +238,20 @@ class Workers:
                 batch.result.set_exception(failed(message["problem"]))
             else:
                 end = ".mp4" if batch.samplings[0].video else ".png"
-                batch.result.set_result(self._run.files(f"{self._number}-", len(batch.samplings), end))
-            self._run.forget(self._number)
+                batch.result.set_result(self._run.files(f"{number}-", len(batch.samplings), end))
+            self._run.forget(number)
+
+    def _count(self) -> None:
+        images = sum(len(batch.samplings) for batch in self._batches.values())
+        self._metrics.making.labels(replica=self.replica).set(images)
 
 
 class _Run:
     """One run of torchrun: its folder, its pipes, and the thread that follows it."""
 
-    def __init__(self, plan: Plan, max_loras: int, heard: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, plan: Plan, by_steps: bool, max_loras: int, heard: Callable[[dict[str, Any]], None]) -> None:
         self._plan = plan
+        self._by_steps = by_steps
         self._max_loras = max_loras
         self._heard = heard
         self._left = b""  # of a line that is not complete yet
@@ -269,6 +285,7 @@ class _Run:
         """
         log = self._folder / torchrun.LOG
         options = ["--folder", str(self._folder), "--timeout", str(timeout + 60), "--max-loras", str(self._max_loras)]
+        options += ["--by-steps"] if self._by_steps else []
         line = torchrun.command(len(self._ranks), "serve", [str(self._folder / "plan.json"), *options], worker=worker)
         torchrun.run(
             line,

@@ -160,10 +160,19 @@ def test_a_setting_that_is_lowered_from_now_on_is_a_lost_guarantee(folder: Path)
     assert "Lost: parallel.vae_patch_parallel_size: OMNI401" in result.stdout
 
 
-def test_why_no_request_joins_a_batch_of_the_built_in_runtime(folder: Path) -> None:
-    Path("a.yaml").write_text("version: 1\nmodel: tiny\nexecution: {step_execution: true}\n")
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (
+            "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+            "OMNI503 [error] Step Execution is not supported for {}: it makes a batch in",
+        ),
+        ("Qwen/Qwen-Image-Edit", "OMNI503 [error] Step Execution is not supported for {}: it makes each edit alone"),
+        ("tiny", "OMNI506 [error] Step Execution works for tiny with engine native only where server"),
+    ],
+)
+def test_why_no_request_joins_a_batch_of_the_built_in_runtime(folder: Path, model: str, why: str) -> None:
+    Path("a.yaml").write_text(f"version: 1\nmodel: {model}\nexecution: {{step_execution: true}}\n")
     result = runner.invoke(app(), ["check", "a.yaml"])
     assert result.exit_code == 1
-    assert "OMNI503 [error] Step Execution is not supported for tiny by engine native: it makes the images" in (
-        result.stdout.replace("\n", " ")
-    )
+    assert why.format(f"{model} by engine native") in result.stdout.replace("\n", " ")

@@ -31,9 +31,12 @@ ASKED = Sampling(
 
 
 @asynccontextmanager
-async def queue(replicas: int = 2, max_batch_size: int = 4) -> AsyncIterator[tuple[Queue, list[Waiting], Metrics]]:
+async def queue(
+    replicas: int = 2, max_batch_size: int = 4, by_steps: bool = False
+) -> AsyncIterator[tuple[Queue, list[Waiting], Metrics]]:
     workers, metrics = [Waiting(number) for number in range(replicas)], Metrics()
-    result = Queue(workers, metrics, max_waiting=4, max_batch_size=max_batch_size)  # type: ignore[arg-type]
+    sizes = {"max_waiting": 4, "max_batch_size": max_batch_size}
+    result = Queue(workers, metrics, by_steps=by_steps, **sizes)  # type: ignore[arg-type]
     work = asyncio.create_task(result.work())
     yield result, workers, metrics
     await stop(work)
@@ -186,5 +189,60 @@ def test_who_leaves_ends_the_work_on_every_replica_and_the_bound_counts_all() ->
                 assert isinstance(workers.batch.exception(), Cancelled)
                 workers.may_finish.set()
             await asyncio.gather(*(other.result for other in others))
+
+    run(scenario)
+
+
+def test_by_steps_the_first_in_line_joins_what_it_fits_and_nobody_overtakes_it() -> None:
+    async def scenario() -> None:
+        async with queue(replicas=1, max_batch_size=3, by_steps=True) as (line, (workers,), _):
+            ticket(line, 1, num_inference_steps=50)
+            ticket(line, 2)  # of another number of steps
+            await until(lambda: seeds(workers) == [[1], [2]])
+            ticket(line, 3, width=32)
+            ticket(line, 4)
+            await asyncio.sleep(0.05)
+            assert seeds(workers) == [[1], [2]]
+            for batch in [*workers.making]:
+                workers.finish(batch)
+            await until(lambda: len(workers.batches) == 3)
+            workers.finish(workers.batches[2])
+            await until(lambda: seeds(workers) == [[1], [2], [3], [4]])
+            for seed in (5, 6, 7):
+                ticket(line, seed)
+            await until(lambda: len(workers.making) == 3)
+            await asyncio.sleep(0.05)
+            assert line.depth == 1  # as many as a batch may have
+            workers.finish(workers.batches[4])
+            await until(lambda: seeds(workers)[-1] == [7])
+
+    run(scenario)
+
+
+def test_by_steps_an_idle_replica_is_better_than_to_join() -> None:
+    async def scenario() -> None:
+        async with queue(replicas=2, by_steps=True) as (line, (one, other), _):
+            for seed in (1, 2, 3):
+                ticket(line, seed)
+            await until(lambda: sum(len(workers.batches) for workers in (one, other)) == 3)
+            assert {len(one.batches), len(other.batches)} == {1, 2}
+
+    run(scenario)
+
+
+def test_by_steps_what_dies_together_is_made_again_one_after_the_other() -> None:
+    async def scenario() -> None:
+        async with queue(replicas=1, by_steps=True) as (line, (workers,), _):
+            tickets = [ticket(line, seed) for seed in (1, 2)]
+            await until(lambda: len(workers.making) == 2)
+            workers.die()
+            await until(lambda: len(workers.batches) == 3)
+            await asyncio.sleep(0.05)
+            assert len(workers.making) == 1
+            line.drop(next(ticket for ticket in tickets if ticket.sampling.seed == seeds(workers)[2][0]))
+            await until(lambda: len(workers.batches) == 4)
+            workers.finish(workers.batches[3])
+            await until(lambda: any(ticket.result.done() and not ticket.result.cancelled() for ticket in tickets))
+            assert sorted(seeds(workers)[2:]) == [[1], [2]]
 
     run(scenario)

@@ -37,24 +37,30 @@ class Waiting:
         self.ready = asyncio.Event()
         self.ready.set()
         self.batches: list[Batch] = []
+        self.making: dict[Batch, asyncio.Future[None]] = {}
         self.may_finish = asyncio.Event()
 
     async def make(self, batch: Batch) -> list[bytes]:
         self.batches.append(batch)
-        self.batch = asyncio.get_running_loop().create_future()
+        told = self.batch = self.making[batch] = asyncio.get_running_loop().create_future()
         finish = asyncio.create_task(self.may_finish.wait())
-        await asyncio.wait({self.batch, finish}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({told, finish}, return_when=asyncio.FIRST_COMPLETED)
         finish.cancel()
-        if self.batch.done():
-            self.batch.result()
+        del self.making[batch]
+        if told.done():
+            told.result()
         return [b"an image"] * len(batch.samplings)
 
-    def cancel(self) -> None:
-        if not self.batch.done():
-            self.batch.set_exception(Cancelled())
+    def finish(self, batch: Batch) -> None:
+        self.making[batch].set_result(None)
+
+    def cancel(self, batch: Batch) -> None:
+        if not self.making[batch].done():
+            self.making[batch].set_exception(Cancelled())
 
     def die(self) -> None:
-        self.batch.set_exception(WorkersDied("the workers failed (rank 0: killed by SIGKILL); try again"))
+        for told in self.making.values():
+            told.set_exception(WorkersDied("the workers failed (rank 0: killed by SIGKILL); try again"))
 
     def shown(self) -> dict[str, Any]:
         return {"replica": self.replica, "state": "ready"}
