@@ -33,16 +33,12 @@ QUANTIZATION = "int8_weight_only"  # what is proven of it, as float8 needs a GPU
 STEPS, CACHED_STEPS = 2, 20  # one finds what another left behind; a cache needs steps to skip
 SIDE = 64  # pixels
 TILED = 288, 32  # pixels, or a little more: more than one tile of most decoders, and few of the transformer's tokens
-#: Of the input image, of pipelines that make theirs as tall.
-SHAPES = {"QwenImageLayeredPipeline": (SIDE, SIDE)}
-#: Pixels that some make whatever is asked for.
-OWN_SIZE = {"QwenImageLayeredPipeline": 640}
 #: Of pipelines whose decoders have larger tiles, or smaller ones.
 OTHER_TILES = {
     "SanaPipeline": (544, 32),
-    "LTX2Pipeline": (544, 32),
-    "Flux2Pipeline": (80, 32),
-    "Flux2KleinPipeline": (80, 32),
+    "FluxKontextPipeline": (352, 32),
+    "Flux2Pipeline": (112, 32),
+    "Flux2KleinPipeline": (112, 32),
 }
 #: By whether weights are trained: thresholds for so few steps, each further from the next than the 50 that DBCache's
 #: default is for; and for random weights, for which nobody has chosen any.
@@ -53,8 +49,22 @@ CACHES: dict[bool, dict[str, Settings]] = {
         "cache_dit": {"residual_diff_threshold": 0.3},
     },
 }
-#: Of pipeline classes of random weights that change more from step to step.
-RESTLESS = ("CogVideoXImageToVideoPipeline", "Flux2KleinPipeline", "Flux2Pipeline", "StableDiffusion3Pipeline")
+#: Of pipeline classes whose random weights change more from step to step: other thresholds, or more steps.
+RESTLESS: dict[str, dict[str, Settings]] = {
+    "CogVideoXPipeline": {"tea_cache": {"rel_l1_thresh": 0.2, "num_inference_steps": 50}},
+    "CogVideoXImageToVideoPipeline": {
+        "tea_cache": {"rel_l1_thresh": 0.2, "num_inference_steps": 50},
+        "cache_dit": {"residual_diff_threshold": 0.5},
+    },
+    "Flux2Pipeline": {"cache_dit": {"residual_diff_threshold": 0.6, "num_inference_steps": 50}},
+    "Flux2KleinPipeline": {"cache_dit": {"residual_diff_threshold": 0.6, "num_inference_steps": 50}},
+    "StableDiffusion3Pipeline": {
+        "tea_cache": {"rel_l1_thresh": 0.04, "num_inference_steps": 80},
+        "cache_dit": {"residual_diff_threshold": 0.3, "num_inference_steps": 80},
+    },
+}
+#: Published models whose heads can be shared as those of the small pipeline can, where the first of the class cannot.
+PUBLISHED = {"CogVideoXPipeline": "THUDM/CogVideoX-5b"}
 
 
 @dataclass(frozen=True)
@@ -135,12 +145,13 @@ def _subject(model: str, folder: Path) -> Subject:
     if card is None:
         card, stated = card_of_folder(Path(source), catalog()), "two_transformers"  # of which the rules speak
         alike = (card.pipeline, card.dims.get(stated))
-        known = next(one for one in cards if (one.pipeline, one.dims.get(stated)) == alike)
+        alikes = [one for one in cards if (one.pipeline, one.dims.get(stated)) == alike]
+        known = next((one for one in alikes if one.id == PUBLISHED.get(model)), alikes[0])
     elif card.id not in EMBEDDED:
         raise ValueError(f"{model} is too large to be run once a cell; next: name one of {', '.join(pipelines())}")
     assert known is not None
     # Tall, as pipelines scale it to a million pixels, of which torch computes the first layer four times faster so.
-    noise = Image.effect_noise(SHAPES.get(card.pipeline, (SIDE // 4, SIDE * 4)), 80)
+    noise = Image.effect_noise((SIDE // 4, SIDE * 4), 80)
     noise.putalpha(noise.point(lambda light: 255 * (light > 128)))  # what is transparent is for one that fills it
     noise.save(folder / "input.png")
     adapter = {"path": str(small.adapter(small.transformer_of(source), folder)), "scale": 1.0}
@@ -192,15 +203,14 @@ def _request(settings: Settings, subject: Subject) -> Settings:
     """
     several, compiled = settings.get("vae_use_slicing"), settings.get("compile")
     tiled = settings.get("vae_use_tiling") or settings.get("vae_patch_parallel_size", 1) > 1
-    caches = [changes for name, changes in CACHES[subject.card.id in EMBEDDED].items() if settings.get(name)]
+    thresholds = CACHES[subject.card.id in EMBEDDED] | RESTLESS.get(subject.card.pipeline, {})
+    caches = [changes for name, changes in thresholds.items() if settings.get(name)]
     width = height = SIDE
     if tiled or compiled:
         engine = catalog().engine("native")
         assert engine is not None
         multiple = target_of(subject.card, engine).quantities({})["pixel_multiple"]
         width, height = (-(-side // multiple) * multiple for side in OTHER_TILES.get(subject.card.pipeline, TILED))
-    if own := OWN_SIZE.get(subject.card.pipeline):
-        width = height = own
     request: Settings = {
         "prompt": "a red circle",
         "negative_prompt": "a blue heart" if compiled else "blue",
@@ -217,8 +227,6 @@ def _request(settings: Settings, subject: Subject) -> Settings:
         request["num_images_per_prompt"] = 2
     for changes in caches:
         request |= changes
-    if settings.get("cache_dit") and subject.card.pipeline in RESTLESS:
-        request["residual_diff_threshold"] = 0.5
     return request
 
 
