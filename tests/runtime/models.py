@@ -12,7 +12,7 @@ import transformers
 from runtime.models.chroma import chroma
 from runtime.models.cog_video_x import cog_video_x, cog_video_x_image
 from runtime.models.flux import flux, flux_fill, flux_kontext
-from runtime.models.qwen_image import qwen_image_edit, qwen_image_edit_plus, qwen_image_layered, qwen_image_parts
+from runtime.models.qwen_image import qwen_image_edit, qwen_image_edit_plus, qwen_image_parts
 from runtime.models.random_parts import ENCODER, autoencoder_kl, byte_tokenizer, vocabulary
 from runtime.models.sana import sana
 from runtime.models.wan import wan, wan_image_to_video, wan_transformer, wan_vace, wan_vae
@@ -106,7 +106,6 @@ FAMILIES = {
         large_z_image,
         large_qwen_image,
         large_qwen_image_edit,
-        qwen_image_layered,
         flux_kontext,
         flux_fill,
         chroma,
@@ -129,7 +128,6 @@ PIPELINES = {
     "wan": "WanPipeline",
     "wan_two": "WanPipeline",
     "wan_5b": "WanPipeline",
-    "qwen_image_layered": "QwenImageLayeredPipeline",
     "flux_kontext": "FluxKontextPipeline",
     "flux_fill": "FluxFillPipeline",
     "chroma": "ChromaPipeline",

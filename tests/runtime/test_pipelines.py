@@ -44,7 +44,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "wan": {"cfg_scale": 4.0, "num_frames": 5},
     "wan_two": {"cfg_scale": 4.0, "num_frames": 5},
     "wan_5b": {"cfg_scale": 4.0, "num_frames": 5},
-    "qwen_image_layered": {"cfg_scale": 3.0, "width": 640, "height": 640},
     "flux_kontext": {"cfg_scale": 3.0, "guidance_scale": 3.5},
     "flux_fill": {"guidance_scale": 30.0, "negative_prompt": None},
     "chroma": {"cfg_scale": 3.0},
@@ -56,8 +55,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "stable_diffusion_3": {"cfg_scale": 3.0},
     "flux_2": {"guidance_scale": 4.0, "negative_prompt": None},
     "flux_2_klein": {"negative_prompt": None},
-    "hunyuan_video_15": {"cfg_scale": 3.0, "num_frames": 5, "num_inference_steps": 2},
-    "ltx_2": {"cfg_scale": 3.0, "num_frames": 5},
 }
 #: Of a sample, the families that have every feature, and the one that undoes each.
 WHOLE = ("z_image", "qwen_image")
@@ -66,7 +63,6 @@ UNDONE = "z_image"
 ALIKE = ("qwen_image_edit_plus", "wan_two", "wan_5b")
 #: Each cell of these is proven by `omni matrix prove`; of a sample, one kind of rank shows that their files hold.
 PROVEN = {
-    "qwen_image_layered": "ulysses",
     "flux_kontext": "cfg_parallel",
     "flux_fill": "ulysses",
     "chroma": "ulysses",
@@ -78,8 +74,6 @@ PROVEN = {
     "stable_diffusion_3": "cfg_parallel",
     "flux_2": "tensor_parallel",
     "flux_2_klein": "ulysses",
-    "hunyuan_video_15": "cfg_parallel",
-    "ltx_2": "cfg_parallel",
 }
 #: Random weights change their minds at every step, so these caches reuse whatever the difference is.
 SWITCHED_ON: dict[str, dict[str, Any]] = {
