@@ -51,7 +51,7 @@ CACHES: dict[bool, dict[str, Settings]] = {
 }
 #: Of pipeline classes whose random weights change more from step to step: other thresholds, or more steps.
 RESTLESS: dict[str, dict[str, Settings]] = {
-    "CogVideoXPipeline": {"tea_cache": {"rel_l1_thresh": 0.18, "num_inference_steps": 80}},
+    "CogVideoXPipeline": {"tea_cache": {"rel_l1_thresh": 0.2, "num_inference_steps": 80}},
     "CogVideoXImageToVideoPipeline": {
         "tea_cache": {"rel_l1_thresh": 0.2, "num_inference_steps": 50},
         "cache_dit": {"residual_diff_threshold": 0.5},
