@@ -40,20 +40,21 @@ OTHER_TILES = {
     "Flux2Pipeline": (112, 32),
     "Flux2KleinPipeline": (112, 32),
 }
+PLAIN = (0.0, 0.0, 0.0, 1.0, 0.0)  # coefficients that leave a change as it is
 #: By whether weights are trained: thresholds for so few steps, each further from the next than the 50 that DBCache's
 #: default is for; and for random weights, for which nobody has chosen any.
 CACHES: dict[bool, dict[str, Settings]] = {
     True: {"tea_cache": {}, "cache_dit": {"residual_diff_threshold": 0.12}},
     False: {
-        "tea_cache": {"rel_l1_thresh": 0.06, "coefficients": (0.0, 0.0, 0.0, 1.0, 0.0)},
+        "tea_cache": {"rel_l1_thresh": 0.06, "coefficients": PLAIN},
         "cache_dit": {"residual_diff_threshold": 0.3},
     },
 }
 #: Of pipeline classes whose random weights change more from step to step: other thresholds, or more steps.
 RESTLESS: dict[str, dict[str, Settings]] = {
-    "CogVideoXPipeline": {"tea_cache": {"rel_l1_thresh": 0.2, "num_inference_steps": 80}},
+    "CogVideoXPipeline": {"tea_cache": {"rel_l1_thresh": 0.2, "coefficients": PLAIN, "num_inference_steps": 80}},
     "CogVideoXImageToVideoPipeline": {
-        "tea_cache": {"rel_l1_thresh": 0.2, "num_inference_steps": 50},
+        "tea_cache": {"rel_l1_thresh": 0.2, "coefficients": PLAIN, "num_inference_steps": 50},
         "cache_dit": {"residual_diff_threshold": 0.5},
     },
     "Flux2Pipeline": {"cache_dit": {"residual_diff_threshold": 0.6, "num_inference_steps": 50}},
@@ -170,19 +171,20 @@ def _cells(card: ModelCard) -> Iterator[tuple[tuple[str, ...], Cell]]:
 
 def _plan(names: tuple[str, ...], cell: Cell, subject: Subject) -> Plan | None:
     """The Plan of a cell; None where the cell is refused and no Plan can say it."""
-    plan = _accepted(dict(cell.settings), subject)
+    said = _said(dict(cell.settings), subject)
+    plan = _accepted(said, subject)
     if cell.verdict != "no":
         return plan
     for name in names:
-        if _accepted(dict(cell.settings) | catalog().features[name].switch_off, subject) == plan:
+        if _accepted(said | catalog().features[name].switch_off, subject) == plan:
             return None
     return plan
 
 
-def _accepted(settings: Settings, subject: Subject) -> Plan:
+def _accepted(said: Settings, subject: Subject) -> Plan:
     engine = catalog().engine("native")
     assert engine is not None
-    asked = validate({"version": 1, "model": subject.source}) | _said(settings, subject)
+    asked = validate({"version": 1, "model": subject.source}) | said
     asked |= {name: file for name, file in subject.files.items() if asked[name]}
     target = target_of(subject.card, engine)
     return resolve_settings(asked, target.by(rule for rule in target.rules if rule.adjusts)).accepted_plan()
