@@ -80,6 +80,11 @@ SWITCHED_ON: dict[str, dict[str, Any]] = {
     "tea_cache": {"tea_cache": True, "rel_l1_thresh": 1e6, "coefficients": (0.0, 0.0, 0.0, 1.0, 0.0)},
     "cache_dit": {"cache_dit": True, "residual_diff_threshold": 1e6, "max_warmup_steps": 1},
 }
+#: What test_quantization.py shows, and tests/serving/test_admission.py between requests of a server.
+ELSEWHERE = ("quantization", "step_execution")
+    "quantization",
+    "step_execution",
+)  # test_quantization.py; requests of a server, tests/serving/test_admission.py
 #: Pipelines with two calls a step, of both kinds of scale, and one with a batched call.
 GUIDED = ("z_image", "qwen_image", "flux", "wan")
 EVERY_PAIR = os.environ.get("OMNI_EVERY_PAIR", "").split(",")
@@ -150,7 +155,7 @@ def features_of(family: str) -> list[str]:
     engine = catalog().engine("native")
     assert engine is not None
     claim = engine.pipelines[models.PIPELINES[family]]
-    features = [*claim.supported, *claim.only]
+    features = [name for name in (*claim.supported, *claim.only) if name not in ELSEWHERE]
     if every_pair(family):
         return features
     if family in PROVEN:
