@@ -82,9 +82,6 @@ SWITCHED_ON: dict[str, dict[str, Any]] = {
 }
 #: What test_quantization.py shows, and tests/serving/test_admission.py between requests of a server.
 ELSEWHERE = ("quantization", "step_execution")
-    "quantization",
-    "step_execution",
-)  # test_quantization.py; requests of a server, tests/serving/test_admission.py
 #: Pipelines with two calls a step, of both kinds of scale, and one with a batched call.
 GUIDED = ("z_image", "qwen_image", "flux", "wan")
 EVERY_PAIR = os.environ.get("OMNI_EVERY_PAIR", "").split(",")
