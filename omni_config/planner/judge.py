@@ -1,13 +1,11 @@
 """The estimate held against published measurements: scaling inside each table, and the order of its rows.
 
-python -m omni_config.planner.judge          # published tables
-python -m omni_config.planner.judge cpu      # runs on this machine's CPU, see judge_cpu.py
-python -m omni_config.planner.judge memory   # their memory, see judge_memory_cpu.py
+python -m omni_config.planner.judge
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,9 +17,6 @@ from omni_config.catalog.load import catalog
 from omni_config.estimate.data import Bound, gpus
 from omni_config.estimate.estimate import seconds
 from omni_config.mesh import AXES
-from omni_config.planner.judge_cpu import main as judge_cpu
-from omni_config.planner.judge_cpu import ranks
-from omni_config.planner.judge_memory_cpu import main as judge_memory
 from omni_config.resolving.target import target_of
 from omni_config.rules.quantities import Quantities
 from omni_config.schema.settings import validate
@@ -137,6 +132,11 @@ def _card(table: dict[str, Any]) -> ModelCard:
     return card
 
 
+def ranks(values: Sequence[float]) -> list[float]:
+    """The rank of each value; those that are equal share theirs."""
+    return [sum(other < value for other in values) + 0.5 * sum(other == value for other in values) for value in values]
+
+
 def report() -> str:
     """All tables as Markdown."""
     lines = ["| table | use | rows | median error | rank correlation |", "|---|---|---:|---:|---:|"]
@@ -159,9 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["cpu"]:
-        judge_cpu()
-    elif sys.argv[1:] == ["memory"]:
-        judge_memory()
-    else:
-        main()
+    main()

@@ -13,7 +13,7 @@ import diffusers
 import torch
 import transformers
 
-from runtime.models import FAMILIES, random_parts
+from runtime.models import FAMILIES
 from runtime.pipeline.load import FOLDERS
 from runtime.proof import small_pipelines
 from runtime.proof.adapter import adapter as adapter
@@ -43,46 +43,3 @@ def build(pipeline: str, folder: Path) -> Path:
 def transformer_of(source: str) -> Any:
     """The transformer of a diffusers folder, or of an embedded model."""
     return diffusers.AutoModel.from_pretrained(str(FOLDERS.get(source, source)), subfolder="transformer")
-
-
-def build_large(folder: Path) -> Path:
-    """Save a Z-Image of 480 MB in float32: its weights outweigh libraries, in ``planner.judge_memory_cpu``.
-
-    The VAE has the published layers with a quarter of their channels, and tiles of 256 pixels.
-    """
-    torch.manual_seed(0)
-    diffusers.logging.disable_progress_bar()
-    transformers.logging.disable_progress_bar()
-    transformer = diffusers.ZImageTransformer2DModel(
-        in_channels=16, dim=1024, n_layers=4, n_refiner_layers=1, n_heads=8, n_kv_heads=8, cap_feat_dim=768
-    )
-    encoder = transformers.Qwen3Config(
-        vocab_size=len(random_parts.vocabulary()),
-        hidden_size=768,
-        intermediate_size=3072,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        num_key_value_heads=6,
-        head_dim=128,
-    )
-    vae = diffusers.AutoencoderKL(
-        latent_channels=16,
-        block_out_channels=(32, 64, 128, 128),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        norm_num_groups=8,
-        sample_size=256,
-        scaling_factor=0.5,
-        shift_factor=0.1,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
-    diffusers.ZImagePipeline(
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=vae,
-        text_encoder=transformers.Qwen3Model(encoder),
-        tokenizer=random_parts.byte_tokenizer(),
-        transformer=transformer,
-    ).save_pretrained(folder)
-    return folder

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "runtime")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "runtime"), str(Path(__file__).parent)]
 
 from cases import tiny  # noqa: E402
 
@@ -46,32 +46,11 @@ PLANS: dict[str, dict[str, Any]] = {
 
 def build(folder: Path) -> None:
     """Save a Z-Image of 1.5 GB in bfloat16, with a text encoder of 0.2 GB."""
-    import diffusers
     import torch
-    import transformers
-
-    from runtime.models import random_parts as parts
+    from large import z_image
 
     torch.set_default_dtype(torch.bfloat16)
-    transformer = diffusers.ZImageTransformer2DModel(
-        in_channels=4, dim=2048, n_layers=12, n_refiner_layers=1, n_heads=16, n_kv_heads=16, cap_feat_dim=1024
-    )
-    encoder = transformers.Qwen3Config(
-        vocab_size=len(parts.vocabulary()),
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        head_dim=64,
-    )
-    diffusers.ZImagePipeline(
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=parts.autoencoder_kl(),
-        text_encoder=transformers.Qwen3Model(encoder),
-        tokenizer=parts.byte_tokenizer(),
-        transformer=transformer,
-    ).save_pretrained(folder)
+    z_image(folder, width=2048, layers=12, text_width=1024, text_layers=8)
 
 
 def share(folder: Path, plan: Plan) -> int:

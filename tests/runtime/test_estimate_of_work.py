@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -18,9 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from omni_config.catalog.load import catalog
 from omni_config.estimate.data import decoders
 from omni_config.estimate.work import Work, work_of
-from omni_config.planner.judge_memory_cpu import VALUES
 from omni_config.resolving.target import target_of
 from omni_config.schema.settings import validate
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+
+from judge_memory import VALUES
 
 HALF = torch.bfloat16
 

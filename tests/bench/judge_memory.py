@@ -1,6 +1,6 @@
 """The memory estimate held against launches of the built-in runtime on this machine's CPU.
 
-    python -m omni_config.planner.judge memory
+    python tests/bench/judge_memory.py
 
 A Z-Image of random weights, of 480 MB in float32, is launched under small plans. Measured is the resident set of the
 rank that has most (``peak_memory`` of report.json), less that of the embedded ``tiny`` under the same plan: libraries,
@@ -15,8 +15,6 @@ files that were read: of a quantized transformer those of the file that it was q
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,13 +23,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from omni_config.cards import ModelCard
-from omni_config.catalog.checkpoint import describe
-from omni_config.catalog.load import catalog
-from omni_config.estimate.data import Decoder, decoders, efficiencies
-from omni_config.estimate.memory import GIB, Memory, memory_of
-from omni_config.plan import Plan
-from omni_config.planner.runs import quantities_with
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from launched import launch  # noqa: E402
+
+from omni_config.cards import ModelCard  # noqa: E402
+from omni_config.catalog.checkpoint import describe  # noqa: E402
+from omni_config.catalog.load import catalog  # noqa: E402
+from omni_config.estimate.data import Decoder, decoders, efficiencies  # noqa: E402
+from omni_config.estimate.memory import GIB, Memory, memory_of  # noqa: E402
+from omni_config.plan import Plan  # noqa: E402
+from omni_config.planner.runs import quantities_with  # noqa: E402
 
 #: A GPU's own memory and NCCL's buffers, and fragments of PyTorch's allocator for GPUs.
 _NOT_HERE = {"context": 0.0, "communicator": 0.0, "fragments": 0.0}
@@ -124,7 +127,7 @@ def main(plans: Sequence[Wanted] = PLANS) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="omni-judge-") as place:
         folder = Path(place)
-        _run("-c", _BUILD, str(folder))
+        _build(folder)
         card, rows = card_of(folder / "model"), []
         print(_HEAD, flush=True)
         for one in plans:
@@ -154,15 +157,16 @@ def summary(rows: Sequence[Row]) -> str:
     return f"median error {median(errors):.1%}, largest {max(errors):.1%}, {within} within 15 %."
 
 
-_BUILD = """
-import sys, pathlib
-from runtime.proof.random_pipelines import adapter, build_large, transformer_of
-folder = pathlib.Path(sys.argv[1])
-build_large(folder / "model")
-for name, source in (("large", str(folder / "model")), ("tiny", "tiny")):
-    (folder / name).mkdir()
-    adapter(transformer_of(source), folder / name, rank=64)
-"""
+def _build(folder: Path) -> None:
+    """The model, and an adapter for it and for ``tiny``."""
+    from large import VAE, z_image
+
+    from runtime.proof.random_pipelines import adapter, transformer_of
+
+    z_image(folder / "model", width=1024, layers=4, text_width=768, text_layers=4, vae=VAE)
+    for name, source in (("large", str(folder / "model")), ("tiny", "tiny")):
+        (folder / name).mkdir()
+        adapter(transformer_of(source), folder / name, rank=64)
 
 
 def _peak(one: Wanted, folder: Path, model: str) -> tuple[float, Plan]:
@@ -184,17 +188,9 @@ def _peak(one: Wanted, folder: Path, model: str) -> tuple[float, Plan]:
         config[name] = config.get(name, {}) | section
     if one.adapted:
         config["lora"] = [{"path": str(folder / model / "lora-0.safetensors"), "scale": 1.0}]
-    file = folder / "config.yaml"
-    file.write_text(json.dumps(config), encoding="utf-8")
-    _run("-m", "omni_config", "launch", str(file), "--json")
-    report = json.loads((folder / "out" / "report.json").read_bytes())
+    report = json.loads(launch(config, folder / "config.yaml", **_RETURNED).read_bytes())
     return max(report["peak_memory"]), Plan.from_json(json.dumps(report["plan"]))
 
 
-def _run(*words: str) -> None:
-    root = str(Path(__file__).parents[2])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root} | _RETURNED
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.stderr.write(done.stderr)
-    done.check_returncode()
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """The estimate held against this machine's CPU: calibrated once, fitted to some runs, and judged by others.
 
-    python -m omni_config.planner.judge cpu
+    python tests/bench/judge_speed.py
 
 The machine is measured with two ranks (omni calibrate machine), then one embedded model is launched a few times, and
 the estimate is fitted to that (omni suggest --from). What is judged are other models, sizes and plans: nothing of
@@ -10,21 +10,23 @@ minutes on two cores that have nothing else to do; on busy ones it says nothing.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import correlation, median
-from typing import Any
 
-from omni_config.estimate.data import Gpu
-from omni_config.estimate.machine import machine_of
-from omni_config.planner.fit import fit, step_seconds
-from omni_config.planner.runs import Run, runs_in
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from launched import launch, omni  # noqa: E402
+
+from omni_config.estimate.data import Gpu  # noqa: E402
+from omni_config.estimate.machine import machine_of  # noqa: E402
+from omni_config.planner.fit import fit, step_seconds  # noqa: E402
+from omni_config.planner.judge import ranks  # noqa: E402
+from omni_config.planner.runs import Run, runs_in  # noqa: E402
 
 STEPS = 7
 ALONE: dict[str, int] = {}
@@ -105,11 +107,6 @@ def summary(rows: Sequence[Row]) -> dict[str, float]:
     }
 
 
-def ranks(values: Sequence[float]) -> list[float]:
-    """The rank of each value; those that are equal share theirs."""
-    return [sum(other < value for other in values) + 0.5 * sum(other == value for other in values) for value in values]
-
-
 def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown, in milliseconds a step."""
     lines = ["| run | measured | estimated | from | to | error |", "|---|---:|---:|---:|---:|---:|"]
@@ -128,7 +125,7 @@ def main(learned: Sequence[Wanted] = LEARNED, others: Sequence[Wanted] = JUDGED,
     with tempfile.TemporaryDirectory(prefix="omni-judge-") as place:
         folder = Path(place)
         machine = folder / "machine.yaml"
-        _omni("calibrate", "machine", "--ranks", "2", "--seconds", str(seconds), "--out", str(machine))
+        omni("calibrate", "machine", "--ranks", "2", "--seconds", str(seconds), "--out", str(machine))
         gpu = machine_of(machine)
         known = list(_launched(learned, folder / "learned", folder))
         fitted = fit(known, gpu)
@@ -160,10 +157,7 @@ def _launched(wanted: Sequence[Wanted], folder: Path, models: Path) -> Iterator[
             },
             "output": str(folder / str(number)),
         }
-        file = models / "config.yaml"
-        file.write_text(json.dumps(config), encoding="utf-8")
-        _omni("launch", str(file), "--json")
-        (run,) = runs_in(folder / str(number) / "report.json").runs
+        (run,) = runs_in(launch(config, models / "config.yaml")).runs
         degree = ", ".join(f"{name.partition('_')[0]} {size}" for name, size in one.parallel.items())
         name = f"{one.model}, {one.pixels} px{', guided' * one.guided}, {degree or 'one rank'}"
         yield Run(name, run.quantities, run.step_seconds)
@@ -171,20 +165,11 @@ def _launched(wanted: Sequence[Wanted], folder: Path, models: Path) -> Iterator[
 
 def _folder(pipeline: str, models: Path) -> Path:
     """A small pipeline of random weights, of a class that no embedded model has."""
+    from runtime.proof.random_pipelines import build
+
     folder = models / pipeline
-    if not folder.exists():
-        code = "import sys, pathlib\nfrom runtime.proof.random_pipelines import build\n"
-        code += "build(sys.argv[1], pathlib.Path(sys.argv[2]))\n"
-        subprocess.run([sys.executable, "-c", code, pipeline, str(folder)], check=True, env=_environment())
-    return folder
+    return folder if folder.exists() else build(pipeline, folder)
 
 
-def _omni(*words: str) -> Any:
-    print(f"omni {words[0]} ...", file=sys.stderr, flush=True)
-    line = [sys.executable, "-m", "omni_config", *words]
-    return subprocess.run(line, check=True, stdout=subprocess.PIPE, env=_environment())
-
-
-def _environment() -> dict[str, str]:
-    root = str(Path(__file__).parents[2])
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+if __name__ == "__main__":
+    main()

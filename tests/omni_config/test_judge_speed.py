@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_runs import H100, PLANS, TRUE, plan, runs_of
 
 from omni_config.checking.files import check_bytes
-from omni_config.planner import judge_cpu
 from omni_config.planner.fit import fit
-from omni_config.planner.judge_cpu import JUDGED, LEARNED, Row, judged, summary, table
 from omni_config.planner.runs import Recorded
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+
+import judge_speed
+from judge_speed import JUDGED, LEARNED, Row, judged, summary, table
 
 
 def test_nothing_that_judges_was_learned_from() -> None:
@@ -50,17 +56,17 @@ def test_every_run_is_a_config_that_can_be_launched(tmp_path: Path, monkeypatch:
     """Without launching: each command's config is checked, and the report of another run stands in."""
     seen: list[str] = []
 
-    def omni(*words: str) -> None:
-        text = Path(words[1]).read_text()
-        (checked,) = check_bytes("c.yaml", text.encode())
+    def launch(config: dict[str, Any], file: Path) -> Path:
+        (checked,) = check_bytes("c.yaml", json.dumps(config).encode())
         assert checked.exit_code == 0, checked.findings
-        seen.append(words[0])
+        seen.append(config["model"])
+        return file
 
     (run,) = runs_of([plan()], H100)
-    monkeypatch.setattr(judge_cpu, "_omni", omni)
-    monkeypatch.setattr(judge_cpu, "runs_in", lambda path: Recorded((run,)))
+    monkeypatch.setattr(judge_speed, "launch", launch)
+    monkeypatch.setattr(judge_speed, "runs_in", lambda path: Recorded((run,)))
     embedded = [one for one in (*LEARNED, *JUDGED) if one.model.startswith("tiny")]
-    runs = list(judge_cpu._launched(embedded, tmp_path / "runs", tmp_path))
-    assert seen == ["launch"] * len(embedded)
+    runs = list(judge_speed._launched(embedded, tmp_path / "runs", tmp_path))
+    assert seen == [one.model for one in embedded]
     assert runs[0].name == "tiny, 128 px, one rank"
     assert "tiny, 320 px, guided, cfg 2" in [run.name for run in runs]
