@@ -152,8 +152,7 @@ def _helped(names: tuple[str, ...], cell: Cell, target: Target) -> Cell:
     all_on = target.by((*target.rules, _all_on(names)))
     broken = [rule.code for rule in all_on.rules if rule.code in cell.codes and not rule.adjusts] or [_ASKED]
     plain = _plain(target.card.id, target.engine.id)
-    ours = target.engine.id == "native"  # cells of other engines stay as they were when those were run
-    for help_ in ({}, *(helps if ours else ())):
+    for help_ in ({}, *helps):
         found = nearest(plain | asked | help_, all_on, fixed=[*switches, *help_], broken=None if help_ else broken)
         if found:
             works = asked | help_ | found[0]
