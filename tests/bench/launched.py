@@ -13,14 +13,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def omni(*words: str, **variables: str) -> None:
-    """Run a command; what it says on stderr is shown.
+    """Run a command; what it says on stderr is shown where it fails.
 
     Raises:
         subprocess.CalledProcessError: it failed.
     """
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | variables
     command = [sys.executable, "-m", "omni_config", *words]
-    subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        sys.stderr.write(done.stderr)
+    done.check_returncode()
 
 
 def launch(config: dict[str, Any], file: Path, **variables: str) -> Path:
