@@ -36,6 +36,7 @@ TILED = 288, 32  # pixels, or a little more: more than one tile of most decoders
 #: Of pipelines whose decoders have larger tiles, or smaller ones.
 OTHER_TILES = {
     "SanaPipeline": (544, 32),
+    "LTX2Pipeline": (544, 32),
     "FluxKontextPipeline": (352, 32),
     "Flux2Pipeline": (112, 32),
     "Flux2KleinPipeline": (112, 32),
@@ -57,6 +58,7 @@ RESTLESS: dict[str, dict[str, Settings]] = {
         "tea_cache": {"rel_l1_thresh": 0.2, "coefficients": PLAIN, "num_inference_steps": 50},
         "cache_dit": {"residual_diff_threshold": 0.5},
     },
+    "HunyuanVideo15Pipeline": {"cache_dit": {"residual_diff_threshold": 0.6, "num_inference_steps": 30}},
     "Flux2Pipeline": {"cache_dit": {"residual_diff_threshold": 0.6, "num_inference_steps": 50}},
     "Flux2KleinPipeline": {"cache_dit": {"residual_diff_threshold": 0.6, "num_inference_steps": 50}},
     "StableDiffusion3Pipeline": {

@@ -55,6 +55,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "stable_diffusion_3": {"cfg_scale": 3.0},
     "flux_2": {"guidance_scale": 4.0, "negative_prompt": None},
     "flux_2_klein": {"negative_prompt": None},
+    "hunyuan_video_15": {"cfg_scale": 3.0, "num_frames": 5, "num_inference_steps": 2},
+    "ltx_2": {"cfg_scale": 3.0, "num_frames": 5},
 }
 #: Of a sample, the families that have every feature, and the one that undoes each.
 WHOLE = ("z_image", "qwen_image")
@@ -74,6 +76,8 @@ PROVEN = {
     "stable_diffusion_3": "cfg_parallel",
     "flux_2": "tensor_parallel",
     "flux_2_klein": "ulysses",
+    "hunyuan_video_15": "cfg_parallel",
+    "ltx_2": "vae_slicing",
 }
 #: Random weights change their minds at every step, so these caches reuse whatever the difference is.
 SWITCHED_ON: dict[str, dict[str, Any]] = {
