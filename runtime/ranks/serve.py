@@ -186,6 +186,7 @@ class _Batch:
         self._latents: Any = None  # after the step before
         self._heard = self._began = time.monotonic()
         self.steps_done = 0
+        say(number=number, began=True)
 
     def use(self, adapters: Adapters) -> str | None:
         """Let the call have its adapters; why no rank makes it, where one cannot use them, or None."""

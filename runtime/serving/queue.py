@@ -242,10 +242,11 @@ class Queue:
             return
         except WorkersFailed as error:
             for image in reversed(images):
-                if isinstance(error, WorkersDied) and not image.again:
-                    self._try_again(image)
-                else:
+                if not isinstance(error, WorkersDied) or (batch.began and image.again):
                     self._give_up(image.ticket, error)
+                elif not image.ticket.result.done():  # somebody still waits: it is the first in line again
+                    self._waiting.appendleft(replace(image, again=image.again or batch.began))
+                    self._metrics.retries.inc(batch.began)
             return
         finally:
             together = len(self._images_of(workers))
@@ -258,12 +259,6 @@ class Queue:
             ticket.images[image.index] = png
             if len(ticket.images) == ticket.sampling.num_images_per_prompt and not ticket.result.done():
                 ticket.result.set_result([ticket.images[index] for index in sorted(ticket.images)])
-
-    def _try_again(self, image: _Image) -> None:
-        """Put an image at the head of the line, where somebody still waits for it."""
-        if not image.ticket.result.done():
-            self._waiting.appendleft(replace(image, again=True))
-            self._metrics.retries.inc()
 
     def _give_up(self, ticket: Ticket, error: WorkersFailed) -> None:
         if not ticket.result.done():

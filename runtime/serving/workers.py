@@ -62,6 +62,8 @@ class Batch:
     """Gets the number of steps that are done."""
     on_preview: Callable[[int, list[bytes]], None] = lambda *_: None
     """Gets the index of a preview, and its PNG of each image."""
+    began: bool = False
+    """Whether a rank has taken it; workers that were dead by then have not tried."""
     result: asyncio.Future[list[bytes]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """A PNG an image, or an MP4 a video; or Cancelled, WorkersDied, or WorkersFailed."""
 
@@ -221,7 +223,9 @@ class Workers:
         batch = self._batches.get(number)
         if batch is None or self._run is None or batch.result.done():
             return
-        if "step" in message:
+        if "began" in message:
+            batch.began = True
+        elif "step" in message:
             if number == min(self._batches):  # the others did the same step
                 self._metrics.step_seconds.observe(message["seconds"])
             batch.on_step(message["step"])

@@ -138,6 +138,27 @@ def test_only_the_image_that_ends_its_workers_twice_is_given_up() -> None:
     run(scenario)
 
 
+def test_workers_that_were_dead_before_they_took_an_image_have_not_tried() -> None:
+    async def scenario() -> None:
+        async with queue(replicas=1) as (line, (workers,), metrics):
+            asked = ticket(line, 1)
+            await until(lambda: len(workers.batches) == 1)
+            workers.takes = False
+            workers.die()
+            await until(lambda: len(workers.batches) == 2)
+            workers.die()
+            await until(lambda: len(workers.batches) == 3)
+            workers.takes = True
+            workers.die()
+            await until(lambda: len(workers.batches) == 4)
+            assert metrics.registry.get_sample_value("omni_retries_total") == 1
+            workers.die()
+            with pytest.raises(WorkersDied, match="SIGKILL"):
+                await asked.result
+
+    run(scenario)
+
+
 def test_a_stream_shows_no_image_twice_when_its_workers_died() -> None:
     async def scenario() -> None:
         async with queue(replicas=1) as (line, (workers,), _):

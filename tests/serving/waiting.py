@@ -39,9 +39,11 @@ class Waiting:
         self.batches: list[Batch] = []
         self.making: dict[Batch, asyncio.Future[None]] = {}
         self.may_finish = asyncio.Event()
+        self.takes = True
 
     async def make(self, batch: Batch) -> list[bytes]:
         self.batches.append(batch)
+        batch.began = self.takes
         told = self.batch = self.making[batch] = asyncio.get_running_loop().create_future()
         finish = asyncio.create_task(self.may_finish.wait())
         await asyncio.wait({told, finish}, return_when=asyncio.FIRST_COMPLETED)
