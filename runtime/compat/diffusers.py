@@ -94,9 +94,7 @@ def name_branches(pipe: Any) -> None:
     Kontext, Fill and Chroma (diffusers 0.42) open none. Of two calls a step the first has the prompt.
     """
     transformer, scheduler = pipe.transformer, pipe.scheduler
-    if hasattr(transformer, "_omni_calls"):
-        return
-    calls = transformer._omni_calls = []
+    calls: list[Any] = []
 
     def begin(*_: Any) -> None:
         context = transformer.cache_context("uncond" if calls else "cond")

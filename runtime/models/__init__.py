@@ -76,18 +76,13 @@ def for_image(pipe: Any) -> Any:
     return other
 
 
-def arguments(pipeline: str, usual: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call of a pipeline class, from those that most classes take.
+def arguments(plan: Plan, usual: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of the Plan's pipeline class, from those that most classes take.
 
     Raises:
         CannotRunError: the class cannot be called so.
     """
     for family in FAMILIES:
-        if pipeline in family.call:
-            return family.call[pipeline](usual)
+        if plan.model.pipeline in family.call:
+            return family.call[plan.model.pipeline](plan, usual)
     return usual
-
-
-def keeps_transparency(pipeline: str) -> bool:
-    """Whether a pipeline class looks at what is transparent in its input image: it fills it, or makes layers of it."""
-    return pipeline in ("FluxFillPipeline", "QwenImageLayeredPipeline")

@@ -42,7 +42,7 @@ class Family:
     """Its attention takes the size of a head from the number of heads, which tensor parallelism must leave as it is."""
     batched_arguments: tuple[str, ...] = ()
     """Arguments of a batched call of guidance that have one item an image, of both branches; the latents first."""
-    call: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=dict)
+    call: Mapping[str, Callable[[Plan, dict[str, Any]], dict[str, Any]]] = field(default_factory=dict)
     """By pipeline class that is not called as most are: its arguments, from those of most."""
     without_contexts: tuple[str, ...] = ()
     """Pipeline classes that do not say of which branch of guidance a call is."""

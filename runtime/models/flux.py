@@ -71,18 +71,19 @@ def _parts(tile: int, levels: int = 4, **changes: Any) -> dict[str, Any]:
     }
 
 
-def _of_the_asked_size(arguments: dict[str, Any]) -> dict[str, Any]:
+def _of_the_asked_size(_: Plan, arguments: dict[str, Any]) -> dict[str, Any]:
     """Kontext makes an image of a million pixels unless it is told the number."""
     return arguments | {"max_area": arguments["width"] * arguments["height"]}
 
 
-def _with_a_mask(arguments: dict[str, Any]) -> dict[str, Any]:
+def _with_a_mask(plan: Plan, arguments: dict[str, Any]) -> dict[str, Any]:
     """Fill makes new what is transparent in the input image.
 
     Raises:
         CannotRunError: nothing of it is.
     """
-    image = arguments["image"]
+    assert plan.sampling.image is not None
+    image = input_image(plan.sampling.image, "RGBA")
     if image.getchannel("A").getextrema()[0] == 255:
         raise CannotRunError(
             "FluxFillPipeline fills what is transparent in the input image, and nothing is; "

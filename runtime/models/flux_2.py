@@ -7,7 +7,7 @@ from typing import Any
 from runtime.models.family import Family, tokens_out
 
 
-def _without_negative_prompt(arguments: dict[str, Any]) -> dict[str, Any]:
+def _without_negative_prompt(_: Plan, arguments: dict[str, Any]) -> dict[str, Any]:
     """Neither pipeline takes one; klein's second branch has an empty prompt."""
     return {name: value for name, value in arguments.items() if name != "negative_prompt"}
 

@@ -10,10 +10,10 @@ _BOTH = ("hidden_states", "audio_hidden_states", "encoder_hidden_states", "audio
 _ALSO = ("sigma", "encoder_attention_mask", "audio_encoder_attention_mask", "video_coords", "audio_coords")
 
 
-def _at_its_rate(arguments: dict[str, Any]) -> dict[str, Any]:
+def _at_its_rate(plan: Plan, arguments: dict[str, Any]) -> dict[str, Any]:
     """The length of the sound is that of the frames at their rate."""
-    rate = {"frame_rate": float(arguments["fps"])} if arguments.get("fps") else {}
-    return {name: value for name, value in arguments.items() if name != "fps"} | rate
+    video = plan.sampling.video
+    return arguments | ({"frame_rate": float(video.fps)} if video and video.fps else {})
 
 
 FAMILY = Family(

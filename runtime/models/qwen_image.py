@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runtime import compat
-from runtime.errors import CannotRunError
 from runtime.models.family import Family, tokens_out
 
 if TYPE_CHECKING:
@@ -34,20 +33,8 @@ def qwen_image_edit_plus(levels: int = 4) -> Any:
     return diffusers.QwenImageEditPlusPipeline(**qwen_image_parts(levels), processor=qwen_processor(levels))
 
 
-def qwen_image_layered() -> Any:
-    """Makes layers of an image of 640 x 640 or 1024 x 1024 pixels, each with its opacity."""
-    import diffusers
-
-    more = {"use_additional_t_cond": True, "use_layer3d_rope": True}
-    parts = qwen_image_parts(6, more, channels=4)
-    return diffusers.QwenImageLayeredPipeline(**parts, processor=qwen_processor(6))
-
-
-def qwen_image_parts(levels: int = 4, more: dict[str, Any] | None = None, channels: int = 3) -> dict[str, Any]:
-    """What the pipelines have in common. A latent stands for 8 pixels in each direction, or, of six levels, for 32.
-
-    ``more`` is of the transformer; ``channels`` are those of an image.
-    """
+def qwen_image_parts(levels: int = 4) -> dict[str, Any]:
+    """What the pipelines have in common. A latent stands for 8 pixels in each direction, or, of six levels, for 32."""
     import diffusers
     import transformers
 
@@ -69,7 +56,6 @@ def qwen_image_parts(levels: int = 4, more: dict[str, Any] | None = None, channe
         num_attention_heads=4,
         joint_attention_dim=32,
         axes_dims_rope=(4, 6, 6),
-        **more or {},
     )
     vae: Any = diffusers.AutoencoderKLQwenImage(
         base_dim=8 if levels == 4 else 2,
@@ -77,7 +63,6 @@ def qwen_image_parts(levels: int = 4, more: dict[str, Any] | None = None, channe
         dim_mult=[1] * levels,
         num_res_blocks=1 if levels == 4 else 0,
         temperal_downsample=[False, True, True] + [False] * (levels - 4),
-        input_channels=channels,
         latents_mean=[0.0] * 4,
         latents_std=[1.0] * 4,
     )
@@ -104,23 +89,6 @@ def qwen_processor(levels: int) -> Any:
     return transformers.Qwen2VLProcessor(eye, parts.byte_tokenizer())
 
 
-def _by_resolution(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The layered pipeline takes one of two sizes; the shape is that of the input image.
-
-    Raises:
-        CannotRunError: the size is neither.
-    """
-    size = (arguments["width"], arguments["height"])
-    if size not in ((640, 640), (1024, 1024)):
-        raise CannotRunError(
-            f"QwenImageLayeredPipeline makes layers of 640 x 640 or 1024 x 1024 pixels, not of {size[0]} x {size[1]}; "
-            f"next: set sampling.width and sampling.height to 640, or to 1024"
-        )
-    return {name: value for name, value in arguments.items() if name not in ("width", "height")} | {
-        "resolution": size[0]
-    }
-
-
 FAMILY = Family(
     transformer="QwenImageTransformer2DModel",
     blocks=("transformer_blocks",),
@@ -129,10 +97,8 @@ FAMILY = Family(
     output_shape=tokens_out,
     modulated_input=_modulated_input,
     heads_stay=True,
-    call={"QwenImageLayeredPipeline": _by_resolution},
     random={
         "QwenImageEditPipeline": lambda: qwen_image_edit(levels=6),
         "QwenImageEditPlusPipeline": lambda: qwen_image_edit_plus(levels=6),
-        "QwenImageLayeredPipeline": qwen_image_layered,
     },
 )

@@ -54,6 +54,8 @@ FAMILY = Family(
     text_tokens=None,
     output_shape=latents_out,
     batched_arguments=("hidden_states", "encoder_hidden_states", "encoder_attention_mask", "timestep"),
-    call={"SanaPipeline": lambda arguments: arguments | {"use_resolution_binning": False}},  # or another size is made
+    call={
+        "SanaPipeline": lambda _, arguments: arguments | {"use_resolution_binning": False}
+    },  # or another size is made
     random={"SanaPipeline": sana},
 )

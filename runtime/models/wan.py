@@ -99,7 +99,7 @@ FAMILY = Family(
 )
 
 
-def _with_a_reference(arguments: dict[str, Any]) -> dict[str, Any]:
+def _with_a_reference(_: Plan, arguments: dict[str, Any]) -> dict[str, Any]:
     """An input image is one that the video is to refer to."""
     image = {"reference_images": [arguments["image"]]} if "image" in arguments else {}
     return {name: value for name, value in arguments.items() if name != "image"} | image

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from omni_config.plan import Plan
-from runtime import compat, models
 from runtime.features import (
     attention_backend,
     cache_dit,
@@ -57,8 +56,6 @@ def apply(pipe: Any, plan: Plan, mesh: DeviceMesh | None) -> dict[str, Handle]:
     Raises:
         CannotRunError: a feature cannot run on this pipeline.
     """
-    if type(pipe).__name__ in models.of(pipe).without_contexts:
-        compat.diffusers.name_branches(pipe)
     return {feature.name: feature.apply(pipe, plan, mesh) for feature in ORDER if feature.wanted(plan)}
 
 

@@ -100,6 +100,8 @@ def _load(plan: Plan) -> Any:
             raise CannotRunError(f"{damage}; next: make it readable, or download it again") from error
         raise
     pipe.set_progress_bar_config(disable=True)
+    if wanted in models.of(pipe).without_contexts:
+        compat.diffusers.name_branches(pipe)
     return pipe
 
 

@@ -111,7 +111,7 @@ def save(output: Any, plan: Plan) -> list[str]:
     """
     video = plan.sampling.video
     if video is None:
-        images = images_of(output)
+        images = output.images
         prompts = plan.sampling.prompts
         count = len(images) // len(prompts)
         which = [f"-{number}of{count}" if count > 1 else "" for number in range(1, count + 1)]
@@ -149,11 +149,6 @@ def _is_whole(path: Path) -> bool:
             kinds.add(kind)
             at += size
     return at == end and b"moov" in kinds
-
-
-def images_of(output: Any) -> list[Image]:
-    """The images that a pipeline made; some make a list of layers in the place of each."""
-    return [image for one in output.images for image in (one if isinstance(one, list) else [one])]
 
 
 def _write(plan: Plan, prompt: str, end: str, fill: Callable[[Path], Any]) -> str:

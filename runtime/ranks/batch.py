@@ -238,8 +238,6 @@ def _run(file: Path, case: dict[str, Any], plan: Plan, rank: int, timeout: float
     """Call the pipeline, then once more for each control; write the results."""
     import numpy as np
 
-    from runtime.pipeline import media
-
     started = time.monotonic()
     pipes: list[Any] = []
     arrays: dict[str, Any] = {}
@@ -255,7 +253,7 @@ def _run(file: Path, case: dict[str, Any], plan: Plan, rank: int, timeout: float
     def keep(output: Any, prefix: str = "") -> None:
         arrays[f"{prefix}latents"] = latents[0].float().cpu().numpy()
         if output is not None:
-            images = media.images_of(output) if hasattr(output, "images") else output.frames[0]
+            images = output.images if hasattr(output, "images") else output.frames[0]
             arrays[f"{prefix}image"] = np.stack([np.asarray(image) for image in images])
             if getattr(output, "audio", None) is not None:
                 arrays[f"{prefix}sound"] = output.audio.float().cpu().numpy()

@@ -173,20 +173,17 @@ def arguments(plan: Plan, rank: int = 0) -> dict[str, Any]:
         **sampling.guidance,
     }
     if sampling.image is not None:
-        mode = "RGBA" if models.keeps_transparency(plan.model.pipeline) else "RGB"
-        arguments["image"] = input_image(sampling.image, mode)
+        arguments["image"] = input_image(sampling.image)
     elif plan.model.task.startswith("image_to_"):
         raise CannotRunError(f"{plan.model.id} edits an image; next: set sampling.image")
     if sampling.video is not None:
         arguments["num_frames"] = sampling.video.num_frames
-        if plan.model.pipeline == "LTX2Pipeline":
-            arguments["fps"] = sampling.video.fps
     else:
         arguments["num_images_per_prompt"] = sampling.num_images_per_prompt
     negative = sampling.negative_prompt
     if negative is not None:
         arguments["negative_prompt"] = negative if isinstance(prompt, str) else [negative] * len(prompt)
-    return models.arguments(plan.model.pipeline, arguments)
+    return models.arguments(plan, arguments)
 
 
 def _peak_memory() -> float:

@@ -76,8 +76,6 @@ def fault(rank: int, when: int | str) -> None:
 class LightPipeline:
     """Takes the arguments of a pipeline, and makes a picture of noise in steps that synchronise the ranks."""
 
-    transformer = type("ZImageTransformer2DModel", (), {})()  # of which only the family is asked
-
     def __call__(self, num_inference_steps: int, callback_on_step_end: Any, **_: Any) -> Any:
         import torch
         import torch.distributed as dist

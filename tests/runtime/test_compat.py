@@ -647,7 +647,6 @@ def test_some_pipelines_open_no_cache_context() -> None:
     transformer.cache_context = context
     transformer.forward = lambda: None
     compat.diffusers.name_branches(pipe)
-    compat.diffusers.name_branches(pipe)  # once is enough
     for _ in range(2):
         transformer()
         transformer()
