@@ -26,7 +26,9 @@ ROOT = FOLDER.parents[1]
 SHARED = (
     "runtime/device",
     "runtime/compat",
-    "runtime/models",
+    "runtime/models/__init__",
+    "runtime/models/family",
+    "runtime/models/random_parts",
     "runtime/pipeline/apply",
     "runtime/pipeline/load",
     "runtime/pipeline/mesh",
@@ -44,7 +46,7 @@ class Evidence:
     """One cell that was run. ``difference`` and ``psnr`` are those of the run, ``bound`` those that it had to keep.
 
     ``why`` is what the run showed, in words. ``shared`` has the digests of the code that decides every cell, ``code``
-    those of the features that were on; both are empty where nothing could be run.
+    those of its family and of the features that were on; both are empty where nothing could be run.
     """
 
     verdict: str

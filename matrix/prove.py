@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 from matrix.cell import Cell, ask, asked_of
@@ -74,12 +75,13 @@ PUBLISHED = {"CogVideoXPipeline": "THUDM/CogVideoX-5b"}
 class Subject:
     """A small pipeline that is run, and the model of the catalog whose cells that proves.
 
-    ``files`` are by the setting that names them.
+    ``family`` is the module that knows its transformer; ``files`` are by the setting that names them.
     """
 
     model: ModelCard
     card: ModelCard
     source: str
+    family: str
     files: dict[str, Any]
 
 
@@ -136,6 +138,7 @@ def _subject(model: str, folder: Path) -> Subject:
     """The small pipeline of a name, built where there is none, with what its runs need, in a folder of its own."""
     from PIL import Image
 
+    from runtime import models
     from runtime.proof import random_pipelines as small
 
     folder.mkdir()
@@ -157,8 +160,10 @@ def _subject(model: str, folder: Path) -> Subject:
     noise = Image.effect_noise((SIDE // 4, SIDE * 4), 80)
     noise.putalpha(noise.point(lambda light: 255 * (light > 128)))  # what is transparent is for one that fills it
     noise.save(folder / "input.png")
-    adapter = {"path": str(small.adapter(small.transformer_of(source), folder)), "scale": 1.0}
-    return Subject(known, card, source, {"lora": (adapter,), "image": str(folder / "input.png")})
+    transformer = small.transformer_of(source)
+    adapter = {"path": str(small.adapter(transformer, folder)), "scale": 1.0}
+    family = models.module_of(models.of(SimpleNamespace(transformer=transformer))).replace(".", "/")
+    return Subject(known, card, source, family, {"lora": (adapter,), "image": str(folder / "input.png")})
 
 
 def _cells(card: ModelCard) -> Iterator[tuple[tuple[str, ...], Cell]]:
@@ -251,7 +256,7 @@ def _judged(cell: Cell, proof: Proof, plan: Plan, subject: Subject) -> Evidence:
         date=datetime.now(UTC).date().isoformat(),
         versions=proof.versions,
         shared={name: digest(ROOT / name) for name in SHARED},
-        code=_code(plan),
+        code=_code(plan, subject),
         difference=_rounded(distance.get("difference")),
         psnr=_rounded(distance.get("psnr")),
         bound=_rounded(said["bound"]),
@@ -272,7 +277,7 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
-def _code(plan: Plan) -> dict[str, str]:
-    """The digests of the features that a Plan switches on."""
-    names = (f"runtime/features/{feature.name}" for feature in ORDER if feature.wanted(plan))
-    return {name: digest(ROOT / name) for name in names}
+def _code(plan: Plan, subject: Subject) -> dict[str, str]:
+    """The digests of the model's family, and of the features that a Plan switches on."""
+    features = (f"runtime/features/{feature.name}" for feature in ORDER if feature.wanted(plan))
+    return {name: digest(ROOT / name) for name in (subject.family, *features)}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
+from omni_config.plan import Plan
 from runtime.errors import CannotRunError
 from runtime.models import (
     chroma,
@@ -50,6 +52,15 @@ def of(pipe: Any) -> Family:
     raise CannotRunError(f"the runtime does not know {name}; it knows {known}")
 
 
+def module_of(family: Family) -> str:
+    """The name of the module that has a family."""
+    return next(
+        value.__name__
+        for value in globals().values()
+        if isinstance(value, ModuleType) and any(one is family for one in vars(value).values())
+    )
+
+
 def transformers(pipe: Any) -> list[Any]:
     """The diffusion transformers of a pipeline: one, or, in Wan 2.2, two that take turns."""
     return [pipe.transformer, *([pipe.transformer_2] if getattr(pipe, "transformer_2", None) is not None else [])]
@@ -86,3 +97,8 @@ def arguments(plan: Plan, usual: dict[str, Any]) -> dict[str, Any]:
         if plan.model.pipeline in family.call:
             return family.call[plan.model.pipeline](plan, usual)
     return usual
+
+
+def mode_of_image(pipeline: str) -> str:
+    """PIL's mode of the input image of a pipeline class."""
+    return "RGBA" if any(pipeline in family.transparent for family in FAMILIES) else "RGB"

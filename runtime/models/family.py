@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from omni_config.plan import Plan
+
 if TYPE_CHECKING:
     import torch
 
@@ -44,6 +46,8 @@ class Family:
     """Arguments of a batched call of guidance that have one item an image, of both branches; the latents first."""
     call: Mapping[str, Callable[[Plan, dict[str, Any]], dict[str, Any]]] = field(default_factory=dict)
     """By pipeline class that is not called as most are: its arguments, from those of most."""
+    transparent: tuple[str, ...] = ()
+    """Pipeline classes that look at what is transparent in their input image."""
     without_contexts: tuple[str, ...] = ()
     """Pipeline classes that do not say of which branch of guidance a call is."""
     text_encoder: str = "text_encoder"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from omni_config.plan import Plan
 from runtime.errors import CannotRunError
 from runtime.models.family import Family, tokens_out
 
@@ -76,14 +77,13 @@ def _of_the_asked_size(_: Plan, arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments | {"max_area": arguments["width"] * arguments["height"]}
 
 
-def _with_a_mask(plan: Plan, arguments: dict[str, Any]) -> dict[str, Any]:
+def _with_a_mask(_: Plan, arguments: dict[str, Any]) -> dict[str, Any]:
     """Fill makes new what is transparent in the input image.
 
     Raises:
         CannotRunError: nothing of it is.
     """
-    assert plan.sampling.image is not None
-    image = input_image(plan.sampling.image, "RGBA")
+    image = arguments["image"]
     if image.getchannel("A").getextrema()[0] == 255:
         raise CannotRunError(
             "FluxFillPipeline fills what is transparent in the input image, and nothing is; "
@@ -101,6 +101,7 @@ FAMILY = Family(
     text_tokens="encoder_hidden_states",
     output_shape=tokens_out,
     modulated_input=_modulated_input,
+    transparent=("FluxFillPipeline",),
     without_contexts=("FluxKontextPipeline", "FluxFillPipeline"),
     text_encoder="text_encoder_2",
     call={"FluxKontextPipeline": _of_the_asked_size, "FluxFillPipeline": _with_a_mask},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from omni_config.plan import Plan
 from runtime.models.family import Family, tokens_out
 
 _BOTH = ("hidden_states", "audio_hidden_states", "encoder_hidden_states", "audio_encoder_hidden_states", "timestep")

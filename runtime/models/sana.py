@@ -54,8 +54,7 @@ FAMILY = Family(
     text_tokens=None,
     output_shape=latents_out,
     batched_arguments=("hidden_states", "encoder_hidden_states", "encoder_attention_mask", "timestep"),
-    call={
-        "SanaPipeline": lambda _, arguments: arguments | {"use_resolution_binning": False}
-    },  # or another size is made
+    # Or it would make another size.
+    call={"SanaPipeline": lambda _, arguments: arguments | {"use_resolution_binning": False}},
     random={"SanaPipeline": sana},
 )

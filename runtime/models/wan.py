@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from omni_config.plan import Plan
 from runtime.models.family import Family, latents_out
 
 

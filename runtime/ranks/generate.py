@@ -173,7 +173,7 @@ def arguments(plan: Plan, rank: int = 0) -> dict[str, Any]:
         **sampling.guidance,
     }
     if sampling.image is not None:
-        arguments["image"] = input_image(sampling.image)
+        arguments["image"] = input_image(sampling.image, models.mode_of_image(plan.model.pipeline))
     elif plan.model.task.startswith("image_to_"):
         raise CannotRunError(f"{plan.model.id} edits an image; next: set sampling.image")
     if sampling.video is not None:
