@@ -209,7 +209,7 @@ def test_a_cell_is_proven_by_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (entry,) = found.values()
     assert (entry.proven, entry.verdict) == (True, "yes")
     assert entry.difference <= 1e-4 < entry.controls["transformer"]["difference"]
-    assert {"runtime/features/cfg_parallel", "runtime/features/offload"} == set(entry.code)
+    assert {"runtime/models/z_image", "runtime/features/cfg_parallel", "runtime/features/offload"} == set(entry.code)
     assert entry.status() == "proven"
     assert evidence.read("ZImagePipeline") == found
     evidence.read.cache_clear()
