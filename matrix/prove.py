@@ -42,6 +42,7 @@ OTHER_TILES = {
     "Flux2Pipeline": (112, 32),
     "Flux2KleinPipeline": (112, 32),
 }
+_HANGS = 180.0  # seconds without progress: some of what is refused hangs where it is run all the same
 PLAIN = (0.0, 0.0, 0.0, 1.0, 0.0)  # coefficients that leave a change as it is
 #: By whether weights are trained: thresholds for so few steps, each further from the next than the 50 that DBCache's
 #: default is for; and for random weights, for which nobody has chosen any.
@@ -130,7 +131,7 @@ def prove(
             if planned[place] is None:
                 note(place, _refused(cell, subjects[model]))
         plans = {place: plan for place, plan in planned.items() if plan is not None}
-        prove_all(plans, on_progress=on_progress, on_proof=on_proof)
+        prove_all(plans, timeout=_HANGS, on_progress=on_progress, on_proof=on_proof)
     return found
 
 
