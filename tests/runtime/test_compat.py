@@ -130,6 +130,24 @@ def test_cache_dit_registers_its_planners_only_when_its_own_entry_is_used() -> N
             unknown()
 
 
+def test_cache_dit_sleeps_after_it_has_split_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cache_dit.distributed.config import ParallelismConfig
+    from cache_dit.distributed.text_encoders import qwen3
+    from transformers import Qwen3Config, Qwen3Model
+
+    slept = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "num_key_value_heads": 1}
+    encoder = Qwen3Model(Qwen3Config(vocab_size=4, num_hidden_layers=1, **sizes))
+    monkeypatch.setattr(qwen3, "parallelize_module", lambda **_: None)
+    theirs, ours = qwen3.Qwen3TensorParallelismPlanner(), compat.cache_dit.text_encoder_planner(encoder, object())
+    theirs.mesh = lambda **_: None
+    for planner, sleeps in ((theirs, True), (ours, False), (theirs, True)):
+        slept.clear()
+        planner.apply(text_encoder=encoder, parallelism_config=ParallelismConfig(tp_size=2))
+        assert bool(slept) == sleeps
+
+
 def test_each_import_for_forks_is_one_that_the_libraries_leave_for_later() -> None:
     script = """
 import sys
