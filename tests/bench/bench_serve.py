@@ -7,7 +7,7 @@
     python tests/bench/bench_serve.py memory       # after 3,000 requests, against the first hundreds
     python tests/bench/bench_serve.py load         # 1,000 requests, a tenth of them left by their clients
 
-Each takes at most three minutes, and prints its ratio; without a name, all of them. The first three compare in turn, so
+Each takes at most four minutes, and prints its ratio; without a name, all of them. The first three compare in turn, so
 that a busy machine slows both sides. The load also fails where an answer is wrong, the queue grows past its bound, or
 memory grows by 5% from request 100 on.
 """
@@ -18,6 +18,7 @@ import asyncio
 import base64
 import heapq
 import json
+import multiprocessing
 import random
 import statistics
 import sys
@@ -25,7 +26,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -60,29 +62,30 @@ def end(server: Server) -> None:
     assert server.end() == 0
 
 
-def overhead(rounds: int = 40) -> None:
-    """One request after the other, against the pipeline called in this process; 20 steps of 64 px, medians."""
+def overhead() -> None:
+    """One request after the other, against the pipeline called in this process; medians."""
     torch.set_num_threads(1)
     server, pipe = start(), pipeline()
     session = httpx.Client(base_url=server.url, timeout=120)
-    times: dict[str, list[float]] = {"served": [], "called": []}
-    for seed in range(rounds):
-        begun = time.perf_counter()
-        answer = session.post(GENERATE, json={"prompt": "a red star", "seed": seed}).json()
-        served = answer["data"][0]["b64_json"]
-        times["served"].append(time.perf_counter() - begun)
-        begun = time.perf_counter()
-        called = base64.b64encode(call(pipe, "a red star", seed)).decode()
-        times["called"].append(time.perf_counter() - begun)
-        assert abs(image(served) - image(called)).max() <= 1
-    ratios = sorted(a / b for a, b in zip(times["served"], times["called"], strict=True))
-    print(f"one request at a time, {rounds} of each in turn, 20 steps of 64 px, one rank, one thread")
-    for name, taken in times.items():
-        print(f"  {name:<10} {statistics.median(taken) * 1000:8.1f} ms")
-    print(
-        f"  ratio      {statistics.median(ratios):8.3f}   (middle half: {ratios[rounds // 4]:.3f} to "
-        f"{ratios[3 * rounds // 4]:.3f})"
-    )
+    for steps, rounds in ((20, 40), (100, 10)):
+        times: dict[str, list[float]] = {"served": [], "called": []}
+        for seed in range(rounds):
+            body = {"prompt": "a red star", "seed": seed, "num_inference_steps": steps}
+            begun = time.perf_counter()
+            served = session.post(GENERATE, json=body).json()["data"][0]["b64_json"]
+            times["served"].append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            called = base64.b64encode(call(pipe, "a red star", seed, steps)).decode()
+            times["called"].append(time.perf_counter() - begun)
+            assert abs(image(served) - image(called)).max() <= 1
+        ratios = sorted(a / b for a, b in zip(times["served"], times["called"], strict=True))
+        print(f"one request at a time, {rounds} of each in turn, {steps} steps of 64 px, one rank, one thread")
+        for name, taken in times.items():
+            print(f"  {name:<10} {statistics.median(taken) * 1000:8.1f} ms")
+        print(
+            f"  ratio      {statistics.median(ratios):8.3f}   (middle half: {ratios[rounds // 4]:.3f} to "
+            f"{ratios[3 * rounds // 4]:.3f})"
+        )
     end(server)
 
 
@@ -96,9 +99,9 @@ def pipeline() -> Any:
     return pipe
 
 
-def call(pipe: Any, prompt: str, seed: int) -> bytes:
+def call(pipe: Any, prompt: str, seed: int, steps: int) -> bytes:
     """A PNG, from the pipeline alone."""
-    given = {"width": 64, "height": 64, "num_inference_steps": 20, "guidance_scale": 2.0}
+    given = {"width": 64, "height": 64, "num_inference_steps": steps, "guidance_scale": 2.0}
     image = pipe(prompt=prompt, generator=torch.Generator("cpu").manual_seed(seed), **given).images[0]
     data = BytesIO()
     image.save(data, "PNG")
@@ -111,11 +114,32 @@ def batches() -> None:
 
 
 def replicas() -> None:
-    """Two replicas of one rank, and one."""
-    compare({f"{count} replicas": start("--data-parallel-size", str(count)) for count in (2, 1)})
+    """Two replicas of one rank, and one; and what two processes of the pipeline alone make, which is the most."""
+    for steps, rounds in ((20, 6), (100, 2)):
+        servers = {f"{count} replicas": start("--data-parallel-size", str(count)) for count in (2, 1)}
+        compare(servers, rounds, steps=steps)
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(2, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            seconds = [max(pool.map(alone, [steps] * count)) for count in (2, 2, 1, 2, 1, 2, 1)][1:]
+        ratio = 2 * statistics.median(seconds[1::2]) / statistics.median(seconds[::2])
+        print(f"  the pipeline alone, two processes against one: {ratio:.2f}")
 
 
-def compare(servers: dict[str, Server], rounds: int = 6, each: int = 16) -> None:
+@cache
+def pipeline_of_process() -> Any:
+    return pipeline()
+
+
+def alone(steps: int) -> float:
+    """Seconds of a few images, in a process of its own."""
+    pipe, _ = pipeline_of_process(), time.sleep(0.5)  # the other process has begun then
+    begun = time.perf_counter()
+    for seed in range(400 // steps):
+        call(pipe, "a red star", seed, steps)
+    return time.perf_counter() - begun
+
+
+def compare(servers: dict[str, Server], rounds: int = 6, each: int = 16, steps: int = 20) -> None:
     """Sixteen requests at once, to the first server and to the other in turn."""
     taken: dict[str, list[float]] = {name: [] for name in servers}
     for server in servers.values():
@@ -125,11 +149,12 @@ def compare(servers: dict[str, Server], rounds: int = 6, each: int = 16) -> None
         for _ in range(rounds):
             for name, server in servers.items():
                 begun = time.perf_counter()
-                asked = [{"prompt": "a red star", "seed": seed} for seed in range(each)]
+                common = {"prompt": "a red star", "num_inference_steps": steps}
+                asked = [common | {"seed": seed} for seed in range(each)]
                 posts = [pool.submit(httpx.post, server.url + GENERATE, json=body, timeout=300) for body in asked]
                 assert all(post.result().status_code == 200 for post in posts)
                 taken[name].append(time.perf_counter() - begun)
-    print(f"{each} requests at once, {rounds} times, 20 steps of 64 px; medians")
+    print(f"{each} requests at once, {rounds} times, {steps} steps of 64 px; medians")
     for name, seconds in taken.items():
         print(f"  {name:<14} {60 * each / statistics.median(seconds):8.0f} images a minute")
     first, other = taken.values()
