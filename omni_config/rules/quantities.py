@@ -425,7 +425,9 @@ def task(q: Quantities) -> str:
 
 
 #: Pipelines of the built-in runtime that look at an image where one is given; WanPipeline is exchanged for another.
-_OPTIONAL_IMAGE = frozenset(("Flux2Pipeline", "Flux2KleinPipeline", "WanVACEPipeline", "WanPipeline"))
+_OPTIONAL_IMAGE = frozenset(
+    ("Flux2Pipeline", "Flux2KleinPipeline", "QwenImage21Pipeline", "WanVACEPipeline", "WanPipeline")
+)
 
 
 @quantity

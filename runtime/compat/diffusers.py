@@ -23,9 +23,10 @@ def processor_without_video() -> None:
     from importlib.util import find_spec
 
     if find_spec("torchvision") is None:
-        from transformers import Qwen2VLProcessor
+        from transformers import Qwen2VLProcessor, Qwen3VLProcessor
 
-        Qwen2VLProcessor.get_attributes = staticmethod(lambda: ["image_processor", "tokenizer"])
+        for processor in (Qwen2VLProcessor, Qwen3VLProcessor):
+            processor.get_attributes = staticmethod(lambda: ["image_processor", "tokenizer"])
 
 
 def has_attention_backends(transformer: Any) -> bool:

@@ -185,13 +185,14 @@ def _two_calls(
     branch = exchange.branch
     if branch not in BRANCHES:
         return inner(*args, **kwargs)
+    given = args[0] if args else kwargs["hidden_states"]
+    shape = family.output_shape(transformer, given, **kwargs)
     if branch == exchange.mine:
         output = inner(*args, **kwargs)
         # A buffer that is filled in place must be one block of memory.
-        sample = output[0].contiguous()
+        sample = output[0][:, -shape[1] :].contiguous()
     else:
-        given = args[0] if args else kwargs["hidden_states"]
-        sample = given.new_empty(family.output_shape(transformer, given))
+        sample = given.new_empty(shape)
     exchange.add(branch, sample)
     if kwargs.get("return_dict", True):
         from diffusers.models.modeling_outputs import Transformer2DModelOutput

@@ -66,7 +66,7 @@ def _modulated_input(
     return block.norm1(hidden_states, encoder_hidden_states, temb)[0]
 
 
-def _video_out(transformer: Any, video: torch.Tensor) -> list[int]:
+def _video_out(transformer: Any, video: torch.Tensor, **_: Any) -> list[int]:
     """(batch, frames, channels, height, width)."""
     return [*video.shape[:2], transformer.config.out_channels, *video.shape[3:]]
 

@@ -24,8 +24,9 @@ class Family:
     """Argument of a block that holds the image's tokens, (batch, tokens, width)."""
     text_tokens: str | None
     """Argument that holds the text's; a block then returns (text, image). None: it returns the image's tokens."""
-    output_shape: Callable[[Any, torch.Tensor], list[int]]
-    """The shape of what the transformer returns, from itself and its input."""
+    output_shape: Callable[..., list[int]]
+    """The shape of what the pipeline reads of what the transformer returns, from itself, its input, and by name all
+    that it is given; what comes before, along the second dim, is not read."""
     modulated_input: Callable[..., torch.Tensor] | None = None
     """What the first block's attention gets, from the block and its arguments, for TeaCache; None: unknown."""
     image_comes_first: bool = False
@@ -60,11 +61,11 @@ class Family:
         return [block for name in self.blocks for block in getattr(transformer, name)]
 
 
-def tokens_out(transformer: Any, tokens: torch.Tensor) -> list[int]:
+def tokens_out(transformer: Any, tokens: torch.Tensor, **_: Any) -> list[int]:
     """(batch, tokens, channels of a patch), of a transformer that takes tokens and returns tokens."""
     return [*tokens.shape[:-1], transformer.proj_out.out_features]
 
 
-def latents_out(transformer: Any, latents: torch.Tensor) -> list[int]:
+def latents_out(transformer: Any, latents: torch.Tensor, **_: Any) -> list[int]:
     """(batch, channels, height, width), or (batch, channels, frames, height, width)."""
     return [len(latents), transformer.config.out_channels, *latents.shape[2:]]

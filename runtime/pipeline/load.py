@@ -88,7 +88,7 @@ def _load(plan: Plan) -> Any:
     if not hasattr(diffusers, wanted):
         raise CannotRunError(f"diffusers {diffusers.__version__} has no {wanted}; install a version that has")
     diffusers.utils.logging.disable_progress_bar()
-    if plan.model.task.startswith("image_to_"):
+    if wanted.startswith("QwenImage"):
         compat.diffusers.processor_without_video()
     try:
         folder = source if Path(source).is_dir() else diffusers.DiffusionPipeline.download(source, use_safetensors=True)
