@@ -13,6 +13,7 @@ from runtime.models.chroma import chroma
 from runtime.models.cog_video_x import cog_video_x, cog_video_x_image
 from runtime.models.flux import flux, flux_fill, flux_kontext
 from runtime.models.qwen_image import qwen_image_edit, qwen_image_edit_plus, qwen_image_parts
+from runtime.models.qwen_image_2_1 import qwen_image_2_1
 from runtime.models.random_parts import ENCODER, autoencoder_kl, byte_tokenizer, vocabulary
 from runtime.models.sana import sana
 from runtime.models.wan import wan, wan_image_to_video, wan_transformer, wan_vace, wan_vae
@@ -114,6 +115,7 @@ FAMILIES = {
         sana,
         cog_video_x,
         cog_video_x_image,
+        qwen_image_2_1,
         *SMALL.values(),
     )
 }
@@ -136,5 +138,6 @@ PIPELINES = {
     "sana": "SanaPipeline",
     "cog_video_x": "CogVideoXPipeline",
     "cog_video_x_image": "CogVideoXImageToVideoPipeline",
+    "qwen_image_2_1": "QwenImage21Pipeline",
     **{builder.__name__: name for name, builder in SMALL.items()},
 }

@@ -294,16 +294,17 @@ def test_inductor_compiles_in_a_pool_of_processes_by_default() -> None:
 
 @pytest.mark.skipif(find_spec("torchvision") is not None, reason="a quirk of a machine without torchvision")
 def test_transformers_needs_torchvision_even_for_pictures() -> None:
-    from transformers import Qwen2VLImageProcessorPil, Qwen2VLProcessor
+    from transformers import Qwen2VLImageProcessorPil, Qwen2VLProcessor, Qwen3VLProcessor
 
-    if "get_attributes" in vars(Qwen2VLProcessor):  # another test's model needed it
-        del Qwen2VLProcessor.get_attributes
-    with pytest.raises(AttributeError, match="VIDEO_PROCESSOR_MAPPING"):
-        Qwen2VLProcessor(Qwen2VLImageProcessorPil(), models.byte_tokenizer(), None)
-    compat.diffusers.processor_without_video()
-    processor = Qwen2VLProcessor(Qwen2VLImageProcessorPil(), models.byte_tokenizer(), None)
-    found = processor(text=["<|image_pad|>"], images=[Image.new("RGB", (56, 56))], return_tensors="pt")
-    assert found["image_grid_thw"].tolist() == [[1, 4, 4]]
+    for kind in (Qwen2VLProcessor, Qwen3VLProcessor):
+        if "get_attributes" in vars(kind):  # another test's model needed it
+            del kind.get_attributes
+        with pytest.raises(AttributeError, match="VIDEO_PROCESSOR_MAPPING"):
+            kind(Qwen2VLImageProcessorPil(), models.byte_tokenizer(), None)
+        compat.diffusers.processor_without_video()
+        processor = kind(Qwen2VLImageProcessorPil(), models.byte_tokenizer(), None)
+        found = processor(text=["<|image_pad|>"], images=[Image.new("RGB", (56, 56))], return_tensors="pt")
+        assert found["image_grid_thw"].tolist() == [[1, 4, 4]]
 
 
 def test_cache_dit_asserts_that_split_norms_are_not_on_a_cpu() -> None:

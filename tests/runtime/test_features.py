@@ -52,7 +52,7 @@ def test_another_transformer_is_refused_with_those_that_are_known() -> None:
     class OtherTransformer:
         pass
 
-    with pytest.raises(CannotRunError, match="does not know OtherTransformer; it knows ZImageTransformer2DModel, Qwen"):
+    with pytest.raises(CannotRunError, match="does not know OtherTransformer; it knows ChromaTransformer2DModel, CogV"):
         models.of(SimpleNamespace(transformer=OtherTransformer()))
 
 
