@@ -79,5 +79,6 @@ FAMILY = Family(
     image_tokens="hidden_states",
     text_tokens=None,
     output_shape=_tokens_of_the_image,
+    transparent=("QwenImage21Pipeline",),
     random={"QwenImage21Pipeline": qwen_image_2_1},
 )
