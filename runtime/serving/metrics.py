@@ -28,7 +28,7 @@ class Metrics:
         self.rank_memory = Gauge(
             "omni_rank_memory_bytes", "Memory that a rank uses.", ["replica", "rank"], registry=own
         )
-        self.retries = Counter("omni_retries", "Images that were begun again, as their workers died.", registry=own)
+        self.retries = Counter("omni_retries", "Images that were given to workers again, as theirs died.", registry=own)
         self.restarts = Counter(
             "omni_worker_restarts", "Times that failed workers were started again.", ["replica"], registry=own
         )

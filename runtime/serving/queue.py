@@ -246,7 +246,7 @@ class Queue:
                     self._give_up(image.ticket, error)
                 elif not image.ticket.result.done():  # somebody still waits: it is the first in line again
                     self._waiting.appendleft(replace(image, again=image.again or batch.began))
-                    self._metrics.retries.inc(batch.began)
+                    self._metrics.retries.inc()
             return
         finally:
             together = len(self._images_of(workers))

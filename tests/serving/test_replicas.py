@@ -151,7 +151,7 @@ def test_workers_that_were_dead_before_they_took_an_image_have_not_tried() -> No
             workers.takes = True
             workers.die()
             await until(lambda: len(workers.batches) == 4)
-            assert metrics.registry.get_sample_value("omni_retries_total") == 1
+            assert metrics.registry.get_sample_value("omni_retries_total") == 3
             workers.die()
             with pytest.raises(WorkersDied, match="SIGKILL"):
                 await asked.result

@@ -199,7 +199,7 @@ def test_a_video_whose_worker_dies_is_made_by_another(server: Server, client: op
     for rank in server.ranks():
         rank.kill()
     done = until(client, video, lambda video: video.status in ("completed", "failed"))
-    assert server.metric("omni_retries_total") == before + 1
+    assert server.metric("omni_retries_total") >= before + 1  # the other replica may be dead before it takes it
     assert abs(frames(client, done) - expected).max() == 0
 
 
