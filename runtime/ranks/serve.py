@@ -173,6 +173,7 @@ class _Batch:
     """Images or videos that are made in one call of the pipeline; they differ in prompt and seed only."""
 
     def __init__(self, number: int, plan: Plan, folder: Path, rank: int, events: Writer, say: Any) -> None:
+        say(number=number, began=True)  # first of all: whatever it does to this rank, it has been tried
         self.number = number
         self._folder = folder / "batches"
         told = json.loads((self._folder / f"{number}.json").read_text(encoding="utf-8"))
@@ -186,7 +187,6 @@ class _Batch:
         self._latents: Any = None  # after the step before
         self._heard = self._began = time.monotonic()
         self.steps_done = 0
-        say(number=number, began=True)
 
     def use(self, adapters: Adapters) -> str | None:
         """Let the call have its adapters; why no rank makes it, where one cannot use them, or None."""

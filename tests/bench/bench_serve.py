@@ -132,7 +132,8 @@ def pipeline_of_process() -> Any:
 
 def alone(steps: int) -> float:
     """Seconds of a few images, in a process of its own."""
-    pipe, _ = pipeline_of_process(), time.sleep(0.5)  # the other process has begun then
+    pipe = pipeline_of_process()
+    time.sleep(0.5)  # the other process has taken its own by then
     begun = time.perf_counter()
     for seed in range(400 // steps):
         call(pipe, "a red star", seed, steps)

@@ -27,7 +27,7 @@ MODELS = {
 }
 
 
-def test_each_stands_for_a_published_model_and_none_is_of_our_own_runtime():
+def test_each_stands_for_a_published_model_and_none_is_built_twice():
     assert {name: catalog().model(model).pipeline for name, model in MODELS.items()} == {name: name for name in MODELS}
     assert {*MODELS} == {*PIPELINES} >= {*BESIDE}
     assert not {*PIPELINES} & {*random_pipelines.PIPELINES}

@@ -1,4 +1,4 @@
-"""Small pipelines of random weights of the classes that our own runtime does not run, and engines do."""
+"""Small pipelines of random weights with which other engines are run, too: who changes one runs those again."""
 
 from __future__ import annotations
 
